@@ -303,3 +303,9 @@ def test_a_module_does_not_get_another_folder_s_module_in_place_of_its_own(folde
 def test_a_module_named_as_one_of_the_standard_library_hides_it_from_nobody(folder):
     write(folder, "queue.py", "def on_message(session, message): pass\n")
     assert load_module(write(folder, "user.py", "import queue\n")).queue.Queue
+    for name in ("colorsys", "stringprep"):  # which nobody has imported
+        sys.modules.pop(name, None)
+        write(folder, f"{name}.py", "raise RuntimeError('this is a handler')\n")
+    assert load_module(write(folder, "other.py", "import colorsys, stringprep\n")).colorsys.rgb_to_hsv
+    with pytest.raises(ScriptError, match="this is a handler"):
+        load_module(folder / "colorsys.py")

@@ -6,6 +6,7 @@ import gzip
 import socket
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -76,6 +77,8 @@ class Gate:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nxyz\r\n", ""),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n", ""),
         (response(b"no gzip", "Content-Encoding: gzip"), "the body is not in the encoding that content-encoding names"),
+        (response(gzip.compress(b"ab" * 100)[:-12], "Content-Encoding: gzip"), "the encoded body ends too early"),
+        (response(zlib.compress(b"ab" * 100)[:-6], "Content-Encoding: deflate"), "the encoded body ends too early"),
         (response(b"x" * 1001), "the body has more than max_fetch_bytes, 1000 bytes"),
         (response(gzip.compress(b"x" * 1001), "Content-Encoding: gzip"), "the body has more than max_fetch_bytes"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000, "the body has more than max_fetch_bytes, 1000 bytes"),

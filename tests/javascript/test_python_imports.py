@@ -687,6 +687,22 @@ def test_generators_left_open_are_bounded_and_end_with_the_script(tmp_path: Path
     eventually(lambda: len(ended) == 1000)
 
 
+def test_generators_in_cycles_of_objects_end_once_a_script_cannot_reach_them(tmp_path: Path) -> None:
+    source = """
+    import { g } from "./store.py";
+    export async function onMessage(session) {
+      for (let count = 0; count < 2000; count++) {
+        const rows = g();
+        const cycle = { rows };
+        cycle.cycle = cycle;
+        cycle.first = await rows.next();
+      }
+      session.send("done");
+    }"""
+    with with_store(tmp_path, ENDLESS, source, script_wait_s=DEADLINE_S) as script:
+        assert script.answer(script.open()) == "done"
+
+
 def test_handles_arrive_as_the_objects_of_python(tmp_path: Path) -> None:
     (tmp_path / "store.py").write_text(
         """

@@ -269,8 +269,9 @@ class Engine:
         """Run promise jobs until none is left. False if there was none.
 
         All jobs together have `timeout_s`. A job that is stopped then is dropped, and the others get `timeout_s` again.
-        So an endless chain of jobs is broken, and no other job is lost. There may be many such chains: from the first
-        stop on, jobs run for `JOBS_TURN_S` in each call only, so that the caller can serve others in between.
+        So an endless chain of jobs is broken. The job that is stopped is the one that runs at that moment: beside such
+        chains, it may be one that does honest work. There may be many chains: from the first stop on, jobs run for
+        `JOBS_TURN_S` in each call only, so that the caller can serve others in between.
         """
         js, runtime = self._js, self._runtime
         if not self.has_jobs():

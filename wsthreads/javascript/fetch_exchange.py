@@ -121,7 +121,8 @@ class Exchange:
 
     def _has_room_after(self, data: bytes) -> bool:
         if not data:
-            self._finish(None)
+            is_cut = self._connections is not None and not self._connections.is_whole(self._response)
+            self._finish(FetchFailed("the encoded body ends too early") if is_cut else None)
             return False
         with self._lock:
             if self._failure is None:

@@ -135,8 +135,8 @@ class Fetches:
             )
         except FetchFailed as refusal:
             return str(refusal)
-        if previous is not None:
-            self._pool.give_up(previous.job)  # its thread may still read the body
+        if previous is not None and not self._pool.has_room:
+            previous.fail("Error", "it was redirected")  # it may hold the thread for which the next one would wait
         exchange = self._open[number] = Exchange(number, ticket, request, self._max_bytes, self._post, previous)
         return self._submit(exchange, lambda: exchange.run(self._ready_connections))
 

@@ -19,7 +19,7 @@ from http import HTTPStatus
 from importlib.metadata import version
 from io import BufferedReader
 from time import monotonic
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.fetch_requests import FetchFailed, Request
@@ -97,8 +97,14 @@ class _Head:
 class _Response(http.client.HTTPResponse):
     """Skips all interim responses (1xx): http.client skips only 100, and takes others for the answer to the request.
 
-    204 and 304 have no body, whatever their headers say: http.client would wait for one that is chunked.
+    204 and 304 have no body, whatever their headers say: http.client would wait for one that is chunked. `on_end` is
+    called at the end of the response. Its argument says whether the server has sent more than the response.
     """
+
+    def __init__(self, on_end: Callable[[bool], None], sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self._on_end = on_end
+        self._socket = sock
 
     def begin(self) -> None:
         stream = self.fp
@@ -111,10 +117,32 @@ class _Response(http.client.HTTPResponse):
                 self.headers = self.msg = None  # type: ignore[assignment]  # so that `begin` reads the next head
                 super().begin()
             if self.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+                # A server that names a body for a 204 may send it, too, and it would begin the next response.
+                is_odd = self.chunked or self.headers.get("content-length", "0") != "0"
+                self.will_close |= is_odd and self.status == HTTPStatus.NO_CONTENT
                 self.chunked = False
         finally:
             if self.fp is head:  # http.client drops it if it closes the connection
                 self.fp = stream
+
+    def _close_conn(self) -> None:  # of http.client: the response is over
+        self._on_end(_has_more(self.fp, self._socket))
+        super()._close_conn()  # type: ignore[misc]
+
+
+def _has_more(stream: BufferedReader, sock: socket.socket) -> bool:
+    """Whether there are bytes that nobody has read: in the buffer, or already decrypted."""
+    try:
+        timeout = sock.gettimeout()
+        sock.settimeout(0)
+        try:
+            return bool(stream.peek(1))
+        finally:
+            sock.settimeout(timeout)
+    except ssl.SSLWantReadError:
+        return False
+    except (OSError, ValueError):  # it is closed
+        return True
 
 
 class Connection:
@@ -125,6 +153,7 @@ class Connection:
     ) -> None:
         self.origin = request.origin
         self.is_reused = False
+        self._has_more = False
         self.idle_since = 0.0
         #: A duplicate of the connection's socket, which lives until `close`.
         self.control: socket.socket | None = None
@@ -133,7 +162,7 @@ class Connection:
         else:
             self.http = HTTPSConnection(request.host, request.port, ssl_context=context)
         vars(self.http)["_new_conn"] = open_socket  # a method, which mypy would not let us replace
-        self.http.response_class = _Response
+        vars(self.http)["response_class"] = partial(_Response, self._end)
 
     def send(self, request: Request) -> BaseHTTPResponse:
         """Send the request. Blocks until the head of the response has arrived."""
@@ -153,7 +182,10 @@ class Connection:
     @property
     def is_usable(self) -> bool:
         """Whether another request may be sent."""
-        return bool(self.http.is_connected)
+        return bool(self.http.is_connected) and not self._has_more
+
+    def _end(self, has_more: bool) -> None:
+        self._has_more |= has_more
 
     def close(self) -> None:
         control, self.control = self.control, None
@@ -192,6 +224,13 @@ class Connections:
             raise
         except Exception as error:
             raise failure_of(error) from error
+
+    @staticmethod
+    def is_whole(response: BaseHTTPResponse) -> bool:
+        """Whether the decoders of a body that was read have come to its end: urllib3 does not ask them."""
+        decoder: Any = getattr(response, "_decoder", None)
+        decoders = getattr(decoder, "_decoders", [decoder])
+        return response.tell() == 0 or all(getattr(getattr(each, "_obj", None), "eof", True) for each in decoders)
 
     def keep(self, connection: Connection) -> None:
         """The response has been read. Keep the connection if another request can be sent."""

@@ -300,6 +300,7 @@ class Isolate(EventQueue):
             raise IsolateError(f"the runtime does not start: {error}") from error
         self._loop.use_engine(engine)
         self._host.engine = self._parts.engine = self._web.engine = self._fetches.engine = engine
+        self._calls.engine = engine
         return f"{name}.loop()"
 
     def _bury(self) -> None:

@@ -15,7 +15,7 @@ from itertools import takewhile
 from threading import Lock, Thread
 from time import monotonic
 from traceback import walk_tb
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.python_functions import PythonFunction, PythonFunctions
@@ -27,12 +27,18 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import bounded, cause_of, members_of, notes_of, text_of, traceback_of
 from wsthreads.threads import forks
 
+if TYPE_CHECKING:
+    from wsthreads.javascript.engine import Engine
+
 __all__ = ["PythonCalls", "error_of", "result_event"]
 
 log = get_logger(__name__)
 
 #: How many generators a script may have open. Beyond that, one ends that no step was asked of for `script_wait_s`.
 MAX_GENERATORS = 1000
+
+#: While at least half of these are open, garbage is collected after each so many new ones.
+COLLECT_EVERY = 100
 
 #: The longest text of an exception, and how many of its frames a script sees.
 MAX_TEXT_CHARS = 1000
@@ -103,6 +109,7 @@ class PythonCalls:
         self.waiting: Mapping[int, object] = self._deadlines
         self._generators: dict[int, _Generator] = {}  # each single operation is atomic, with and without the GIL
         self._last_generator = 0
+        self.engine: Engine | None = None
 
     def functions(self) -> dict[str, Function]:
         """What the runtime calls. Each returns None, or why the call cannot be made."""
@@ -167,6 +174,7 @@ class PythonCalls:
         arguments = arguments_from(text, specials, self._handle)
         if not function.is_generator:
             return self._begin(ticket, function, lambda: function.function(*arguments))
+        self._collect_garbage()
         if len(self._generators) >= MAX_GENERATORS and not self._end_idle():
             return f"{function}: {MAX_GENERATORS} generators of this script are open, end one before"
         self._last_generator += 1
@@ -177,6 +185,12 @@ class PythonCalls:
             return generator
 
         return self._begin(ticket, function, make)
+
+    def _collect_garbage(self) -> None:
+        """Now and then, while many generators are open, so that those to which nothing refers end soon."""
+        count = len(self._generators)
+        if count >= MAX_GENERATORS // 2 and count % COLLECT_EVERY == 0 and self.engine is not None:
+            self.engine.collect_garbage()
 
     def _next(self, ticket: int, number: int) -> Answer:
         """Compute the next value of a generator, as an iterator result."""

@@ -63,6 +63,11 @@ class PythonPool:
         self._order.put(number)
         return None
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a job that is submitted now begins at once."""
+        return len(self._waiting) + len(self._running) < self._size
+
     def give_up(self, number: int) -> bool | None:
         """Wait no longer for a job. True if it was running, False if it had not begun, None if it has ended."""
         with self._lock:

@@ -6,8 +6,10 @@ import ast
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import invalidate_caches
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -48,7 +50,9 @@ def load_module(file: Path) -> ModuleType:
     earlier = sys.modules.get(name)
     sys.modules[name] = module
     folder = str(file.parent)
+    standard = _StandardLibrary(folder)
     sys.path.insert(0, folder)
+    sys.meta_path.insert(0, standard)
     try:
         exec(code, module.__dict__)
     except BaseException as error:
@@ -62,11 +66,27 @@ def load_module(file: Path) -> ModuleType:
             place = str(written.parent / Path(place).relative_to(folder))
         raise ScriptError(_summary(error), place, line) from error
     finally:
-        with suppress(ValueError, AttributeError):  # the file may have changed sys.path
+        with suppress(ValueError, AttributeError):  # the file may have changed them
+            sys.meta_path.remove(standard)
+        with suppress(ValueError, AttributeError):
             sys.path.remove(folder)
     if folder not in sys.path:
         sys.path.append(folder)  # for imports inside functions; last, so that it hides no other modules
     return module
+
+
+class _StandardLibrary:
+    """Finds modules of the standard library, also if a file in the folder has the name of one."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is not None or name not in sys.stdlib_module_names:
+            return None
+        return PathFinder.find_spec(name, [each for each in sys.path if os.path.abspath(each) != self._folder])
 
 
 def _check_imports(tree: ast.Module, file: Path, written: Path) -> None:

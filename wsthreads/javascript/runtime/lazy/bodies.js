@@ -324,7 +324,8 @@ function addBody(made, of) {
       try {
         return JSON.parse(text);
       } catch (error) {
-        const explained = new SyntaxError(`the body of ${this.url || "the response"} is not JSON: ${error.message}`);
+        const sender = this.url ? `the body from ${new (part("url").URL)(this.url).origin}` : "the body";
+        const explained = new SyntaxError(`${sender} is not JSON: ${error.message}`);
         setHidden(explained, "stack", stack);
         throw explained;
       }

@@ -12,7 +12,8 @@ const OWN = ["accept-encoding", "connection", "content-length", "expect", "host"
 let makeHeaders, setDefault;
 
 class Headers {
-  #pairs = [];  // of a name in lower case, and a value
+  #lists = new Map();  // the values of a name, which is in lower case
+  #entries = null;  // as `entries` gives them, until the next change
   #guard = "none";  // or "request" or "immutable"
 
   constructor(init) {
@@ -45,43 +46,39 @@ class Headers {
   append(name, value) {
     const [key, text] = this.#checked(arguments.length, name, value);
     if (this.#mayChange(key)) {
-      this.#pairs.push([key, text]);
+      const values = this.#lists.get(key);
+      if (values === undefined) {
+        this.#lists.set(key, [text]);
+      } else {
+        values.push(text);
+      }
     }
   }
 
   set(name, value) {
     const [key, text] = this.#checked(arguments.length, name, value);
     if (this.#mayChange(key)) {
-      const place = this.#pairs.findIndex((pair) => pair[0] === key);
-      this.#pairs = this.#pairs.filter((pair, index) => pair[0] !== key || index === place);
-      if (place < 0) {
-        this.#pairs.push([key, text]);
-      } else {
-        this.#pairs[place][1] = text;
-      }
+      this.#lists.set(key, [text]);
     }
   }
 
   delete(name) {
     const key = nameOf(name);
     if (this.#mayChange(key)) {
-      this.#pairs = this.#pairs.filter((pair) => pair[0] !== key);
+      this.#lists.delete(key);
     }
   }
 
   get(name) {
-    const key = nameOf(name);
-    const values = this.#pairs.filter((pair) => pair[0] === key);
-    return values.length === 0 ? null : values.map((pair) => pair[1]).join(", ");
+    return this.#lists.get(nameOf(name))?.join(", ") ?? null;
   }
 
   has(name) {
-    const key = nameOf(name);
-    return this.#pairs.some((pair) => pair[0] === key);
+    return this.#lists.has(nameOf(name));
   }
 
   getSetCookie() {
-    return this.#pairs.filter((pair) => pair[0] === "set-cookie").map((pair) => pair[1]);
+    return [...this.#lists.get("set-cookie") ?? []];
   }
 
   #checked(count, name, value) {
@@ -100,20 +97,21 @@ class Headers {
     if (this.#guard === "immutable") {
       throw new TypeError("the headers of a fetched response cannot be changed");
     }
+    this.#entries = null;
     return this.#guard !== "request" || !OWN.includes(key);
   }
 
   // Sorted by name. Equal names are joined, but those of cookies.
   #sorted() {
-    const names = [...new Set(this.#pairs.map((pair) => pair[0]))].sort();
-    return names.flatMap((name) => name === "set-cookie" ? this.getSetCookie().map((value) => [name, value]) :
-      [[name, this.get(name)]]);
+    this.#entries ??= [...this.#lists.keys()].sort().flatMap((name) => name === "set-cookie" ?
+      this.getSetCookie().map((value) => [name, value]) : [[name, this.get(name)]]);
+    return this.#entries;
   }
 
   *entries() {
     let index = 0;
     for (let all = this.#sorted(); index < all.length; all = this.#sorted()) {
-      yield all[index++];
+      yield [...all[index++]];
     }
   }
 
