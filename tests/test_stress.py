@@ -58,7 +58,7 @@ def test_a_wrong_option_is_one_line_and_status_2(arguments):
 
 
 def test_on_a_busy_machine_too_an_endless_script_is_stopped_before_other_clients_lose_patience():
-    assert SCRIPT_TIMEOUT_S * MAX_STRETCH < PATIENCE_S
+    assert SCRIPT_TIMEOUT_S * MAX_STRETCH <= PATIENCE_S / 2  # the rest is for what has waited meanwhile
 
 
 # The checker.

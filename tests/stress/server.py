@@ -48,8 +48,9 @@ CLOSE_TIMEOUT_S = 120.0
 LARGE_ROOM = 6
 
 #: The time in which a script has a core; no call but an endless one may take so long. On a busy machine, an endless one
-#: takes up to `MAX_STRETCH` times as long, and then, too, it must be stopped before the other clients lose patience.
-SCRIPT_TIMEOUT_S = 2.0
+#: takes up to `MAX_STRETCH` times as long. Then, too, it must be stopped long before the other clients lose patience:
+#: their messages wait for it, and for each other after it.
+SCRIPT_TIMEOUT_S = 1.0
 
 #: A script that loops delays replies and handshakes of all others. None of them may fail by that.
 REQUEST_TIMEOUT_S = HANDSHAKE_TIMEOUT_S = SCRIPT_WAIT_S = 120.0
