@@ -643,6 +643,18 @@ def test_a_close_ends_a_renewal_too(run):
     assert result == [True, ["open", ["close", 1000]], 3, 0]
 
 
+def test_no_renewal_begins_during_the_close_handshake(run):
+    result = run(f"""{TOKENS}
+      const [socket, events] = make(tokens(600_000));
+      await settled(); sockets[0].open(); await tick(569_999);
+      socket.close(3001, "bye"); await tick(3_600_000);
+      const state = socket.readyState;
+      sockets[0].end(3001); await tick(3_600_000);
+      return [state, events, sockets.length, timers.size];
+    """)
+    assert result == [2, ["open", ["close", 3001]], 1, 0]
+
+
 def test_after_an_expiry_the_address_is_asked_for_once_more(run):
     result = run("""
       let calls = 0;
@@ -838,7 +850,7 @@ def test_listeners_that_throw_close_or_lose_the_connection_keep_the_queue_right(
       losing.send("x"); await settled(); sockets[2].open(); await tick(1000); sockets[3].open();
       return [reported, sockets.map((each) => each.sent), events, closing.bufferedAmount];
     """)
-    assert result == [["boom"], [["x", "y"], [], [], ["x"]], ["open", ["close", 4000]], 0]
+    assert result == [["boom"], [["x", "y"], ["x"], [], ["x"]], ["open", ["close", 4000]], 0]
 
 
 @pytest.mark.parametrize("arguments", ["1000, Symbol('s')", "3500n", "Symbol('s')", "1000, { toString() { throw 1 } }"])

@@ -236,6 +236,28 @@ def test_what_waits_for_acknowledgements_is_written_before_the_close():
     assert client.closed == (1000, "")
 
 
+def test_what_waits_for_on_open_is_written_before_the_close(server, connect):
+    entered, go = threading.Event(), threading.Event()
+
+    def on_open(client):
+        entered.set()
+        assert go.wait(DEADLINE_S)
+        client.send("too late")
+
+    client = connect(on_open=on_open)
+    peer = server.welcomed()
+    assert entered.wait(DEADLINE_S)
+    assert client.send("held")
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    wait_until(lambda: client._engine.closing is not None)
+    go.set()
+    assert peer.receive() == "held"
+    assert peer.receive() is None
+    closing.join(DEADLINE_S)
+    assert client.closed == (1000, "")
+
+
 def test_close_ends_a_client_that_waits_for_its_next_attempt(connect):
     client = connect(f"ws://127.0.0.1:{free_port()}/", min_delay_s=1000, max_delay_s=1000)
     wait_until(lambda: client._engine._trouble)

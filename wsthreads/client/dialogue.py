@@ -188,6 +188,11 @@ class Dialogue:
         return bool(self._again) or (self._may_write and self._unsent.can_take)
 
     @property
+    def has_unsent(self) -> bool:
+        """Whether a message waits to be written on this connection, now or after `release`."""
+        return self.can_take or (self.is_open and len(self._unsent) > 0)
+
+    @property
     def _may_write(self) -> bool:
         """Whether something new may be written before the server acknowledges more."""
         return self._is_finishing or self._under_way < envelope.CLIENT_WINDOW_BYTES

@@ -151,8 +151,8 @@ class Engine:
             if connection.unsent_bytes or not dialogue.can_take:
                 break
         is_news = self._overdue.at is None and dialogue.awaits_acknowledgement
-        if (connection.unsent_bytes or is_news) and current_thread() is not self._thread:
-            self.wake()  # it waits until the socket takes more, or an acknowledgement is overdue
+        if (connection.unsent_bytes or is_news or self.closing) and current_thread() is not self._thread:
+            self.wake()  # it waits until the socket takes more, an acknowledgement is overdue, or all is written
 
     def wait_for_room(self, deadline: float) -> bool:
         """Wait until something has moved, or for a moment. False at the deadline. With the lock held.
@@ -223,7 +223,7 @@ class Engine:
             self.take_late()
             self.dialogue.finish()
             self.pump()
-            if not self.dialogue.can_take or self._close_by - monotonic() < CLOSE_TIMEOUT_S / 2:
+            if not self.dialogue.has_unsent or self._close_by - monotonic() < CLOSE_TIMEOUT_S / 2:
                 connection.close(*self.closing)
                 connection.flush()  # else the thread goes on when the socket takes more
 

@@ -133,6 +133,7 @@ export class ReconnectingWebSocket extends EventTarget {
   #refusals = 0;  // how often only an attempt without it succeeded
   #binaryType = "blob";
   #queue = [];
+  #aside = null;  // the queue, during an "open" event
   #queuedBytes = 0;
   #requests = new Set();  // without a reply, also those in the queue
   #attempts = 0;  // since the last stable connection
@@ -281,6 +282,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
   // Connect: the first time, again, or with a fresh address while the current connection goes on.
   async #connect(mayOffer = true) {
+    if (this.#state >= CLOSING) return;
     const { WebSocket, connectTimeout, plain, now } = this.#options;
     this.#dropNext();
     this.#isWaiting = false;
@@ -409,15 +411,17 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#renewals = 0;
     this.#renewInTime();
 
-    const waiting = this.#queue;
     if (this.#resumed) {
       for (const message of this.#session.kept) socket.send(encode(message));
       this.#askLater();
       this.#emit(new Event("resumed"));
     } else {
+      this.#aside = this.#queue;
       this.#queue = [];  // what the listeners send, such as a login, goes before the queue
       const lost = former?.kept?.filter(({ kind }) => kind === "").length ?? null;
       this.#emit(Object.assign(new Event("open"), { lost }));
+      const waiting = this.#aside;
+      this.#aside = null;
       if (this.#state === CLOSED) return;
       this.#queue.push(...waiting);
     }
@@ -556,7 +560,7 @@ export class ReconnectingWebSocket extends EventTarget {
       this.#queuedBytes -= message.size;
       this.#transmit(message);
     }
-    if (isClosing) this.#socket.close(...this.#closing);
+    if (isClosing && !this.#aside) this.#socket.close(...this.#closing);
   }
 
   async #read(message) {
@@ -605,7 +609,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
   #lost({ code, reason, wasClean = false }, { isFinal, delay } = {}) {
     const wasMeant = this.#state === CLOSING;
-    this.#abandon();
+    this.#abandon(...this.#closing ?? []);
     if (!wasMeant) this.#state = CONNECTING;
     const isOver = wasMeant || (isFinal ?? this.#mayNotComeBack({ code, reason, wasClean }));
     if (!wasMeant && this.#state !== CONNECTING) return;  // isFinal has called close()
