@@ -51,6 +51,12 @@ class Gunicorn(Program):
     def worker_pid(self):
         return int(self.page().removeprefix("process "))
 
+    def await_workers(self, number):
+        """Wait until each has answered, and return the answers. A worker that is only starting misses a SIGTERM."""
+        pages = set()
+        wait_until(lambda: pages.add(self.page()) or len(pages) == number, "all workers to answer", PROGRAM_S)
+        return pages
+
     def let_go(self):
         """Have handlers that are at "work" finish."""
         self.markers.with_suffix(".go").touch()
@@ -209,8 +215,7 @@ def test_term_closes_100_idle_sessions_with_1001_and_each_on_close_runs(gunicorn
 @pytest.mark.parametrize("gunicorn", [OURS], indirect=True)
 def test_a_full_worker_leaves_clients_to_the_others_and_http_is_answered_when_all_are_full(gunicorn):
     server = gunicorn("--workers", "2", threads=7)
-    pids = set()
-    wait_until(lambda: pids.add(server.page()) or len(pids) == 2, "both workers to answer")
+    pages = server.await_workers(2)
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(server.port, PATH)) for _ in range(10)]  # 5 places in each
         assert [client.status for client in clients] == [101] * 10
@@ -219,7 +224,7 @@ def test_a_full_worker_leaves_clients_to_the_others_and_http_is_answered_when_al
         for _ in range(5):
             with RawClient(server.port, PATH) as client:
                 assert client.status == 503
-            assert server.page() in pids
+            assert server.page() in pages
     server.end()
 
 
@@ -567,6 +572,7 @@ def test_clients_that_leave_their_requests_unfinished_do_not_hold_up_the_end(tmp
     patience = ["--graceful-timeout", int(10 * GONE_S), "--keep-alive", int(10 * GONE_S)]
     with Gunicorn(OURS, tmp_path, *patience, *options) as server, RawClient(server.port, PATH) as client:
         client.receive()
+        server.await_workers(2 if options else 1)
         with ExitStack() as stack:
             for _ in range(5):
                 stack.enter_context(begin(server))
