@@ -333,36 +333,43 @@ def test_a_message_may_be_as_large_as_the_limit_however_it_is_deflated(payload: 
 
 
 LIMIT = 1_000_000
-BOMB = deflated(bytes(64_000_000), level=9)
+
+
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    """64 MB in 64 kB."""
+    return deflated(bytes(64_000_000), level=9)
 
 
 @pytest.mark.parametrize("cuts", [1, 100])
-def test_a_zip_bomb_costs_no_more_than_the_limit(cuts: int) -> None:
-    """64 MB in 64 kB, in one frame or in many."""
+def test_a_zip_bomb_costs_no_more_than_the_limit(cuts: int, bomb: bytes) -> None:
+    """In one frame or in many."""
     inflater, pieces, at = Inflater(LIMIT), [], 0
-    step = len(BOMB) // cuts + 1
+    step = len(bomb) // cuts + 1
     tracemalloc.start()
     try:
         with pytest.raises(MessageTooBigError, match=f" more than {LIMIT} bytes"):
-            for at in range(0, len(BOMB), step):
-                pieces += inflater.feed(BOMB[at : at + step])
+            for at in range(0, len(bomb), step):
+                pieces += inflater.feed(bomb[at : at + step])
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert LIMIT - STEP_BYTES <= sum(map(len, pieces)) <= LIMIT
     # zlib's own memory is some 50 kB; a piece is made of blocks, so it is there twice for a moment.
     assert peak < LIMIT + step * 2 + STEP_BYTES * 3
-    assert cuts == 1 or at < len(BOMB) // 20, "what comes behind the limit is not inflated"
+    assert cuts == 1 or at < len(bomb) // 20, "what comes behind the limit is not inflated"
 
 
 @pytest.mark.parametrize("cuts", [1, 50])
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-def test_a_zip_bomb_is_closed_with_1009_and_costs_the_server_no_more_than_the_limit(opcode: int, cuts: int) -> None:
+def test_a_zip_bomb_is_closed_with_1009_and_costs_the_server_no_more_than_the_limit(
+    opcode: int, cuts: int, bomb: bytes
+) -> None:
     handler = Echo()
-    step = len(BOMB) // cuts + 1
+    step = len(bomb) // cuts + 1
     frames = [
-        frame(opcode if at == 0 else CONTINUATION, BOMB[at : at + step], fin=at + step >= len(BOMB), rsv=4 * (at == 0))
-        for at in range(0, len(BOMB), step)
+        frame(opcode if at == 0 else CONTINUATION, bomb[at : at + step], fin=at + step >= len(bomb), rsv=4 * (at == 0))
+        for at in range(0, len(bomb), step)
     ]
     with endpoint(handler, compression=True, max_message_bytes=LIMIT) as (_, port):
         with RawClient(port, headers=OFFER) as client:
@@ -377,7 +384,7 @@ def test_a_zip_bomb_is_closed_with_1009_and_costs_the_server_no_more_than_the_li
             finally:
                 tracemalloc.stop()
         assert handler.close()[0] == 1009
-    assert peak < LIMIT + len(BOMB) * 4 + STEP_BYTES * 4
+    assert peak < LIMIT + len(bomb) * 4 + STEP_BYTES * 4
     assert handler.messages.empty()
 
 
