@@ -83,12 +83,19 @@ class ContainedLogger:
         file, line, function = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
         logger = self._logger
         try:
+            message, values, exc_info, extra = self._prepared(message, values, exc_info, extra)
             make = partial(logger.makeRecord, logger.name, level, file, line, message, values, exc_info, func=function)
             logger.handle(_with_extra(make, extra))
         except BaseException as error:
             _raise_interrupt(error)
             if logging.raiseExceptions:
                 _complain(logger, level, message, values, type(error).__name__)
+
+    def _prepared(
+        self, message: str, values: tuple[object, ...], exc_info: Any, extra: dict[str, Any] | None
+    ) -> tuple[str, tuple[object, ...], Any, dict[str, Any] | None]:
+        """What a record is made of. For a class that changes it."""
+        return message, values, exc_info, extra
 
 
 def _with_extra(make: Callable[..., logging.LogRecord], extra: dict[str, Any] | None) -> logging.LogRecord:

@@ -168,7 +168,9 @@ def session_details(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, An
 
 def _attributes_of(endpoint: Endpoint, session: Session) -> dict[str, str]:
     try:
-        return shown_values(endpoint.handler.attributes(session))
+        handler = endpoint.handler
+        values = shown_values(handler.attributes(session))
+        return {handler.shown(name): handler.shown(value) for name, value in values.items()}
     except IsolateError as error:
         return {"?": str(error)}
 
@@ -214,6 +216,7 @@ def persons_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
     """
     endpoint = next((endpoint for endpoint in endpoints if endpoint.path == watch.endpoint), None)
     persons = [] if endpoint is None or watch.room is None else endpoint.roster.persons(watch.room)
+    shown = str if endpoint is None else endpoint.handler.shown
     return {
         "type": "room",
         "request": watch.request,
@@ -226,7 +229,7 @@ def persons_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
                 "user": person.user,
                 "since": person.since,
                 "sessions": person.sessions,
-                "presence": public_json(person.presence),
+                "presence": shown(public_json(person.presence)),
             }
             for person in persons[: watch.limit]
         ],

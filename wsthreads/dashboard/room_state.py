@@ -108,12 +108,12 @@ def _or_error(make: Callable[[], Any]) -> Any:
 
 
 def _attributes(endpoint: Endpoint, name: str) -> dict[str, Any]:
-    texts = endpoint.attributes.all(name)
+    texts, shown = endpoint.attributes.all(name), endpoint.handler.shown
     return {
         "count": len(texts),
         "bytes": sum(len(key.encode("utf-8", "replace")) + len(text) for key, text in texts.items()),
         "rows": [
-            {"key": key, "value": public_attribute(key, value_of(text))}
+            {"key": shown(key), "value": shown(public_attribute(key, value_of(text)))}
             for key, text in sorted(texts.items())[:MAX_ITEMS]
         ],
     }

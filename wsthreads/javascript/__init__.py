@@ -19,7 +19,7 @@
 `calls`, `values`      how calls, messages and persons cross between the two languages
 `reports`, `stacks`    log lines and stacks of a script's errors
 `callees`              names what was called in "not a function"
-`environment`          the names and values that a script imports as `env`
+`environment`          the names and values that a script imports as `env`; `masking` hides them in what leaves it
 `exports`              which handler functions a script exports
 `loader`, `imports`    finds and reads a script's files
 `packages`             finds the files of npm's packages

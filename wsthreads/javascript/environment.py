@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from urllib.parse import quote, quote_plus
 
 from wsthreads.errors import ConfigError, UsageError
+from wsthreads.javascript.masking import Mask
 
 __all__ = ["Environment", "read_env_file"]
-
-#: Shorter values are shown in the texts of errors, and so are shorter lines of a value that has several.
-MIN_SECRET_CHARS = 6
-MIN_SECRET_LINE_CHARS = 16
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _LINE = r"(?:export[ \t]+)?(?P<name>[^=\s]+)[ \t]*=[ \t]*(?P<value>.*)"
@@ -33,6 +28,8 @@ class Environment(Mapping[str, str]):
                 raise ConfigError(f"env has a name that is no name of letters, digits and _: {name!r:.100}")
             if not isinstance(value, str):
                 raise ConfigError(f"env[{name!r}] is a text, not a {type(value).__name__}")
+        #: Hides the values in texts.
+        self.mask = Mask(self._values.values())
 
     def __getitem__(self, name: str) -> str:
         return self._values[name]
@@ -43,25 +40,8 @@ class Environment(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def forms(self) -> list[str]:
-        """What the texts of errors must not show, the longest first: the values, as Python, JSON and URLs write them.
-
-        Of a value of several lines, its longer lines, too. Short values are shown: many texts have them by chance.
-        """
-        values = {value for value in self._values.values() if len(value) >= MIN_SECRET_CHARS}
-        values |= {line for value in values for line in value.splitlines() if len(line) >= MIN_SECRET_LINE_CHARS}
-        return sorted({form for value in values for form in _forms(value)}, key=len, reverse=True)
-
     def __repr__(self) -> str:
         return f"<Environment of {', '.join(self._values) or 'nothing'}>"
-
-
-def _forms(value: str) -> set[str]:
-    data = value.encode(errors="surrogatepass")
-    quoted = {repr(value)[1:-1], repr("'\"" + value)[4:-1], ascii(value)[1:-1], repr(data)[2:-1]}
-    in_json = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    in_url = {quote(data, safe=safe) for safe in ("", "/", "!*'()")} | {quote_plus(data)}
-    return {value} | quoted | in_json | in_url
 
 
 def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:

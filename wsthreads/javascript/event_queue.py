@@ -118,8 +118,8 @@ class EventQueue:
             text: str = self._ask(Event("export", state, (), reply=Future())).result(EXPORT_TIMEOUT_S)
         except TimeoutError:
             raise IsolateError(f"{self.name} is busy") from None
-        except JavaScriptError as error:
-            raise IsolateError(f"the attributes that {self.name} has set cannot be read") from error
+        except JavaScriptError:
+            raise IsolateError(f"the attributes that {self.name} has set cannot be read") from None
         return text
 
     def reader(
@@ -162,8 +162,8 @@ class EventQueue:
             )
         except TimeoutError:
             raise IsolateError(f"{self.name} is busy") from None
-        except JavaScriptError as error:  # such as a getter of the script
-            raise IsolateError(f"the attributes that {self.name} has set cannot be read") from error
+        except JavaScriptError:  # such as a getter of the script
+            raise IsolateError(f"the attributes that {self.name} has set cannot be read") from None
         return entries
 
     def close(self, session: Session, code: int, reason: str) -> None:

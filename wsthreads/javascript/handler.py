@@ -16,7 +16,6 @@ from wsthreads.javascript.engine import JavaScriptError
 from wsthreads.javascript.environment import Environment
 from wsthreads.javascript.isolate import Isolate
 from wsthreads.javascript.values import changes_for_script
-from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_context, printable
 from wsthreads.monitoring.metrics import Metrics
 from wsthreads.protocol.readers import Reader
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from wsthreads.sessions.session import Session
 
 __all__ = ["ScriptHandler", "ScriptInfo", "check_script"]
-
-log = get_logger(__name__)
 
 #: `check_script` waits at most so long for what the script's top level has begun.
 CHECK_SETTLE_S = 1.0
@@ -103,6 +100,7 @@ class ScriptHandler(Handler):
         self._metrics = metrics
         self._modules = modules
         self._env = Environment(env)
+        self._log = self._env.mask.logger(__name__)
         self._rooms: Rooms[Any] | None = None
         # By process id. A forked process leaves its parent's alone: the thread that could free it is in the parent.
         self._lives: dict[int, _Life] = {}
@@ -196,11 +194,13 @@ class ScriptHandler(Handler):
         if isolate is None:
             raise HandshakeRefused(503, "the handler is not running", cause="handler_down")
         try:
-            verdict = self._verdict(isolate.handshake(request, session_id), request)
+            answer = isolate.handshake(request, session_id)
+            with self._env.mask.in_errors():
+                verdict = self._verdict(answer, request)
         except BadVerdict as error:
             isolate.forget(session_id)
             text = printable(" ".join(str(error).split()))
-            log.error("%s", text, extra=log_context(request.environ))
+            self._log.error("%s", text, extra=log_context(request.environ))
             self._metrics.add("handler_errors")
             self.on_failure(text)
             raise HandshakeRefused(500, "the handler failed", cause="handler_failed") from error
@@ -243,7 +243,7 @@ class ScriptHandler(Handler):
             isolate.open(session)
         except IsolateError as error:
             context = log_context(session.request.environ)
-            log.error("session %s cannot be opened: %s", session.id, error, extra=context)
+            self._log.error("session %s cannot be opened: %s", session.id, error, extra=context)
             session.close(CloseCode.INTERNAL_ERROR, "handler failed")
 
     def message(self, session: Session, message: str | bytes) -> None:
@@ -274,7 +274,8 @@ class ScriptHandler(Handler):
         isolate = self._isolate
         if isolate is None:
             raise IsolateError(f"{self.name} was not started in this process")
-        return isolate.export_attributes(session)
+        with self._env.mask.in_errors():
+            return isolate.export_attributes(session)
 
     def adopt(self, session: Session, attributes: dict[str, Any]) -> None:
         isolate = self._isolate
@@ -302,6 +303,9 @@ class ScriptHandler(Handler):
         if isolate is None:
             raise IsolateError(f"{self.name} was not started in this process")
         return {name: text if is_text else _parsed(text) for name, is_text, text in isolate.attributes(session.id)}
+
+    def shown(self, text: str) -> str:
+        return self._env.mask(text)
 
     def settle(self, timeout_s: float) -> bool:
         isolate = self._isolate

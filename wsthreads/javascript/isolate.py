@@ -43,7 +43,6 @@ from wsthreads.javascript.schedule import Schedule
 from wsthreads.javascript.session_state import Event, SessionState
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.web import WebFunctions
-from wsthreads.loggers import get_logger
 from wsthreads.protocol.handshake import MAX_USER_CHARS
 from wsthreads.rooms.bans import MAX_BAN_S
 from wsthreads.rooms.handles import MAX_ID_CHARS
@@ -59,8 +58,6 @@ if TYPE_CHECKING:
     from wsthreads.rooms.rooms import Rooms
 
 __all__ = ["Isolate"]
-
-log = get_logger(__name__)
 
 #: QuickJS uses up to 1 MiB of stack. The server may give its other threads less.
 STACK_BYTES = 16 * 1024 * 1024
@@ -95,9 +92,18 @@ class Isolate(EventQueue):
         self._loads = 0
         schedule = Schedule()
         states: dict[str, SessionState] = {}  # by session id; each single operation is atomic, with and without the GIL
-        script_log = get_logger(f"wsthreads.script.{name}")
+        self._mask = mask = self._env.mask
+        self._log = mask.logger(__name__)
+        script_log = mask.logger(f"wsthreads.script.{name}")
         wait_s = config.script_wait_s + config.script_timeout_s
-        reports = Reports(script_log, metrics, config.script_timeout_s, wait_s, self._loader.modules, on_failure)
+        reports = Reports(
+            script_log,
+            metrics,
+            config.script_timeout_s,
+            wait_s,
+            self._loader.modules,
+            lambda text: on_failure(mask(text)),
+        )
         self._calls = PythonCalls(
             name,
             self._loader.python,
@@ -106,6 +112,7 @@ class Isolate(EventQueue):
             self._loader.folder,
             threads=config.script_threads,
             wait_s=config.script_wait_s,
+            mask=mask,
         )
         self._fetches = Fetches(name, schedule, config)
         waits = Waits(self._calls, self._fetches)
@@ -178,6 +185,10 @@ class Isolate(EventQueue):
 
         Blocks until the top level has run. Raises as `start` does; then nothing has changed.
         """
+        with self._mask.in_errors():
+            return self._load()
+
+    def _load(self) -> Exports:
         with self._gate:
             ticket = FIRST_LOAD - self._loads
             self._loads += 1
@@ -202,7 +213,7 @@ class Isolate(EventQueue):
             self._schedule.post(STOP)
             self._join(GRACE_S)
             if self._thread.is_alive():
-                log.critical("the thread of %s does not end, and is left running", self.name)
+                self._log.critical("the thread of %s does not end, and is left running", self.name)
 
     def release(self) -> None:
         """Stop soon. Takes no lock and does not wait, so a finalizer may call it."""
@@ -242,11 +253,11 @@ class Isolate(EventQueue):
                     raise IsolateError("its heap is full, and a garbage collection freed nothing")
         except IsolateError as error:
             self.has_died = True
-            log.critical("the isolate of %s has died, its sessions are closed: %s", self.name, error)
+            self._log.critical("the isolate of %s has died, its sessions are closed: %s", self.name, error)
         except BaseException:
             self.has_died = True
             with suppress(BaseException):  # such as a lack of memory
-                log.critical("the isolate of %s has died, its sessions are closed", self.name, exc_info=True)
+                self._log.critical("the isolate of %s has died, its sessions are closed", self.name, exc_info=True)
         finally:
             try:
                 self._bury()
@@ -269,7 +280,7 @@ class Isolate(EventQueue):
                     f"the run time of scripts cannot be bounded here ({error}), so one script could stop the whole "
                     "server; the setting scripts_without_deadline accepts that"
                 ) from error
-            log.warning("%s runs without deadlines: %s", self.name, error)
+            self._log.warning("%s runs without deadlines: %s", self.name, error)
             return None
 
     def _boot(self, interpreter: Interpreter, engine: Engine | None, functions: dict[str, Function]) -> str:
@@ -290,7 +301,6 @@ class Isolate(EventQueue):
                 max_members=MAX_MEMBERS,
                 has_engine=engine is not None,
                 env=dict(self._env),
-                secrets=self._env.forms(),
             )
             if engine is not None:
                 engine.use_runtime(name)

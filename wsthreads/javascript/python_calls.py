@@ -18,13 +18,14 @@ from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.javascript.calls import Answer, Function
+from wsthreads.javascript.masking import Mask
 from wsthreads.javascript.python_functions import PythonFunction, PythonFunctions
 from wsthreads.javascript.python_pool import PythonPool
 from wsthreads.javascript.python_values import Encoded, Handles, arguments_from, encoded
 from wsthreads.javascript.schedule import NEVER, Schedule
 from wsthreads.javascript.session_state import Event
 from wsthreads.loggers import get_logger
-from wsthreads.monitoring.failures import bounded, cause_of, members_of, notes_of, text_of, traceback_of
+from wsthreads.monitoring.failures import bounded, cause_of, exc_info_of, members_of, notes_of, text_of, traceback_of
 from wsthreads.threads import forks
 
 if TYPE_CHECKING:
@@ -61,27 +62,11 @@ class _Generator:
         self.idle_since = monotonic()  # when its last step ended; `NEVER` while it has one
 
 
-def _close(generator: _Generator) -> None:
-    """End a generator, unless a thread runs it that was given up."""
-    if generator.running.acquire(blocking=False):
-        try:
-            generator.iterator.close()  # type: ignore[attr-defined]
-        except BaseException:  # what the user's `finally` raises
-            log.exception("%s failed while it was closed", generator.what)
-        finally:
-            generator.running.release()
-
-
-def _close_all(generators: list[_Generator]) -> None:
-    for generator in generators:
-        _close(generator)
-
-
 class PythonCalls:
     """Owned by an isolate, whose thread calls all methods but `stop`.
 
     `handle` makes the Python object for a handle of a script. `folder` returns that of the script, which is left out of
-    the places in its errors.
+    the places in its errors. `mask` is for the log.
     """
 
     def __init__(
@@ -94,12 +79,14 @@ class PythonCalls:
         *,
         threads: int,
         wait_s: float,
+        mask: Mask | None = None,
     ) -> None:
         self._functions = functions
         self._schedule = schedule
         self._handle = handle
         self._folder = folder
         self._wait_s = wait_s
+        self._log = log if mask is None else mask.logger(__name__)
         self._name = f"wsthreads-{name}"
         self._pool = PythonPool(name, threads)
         # When each call expires, by its ticket, the first one first; and the generator whose step it is.
@@ -156,7 +143,7 @@ class PythonCalls:
             state = "has not returned" if is_running else "had no thread"
             if is_running:
                 what = "%s has not returned in %g s: it is given up, and its thread goes on"
-                log.warning(what, function, self._wait_s)
+                self._log.warning(what, function, self._wait_s)
             error = error_of("TimeoutError", f"{function} {state} in {self._wait_s:g} s")
             self._schedule.post(result_event(ticket, False, error))
             if generator is not None and not is_running:
@@ -167,7 +154,7 @@ class PythonCalls:
         self._pool.stop()
         generators, self._generators = list(self._generators.values()), {}
         if generators:  # in a thread of their own, since a `finally` may block for ever
-            Thread(target=_close_all, args=(generators,), name=f"{self._name}-python-end", daemon=True).start()
+            Thread(target=self._close_all, args=(generators,), name=f"{self._name}-python-end", daemon=True).start()
 
     def _call(self, ticket: int, number: int, text: str, specials: str | None = None) -> Answer:
         function = self._functions[number]
@@ -212,7 +199,7 @@ class PythonCalls:
             finally:
                 generator.idle_since = monotonic()
                 if number not in self._generators:  # perhaps dropped meanwhile
-                    _close(generator)
+                    self._close(generator)
 
         return self._begin(ticket, generator.what, go_on, number)
 
@@ -257,9 +244,23 @@ class PythonCalls:
     def _close_later(self, number: int) -> None:
         """End a generator of which the script gets nothing more, in a thread of the pool."""
         generator = self._generators.pop(number, None)
-        if generator is not None and self._pool.submit(-number, partial(_close, generator)) is not None:
+        if generator is not None and self._pool.submit(-number, partial(self._close, generator)) is not None:
             generator.idle_since = monotonic()
             self._generators[number] = generator  # to be ended later: this thread must not run its `finally`
+
+    def _close(self, generator: _Generator) -> None:
+        """End a generator, unless a thread runs it that was given up."""
+        if generator.running.acquire(blocking=False):
+            try:
+                generator.iterator.close()  # type: ignore[attr-defined]
+            except BaseException as error:  # what the user's `finally` raises
+                self._log.error("%s failed while it was closed", generator.what, exc_info=exc_info_of(error))
+            finally:
+                generator.running.release()
+
+    def _close_all(self, generators: list[_Generator]) -> None:
+        for generator in generators:
+            self._close(generator)
 
     def _work(self, ticket: int, function: PythonFunction, work: Callable[[], Any], number: int | None) -> None:
         """Call the function, in a thread of the pool."""
@@ -276,7 +277,7 @@ class PythonCalls:
                 self._post(ticket, False, error_of(kind, bounded(message, MAX_TEXT_CHARS)))
                 generator = None if number is None else self._generators.pop(number, None)
                 if generator is not None:
-                    _close(generator)
+                    self._close(generator)
             else:
                 self._post(ticket, True, result)
         except BaseException as error:  # also SystemExit: the thread is ours

@@ -160,6 +160,10 @@ class Handler(ABC):
         """
         return dict(session.attributes)
 
+    def shown(self, text: str) -> str:
+        """A text of a session or a room, as a page may show it: without the secrets of a script. Any thread."""
+        return text
+
     def settle(self, timeout_s: float) -> bool:
         """Wait at most `timeout_s` until all calls so far are done. False if they are not. For tests."""
         return True

@@ -20,7 +20,6 @@ let python = globalThis.call_python;
 const {
   max_room_name_chars: MAX_ROOM_NAME_CHARS, max_user_chars: MAX_USER_CHARS, max_id_chars: MAX_ID_CHARS,
   max_ban_s: MAX_BAN_S, max_history: MAX_HISTORY, max_members: MAX_MEMBERS, has_engine: HAS_ENGINE, env: GIVEN_ENV,
-  secrets: GIVEN_SECRETS,
 } = globalThis.dukpy;
 
 const now = performance.now.bind(performance);

@@ -11,16 +11,6 @@ const MAX_STACK = 8000;
 const MAX_PARTS = 2 * 20;
 const LARGEST = 2n ** 4096n;  // writing out a number takes time in proportion to the square of its length
 
-// How the texts of errors may show a value of env, the longest form first: that of `new URL(env.NAME)` quotes it. Each is
-// shown as ***. One that is cut off counts, too: see `isCutOff`.
-const SECRETS = arrayOf();
-for (const form of GIVEN_SECRETS) {
-  append(SECRETS, form);
-}
-const MIN_SECRET = 6;
-const SURE_SECRET = 16;
-const { indexOf: placeOfText } = String.prototype;
-
 const mapEntries = asFunction(Map.prototype.entries);
 const nextOfMap = asFunction(getPrototypeOf(new Map().entries()).next);
 const sizeOfMap = asGetter(Map.prototype, "size");
@@ -40,7 +30,7 @@ function describe(error) {
       return '["null was thrown, which the engine does when it is out of memory",""]';
     }
     if (!looksLikeError(error)) {
-      return wire(`${masked(inspect(error))} was thrown, which is not an Error`);
+      return wire(`${inspect(error)} was thrown, which is not an Error`);
     }
     const parts = arrayOf();
     appendError(parts, "", error, newBudget(MAX_TEXT), arrayOf());
@@ -91,67 +81,15 @@ function looksLikeError(value) {
 function headOf(error, budget) {
   return spent(budget, attempt(() => {
     const { name, message } = error;
-    return masked(message === "" ? `${name}` : `${name}: ${message}`);
+    return message === "" ? `${name}` : `${name}: ${message}`;
   }, "an Error that cannot be read"));
-}
-
-function masked(text) {
-  let shown = SECRETS.length === 0 ? text : upTo(text, 2 * MAX_TEXT);
-  for (let index = 0; index < SECRETS.length; index++) {
-    const secret = SECRETS[index];
-    const begin = upTo(secret, secret.length < 2 * SURE_SECRET ? max(MIN_SECRET, trunc((secret.length + 1) / 2)) : SURE_SECRET);
-    let at = apply(placeOfText, shown, [begin]);
-    while (at >= 0) {
-      const length = lengthOfSecret(shown, at);
-      if (length > 0) {
-        shown = `${upTo(shown, at)}***${apply(sliceOfText, shown, [at + length])}`;
-      }
-      at = apply(placeOfText, shown, [begin, at + (length > 0 ? 3 : 1)]);
-    }
-  }
-  return shown;
-}
-
-// How much of the text at this place is the longest form of a secret, or one that is cut off there.
-function lengthOfSecret(text, at) {
-  let longest = 0;
-  for (let index = 0; index < SECRETS.length; index++) {
-    const secret = SECRETS[index];
-    let length = 0;
-    while (length < secret.length && text[at + length] === secret[length]) {
-      length++;
-    }
-    if (length === secret.length || (length >= MIN_SECRET && isCutOff(text, at, length, secret.length))) {
-      longest = max(longest, length);
-    }
-  }
-  return longest;
-}
-
-// Whether so much of a secret has been cut off there, and is no other word by chance.
-function isCutOff(text, at, length, whole) {
-  const end = at + length;
-  if (length >= SURE_SECRET) {
-    return !isInWord(text, end);
-  }
-  const next = text[end];
-  const hasDots = next === "…" || (next === "." && text[end + 1] === "." && text[end + 2] === ".");
-  const isQuoted = next === '"' || next === "'" || next === "`";
-  return (hasDots && 2 * length >= whole) || (isQuoted && 4 * length >= 3 * whole);
-}
-
-// Whether the text has an ASCII letter or digit there.
-function isInWord(text, at) {
-  const code = at < text.length ? codeAt(text, at) : 0;
-  return (code >= 48 && code <= 57) || (code >= 65 && code <= 90) || (code >= 97 && code <= 122);
 }
 
 // The stack as the engine made it, without calling a getter of the script.
 function stackOf(error) {
   const property = attempt(() => getOwnPropertyDescriptor(error, "stack"), undefined);
   const stack = property !== undefined && hasOwn(property, "value") ? property.value : "";
-  const text = typeof stack === "string" ? cut(stack, MAX_STACK) : "";
-  return hasText(text, "    note: ") ? masked(text) : text;  // a note of a Python exception is a text as its message is
+  return typeof stack === "string" ? cut(stack, MAX_STACK) : "";
 }
 
 // `parents` are the errors whose cause this one is.
@@ -184,7 +122,7 @@ function appendOther(parts, prefix, value, budget, parents) {
   if (!includes(parents, value) && parents.length <= MAX_DEPTH && looksLikeError(value)) {
     appendError(parts, prefix, value, budget, parents);
   } else {
-    append(parts, prefix + masked(inspected(value, parents, budget, null)));
+    append(parts, prefix + inspected(value, parents, budget, null));
     append(parts, "");
   }
 }

@@ -1,0 +1,123 @@
+"""Hides the values of a script's `env` in the texts that leave the script: in its log, its errors, and on the page.
+
+The rule is in docs/reference/scripts.rst. A value becomes `***`, in each form in which texts have it (`_forms`). Of a
+form with 16 characters or more, pieces do, too, wherever they stand. Short values are shown: texts have them by chance.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from wsthreads.errors import IsolateError, ScriptError, UsageError
+from wsthreads.loggers import ContainedLogger, get_logger
+from wsthreads.monitoring.formats import block, quoted, stack_of
+
+__all__ = ["Mask"]
+
+MASK = "***"
+
+#: Shorter values are not hidden, and neither are shorter lines of a value that has several.
+MIN_CHARS = 6
+MIN_LINE_CHARS = 16
+
+#: A form of this length or more is hidden in pieces: of half its length, but none needs to be longer than this.
+PIECE_CHARS = 16
+
+
+class Mask:
+    """Called with a text, returns it without `values`. Any thread.
+
+    It takes a number of steps in proportion to the length of the text, whatever the text and the values are.
+    """
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        forms = {form for value in values for part in _parts(value) for form in _forms(part)}
+        #: What is hidden. A form of less than PIECE_CHARS is one piece.
+        self._pieces: set[str] = set()
+        for form in forms:
+            length = len(form) if len(form) < PIECE_CHARS else min(PIECE_CHARS, (len(form) + 1) // 2)
+            self._pieces.update(form[start : start + length] for start in range(len(form) - length + 1))
+        self._head_chars = min(map(len, self._pieces), default=0)
+        #: The lengths of pieces by their first characters, the longest first.
+        self._lengths: dict[str, list[int]] = {}
+        for head, length in sorted({(piece[: self._head_chars], len(piece)) for piece in self._pieces}, reverse=True):
+            self._lengths.setdefault(head, []).append(length)
+
+    def __call__(self, text: str) -> str:
+        if not self._pieces:
+            return text
+        shown: list[str] = []
+        end = 0
+        for start, stop in self._found(text):
+            if start > end or not shown:
+                shown += (text[end:start], MASK)
+            end = max(end, stop)
+        return "".join((*shown, text[end:]))
+
+    def _found(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where pieces begin and end: the longest one at each place. They may overlap."""
+        chars, lengths, pieces = self._head_chars, self._lengths, self._pieces
+        places = [place for place in range(len(text) - chars + 1) if text[place : place + chars] in lengths]
+        for place in places:
+            for length in lengths[text[place : place + chars]]:
+                if text[place : place + length] in pieces:
+                    yield place, place + length
+                    break
+
+    @contextmanager
+    def in_errors(self) -> Iterator[None]:
+        """A block whose errors about the script show no value."""
+        try:
+            yield
+        except (UsageError, IsolateError) as error:
+            error.args = tuple(self(part) if isinstance(part, str) else part for part in error.args)
+            if isinstance(error, ScriptError):
+                error.message = self(error.message)
+            raise
+
+    def logger(self, name: str) -> ContainedLogger:
+        """Like `get_logger`, but the logger's records show no value."""
+        return _MaskedLogger(logging.getLogger(name), self) if self._pieces else get_logger(name)
+
+
+class _MaskedLogger(ContainedLogger):
+    """Writes an exception as text, below the message. If `extra` has a `stack`, that is the end of the message."""
+
+    __slots__ = ("_mask",)
+
+    def __init__(self, logger: logging.Logger, mask: Mask) -> None:
+        super().__init__(logger)
+        self._mask = mask
+
+    def _prepared(
+        self, message: str, values: tuple[object, ...], exc_info: Any, extra: dict[str, Any] | None
+    ) -> tuple[str, tuple[object, ...], Any, dict[str, Any] | None]:
+        text = self._mask(message % values if values else message)
+        if exc_info:
+            stack = self._mask(stack_of(exc_info))
+            text, extra = f"{text}\n{stack}", {**(extra or {}), "stack": stack}
+        elif extra and "stack" in extra:
+            extra = {**extra, "stack": self._mask(extra["stack"])}
+        return "%s", (text,), None, extra
+
+
+def _parts(value: str) -> set[str]:
+    """The value, also without spaces and line ends around it, and its longer lines."""
+    if len(value) < MIN_CHARS:
+        return set()
+    lines = {line for line in value.splitlines() if len(line) >= MIN_LINE_CHARS}
+    return {value, *lines, *({value.strip()} if len(value.strip()) >= MIN_CHARS else ())}
+
+
+def _forms(value: str) -> set[str]:
+    """The value as it is; as Python, JSON and URLs write it; and as logs show a text of several lines."""
+    data = value.encode(errors="surrogatepass")
+    in_python = {repr(value)[1:-1], repr("'\"" + value)[4:-1], ascii(value)[1:-1], repr(data)[2:-1]}
+    in_json = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    in_url = {quote(data, safe=safe) for safe in ("", "/", "!*'()")} | {quote_plus(data)}
+    return {value, quoted(value), block(value)} | in_python | in_json | in_url
