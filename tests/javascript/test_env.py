@@ -263,6 +263,12 @@ def test_run_and_check_take_a_file(script: Path) -> None:
     (script.parent / "top.js").write_text(f'import {{ env }} from "wsthreads";\nif (!env.KEY) throw 1;\n{SOURCE}')
     with Program([*check[:-2], "--env-file", ".env"], cwd=script.parent) as program:
         assert program.wait() == 0
+    tells = 'import { env } from "wsthreads"; console.log(env.KEY); throw new Error(`no answer with ${env.KEY}`);'
+    (script.parent / "tells.js").write_text(tells)
+    with Program([*check[:4], "tells.js", *check[5:]], cwd=script.parent) as program:
+        assert program.wait() == 1
+        assert program.log.count("***") == 2
+        assert SECRET not in program.log
     environment = {**os.environ, "NEVER": "seen"}
     with run_server(script, "--env-file", str(script.parent / ".env"), env=environment) as server:
         with connect(server.ws_url + "/ws/script") as client:

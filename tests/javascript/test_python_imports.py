@@ -1165,7 +1165,7 @@ def test_the_command_line_provides_modules(tmp_path: Path) -> None:
     (tmp_path / "chat.js").write_text(source)
     command = [sys.executable, "-m", "wsthreads", "check", "chat.js"]
     with Program(command, cwd=tmp_path) as check:
-        check.wait_for("there is no such package, nor a Python module of this name")
+        check.wait_for("there is no such package; there is ./store.py: imports name the file as it is")
         assert check.wait() == 1
     texts = {"store=store.py": "onMessage", "store": "--module takes a name", "x=y.py": "No such file"}
     for option, text in texts.items():
