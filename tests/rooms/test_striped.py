@@ -2,7 +2,9 @@
 
 import os
 import random
+import statistics
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -162,3 +164,23 @@ def test_a_snapshot_can_be_taken_while_others_write():
     finally:
         stop.set()
         thread.join(DEADLINE_S)
+
+
+def test_a_key_that_another_thread_has_made_is_found_as_fast_as_ones_own():
+    """Without a GIL, `dict.get` takes 30 times as long for it, once two threads have used the dict at the same time."""
+    theirs, mine = StripedDict(stripes=1), StripedDict(stripes=1)
+    keys = [f"place {n}" for n in range(50)]
+    run_all(lambda: [theirs.put(f"place {n}", n) for n in range(50)])
+    for key in keys:
+        mine.put(key, key)
+
+    def look_up(places):
+        began = time.thread_time()
+        for _ in range(20):
+            for key in keys:
+                places.get(key)
+                places.compute_if_present(key, lambda value: value)
+        return time.thread_time() - began
+
+    run_all(*[lambda: look_up(theirs)] * 2)
+    assert statistics.median(look_up(theirs) / look_up(mine) for _ in range(5)) < 5

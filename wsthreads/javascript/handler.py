@@ -104,8 +104,8 @@ class ScriptHandler(Handler):
         self._rooms: Rooms[Any] | None = None
         # By process id. A forked process leaves its parent's alone: the thread that could free it is in the parent.
         self._lives: dict[int, _Life] = {}
-        # The process id and the life of the process that started last. A look-up in the dict would lock it, without a
-        # GIL, since the number is another thread's: with two threads, it then takes a hundred times as long.
+        # The process id and the life of the process that started last. Each message reads it: without a GIL, a `get` of
+        # the dict is slow for numbers that another thread has made, see `StripedDict`.
         self._here: tuple[int, _Life | None] = (0, None)
         weakref.finalize(self, _release, self._lives).atexit = False
 
