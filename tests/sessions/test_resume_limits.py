@@ -87,6 +87,14 @@ def test_the_totals_count_each_message_of_all_connections_once(world):
         assert (last.counters["sessions_opened"], last.counters["sessions_closed"]) == (1, 1)
 
 
+def test_the_totals_count_no_control_message_of_a_session_that_cannot_be_resumed():
+    with endpoint(Story(), resume_s=0, ping_interval_s=0) as (app, port), Speaker(port).begin() as client:
+        for number in range(200):
+            client.send(str(number))
+            assert client.next() == f"echo {number}"
+        wait_until(lambda: app.endpoint("/ws/test").totals().messages_out == 200)
+
+
 def test_a_session_that_expires_while_it_waits_goes_on_with_a_fresh_token(world):
     with away(world, "/ws/test?expires_s=30") as client:
         world.timers.advance(31)

@@ -184,6 +184,7 @@ class Dialogue(Ending):
         channel.on_ending = lambda: self._on_channel_ending(carrier)
         first = welcome(self.received, self.secrets.make() if keeps else None)
         if not keeps:
+            self.uncounted_out += 1
             self.outbox.append(first)
             self.outbox.flush()
         elif not channel.welcome(first, received, None if self.outbox is channel.outbox else self.outbox):

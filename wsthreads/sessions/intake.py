@@ -27,7 +27,7 @@ __all__ = ["Intake"]
 class Intake(Turn):
     """What a `Dialogue` takes from its client. At most `most_bytes` wait for the turn."""
 
-    __slots__ = ("_most_bytes", "_to_confirm", "ending", "outbox", "secrets")
+    __slots__ = ("_most_bytes", "_to_confirm", "ending", "outbox", "secrets", "uncounted_out")
 
     def __init__(self, outbox: Outbox, handler: Handler, most_bytes: int) -> None:
         super().__init__(handler)
@@ -45,6 +45,8 @@ class Intake(Turn):
         #: What the client may come back with. Guarded by the lock.
         self.secrets = Secrets()
         self._to_confirm = False  # the client has not shown yet that it has the last welcome
+        #: Control messages to the client that an outbox counts, because it does not keep messages. Guarded by the lock.
+        self.uncounted_out = 0
 
     def part(self, carrier: Carrier) -> None:
         """See `Dialogue`."""
@@ -166,6 +168,7 @@ class Intake(Turn):
         """Queue an acknowledgement; the caller flushes."""
         self._ack_at = self.received + envelope.ACK_MESSAGES
         self._ack_bytes_at = self._bytes_queued + envelope.ACK_BYTES
+        self.uncounted_out += not self.outbox.is_keeping
         self.outbox.append(message_frame(envelope.ack(self.received)))
 
     def _confirm_locked(self) -> None:

@@ -51,7 +51,7 @@ class Served:
         return Traffic(
             messages_in=dialogue.messages_in,
             bytes_in=self._earlier_bytes_in + (0 if now is None else now.bytes_in),
-            messages_out=outbox.messages_out - replaced,
+            messages_out=max(0, outbox.messages_out - replaced - dialogue.uncounted_out),
             bytes_out=outbox.bytes_out,
             bytes_waiting=outbox.bytes_waiting,
             round_trip_s=None if now is None else now.round_trip_s,
