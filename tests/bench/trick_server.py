@@ -41,7 +41,7 @@ def _without_leaving_batch() -> None:
 
 
 def _without_pace() -> None:
-    _schedule(accepted=lambda self, unread: None)
+    _schedule(most_unread=lambda self: None)
 
 
 def _without_few_arenas() -> None:

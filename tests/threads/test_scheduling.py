@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from threading import Event
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.wire import RawClient, endpoint, run_all, serving
 from wsthreads import WebSocketApp
 from wsthreads._native import speedups
+from wsthreads.servers.httpserver import HTTPServer
 from wsthreads.servers.serving import Server
 from wsthreads.threads import gil
 from wsthreads.threads.affinity import PinnedThread
@@ -137,10 +139,8 @@ def test_sessions_are_kept_on_a_core_while_there_is_a_gil(monkeypatch, has_gil):
     assert isinstance(scheduling.accepting_thread(), PinnedThread) is has_gil
     assert isinstance(scheduling.session_thread(), PinnedThread) is has_gil
     assert (scheduling.opening() is not NO_SCHEDULING.opening()) is has_gil
-    begun, pauses = [], []
-    monkeypatch.setattr(gil, "sleep", pauses.append)
-    scheduling.accepted(gil.MOST_UNREAD + 1)
-    assert bool(pauses) is has_gil
+    assert (scheduling.most_unread() is not None) is has_gil
+    begun = []
     monkeypatch.setattr(scheduling.affinity, "start", lambda *arguments: begun.append(arguments))
     scheduling.session_begins(None, None)
     assert len(begun) == has_gil
@@ -158,64 +158,65 @@ def test_without_scheduling_our_server_serves_sessions(monkeypatch):
     assert notes == ["on_handshake", "on_open", "on_message", "on_close"]
 
 
-def test_accepting_pauses_in_a_crowd_whose_requests_are_unread(monkeypatch):
-    pauses = []
-    monkeypatch.setattr(gil, "sleep", pauses.append)
-    scheduling = GILScheduling()
-    for unread in range(gil.MOST_UNREAD + 1):
-        scheduling.accepted(unread)
-    assert pauses == []
-    scheduling.accepted(gil.MOST_UNREAD + 1)
-    scheduling.accepted(1000)
-    assert pauses == [gil.ACCEPT_PAUSE_S] * 2
-
-
 @contextmanager
-def counting(monkeypatch, **options):
-    """A server, what its accepting thread tells, and a function that makes the n-th connection."""
-    counts = []
-    scheduling = Scheduling()
-    scheduling.accepted = counts.append
+def held(monkeypatch, **options):
+    """A server whose connections' threads wait before they read: the server, its app's scheduling, an event that lets
+    them go on, and a function that connects.
+    """
+    go_on, scheduling = Event(), Scheduling()
+    serve = HTTPServer.process_request_thread
     monkeypatch.setattr("wsthreads.app.application.scheduling_for", lambda cpu_affinity: scheduling)
+    monkeypatch.setattr("wsthreads.servers.httpserver.UNREAD_TIMEOUT_S", DEADLINE_S)
+    monkeypatch.setattr(
+        HTTPServer, "process_request_thread", lambda self, *client: go_on.wait(DEADLINE_S) and serve(self, *client)
+    )
     app = WebSocketApp()
     app.add_handler("/ws/test", Joins(lambda event: None))
     with Server(app, port=0, **options) as server, ExitStack() as stack:
 
-        def come(number):
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
-            wait_until(lambda: len(counts) == number, f"connection {number} is accepted")
-            return sock
+        def come():
+            return stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
 
-        yield server._http, counts, come
+        yield server._http, scheduling, go_on, come
     wait_until(lambda: server._http._new == 0, "all are forgotten")
 
 
-def test_the_accepting_thread_tells_how_many_requests_are_unread(monkeypatch):
-    monkeypatch.setattr("wsthreads.servers.httpserver._has_input", lambda sock: True)
-    with counting(monkeypatch) as (server, counts, come), ExitStack() as stack:
-        first, second = come(1), come(2)
-        assert counts == [1, 2]
-        second.sendall(b"GET /ws/test")  # it is not complete
-        stack.enter_context(RawClient(server.port))  # has read the 101 when this returns
-        wait_until(lambda: len(counts) == 3, "connection 3 is accepted")
-        first.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        while first.recv(4096):
-            pass
-        come(4)
-        assert counts[3] == 2  # the second and this one
-        second.close()
-        wait_until(lambda: server._new == 1, "the second one is forgotten")
-        come(5)
-        assert counts[4] == 2
+def test_a_crowd_is_accepted_no_faster_than_its_requests_are_read(monkeypatch):
+    with held(monkeypatch) as (server, scheduling, go_on, come):
+        scheduling.most_unread = lambda: 2
+        clients = [come() for _ in range(10)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        wait_until(lambda: server._new == 3, "the accepting thread waits")
+        assert len(server._links) == 3
+        go_on.set()
+        for client in clients:
+            assert client.recv(4096).startswith(b"HTTP/1.1 404")
 
 
-@pytest.mark.parametrize("ssl_context", [None, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)], ids=["plain", "tls"])
-def test_connections_that_send_nothing_are_not_counted(monkeypatch, ssl_context):
-    with counting(monkeypatch, ssl_context=ssl_context) as (server, counts, come):
+def test_a_thread_that_does_not_begin_keeps_nobody_out_for_long(monkeypatch):
+    with held(monkeypatch) as (server, scheduling, go_on, come):
+        monkeypatch.setattr("wsthreads.servers.httpserver.UNREAD_TIMEOUT_S", 0.05)
+        scheduling.most_unread = lambda: 0
+        come(), come(), come()
+        wait_until(lambda: len(server._links) == 3, "all are accepted")
+        assert server._new == 3
+        go_on.set()
+
+
+@pytest.mark.parametrize(
+    ("ssl_context", "request_line"),
+    [(None, b""), (None, b"GET / HT"), (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), b"")],
+    ids=["nothing", "a part", "tls"],
+)
+def test_clients_that_take_their_time_are_not_counted(monkeypatch, ssl_context, request_line):
+    with held(monkeypatch, ssl_context=ssl_context) as (server, scheduling, go_on, come):
         for number in range(1, 6):
-            come(number)
+            come().sendall(request_line)
+            wait_until(lambda number=number: server._new == number, f"connection {number} is accepted")
+        go_on.set()
         wait_until(lambda: server._new == 0, "their threads have looked")
-        assert len(server._links) == len(counts) == 5
+        assert len(server._links) == 5
 
 
 def test_connections_are_opened_one_at_a_time():

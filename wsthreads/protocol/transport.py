@@ -82,7 +82,8 @@ class PlainTransport:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         # Blocking mode: with a timeout, send() would wait for room, even with MSG_DONTWAIT.
-        sock.setblocking(True)
+        if sock.gettimeout() is not None:
+            sock.setblocking(True)
         with suppress(OSError):  # not TCP
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

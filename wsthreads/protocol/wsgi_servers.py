@@ -71,6 +71,10 @@ def take_early_input(environ: dict[str, Any]) -> bytes:
 
 def _buffered(reader: Any, sock: socket.socket) -> bytes:
     """The buffered bytes of a `socket.makefile("rb")`. Does not wait for more."""
+    end = getattr(getattr(reader, "raw", None), "end", None)
+    if end is not None:  # of our own server: from now on, the reader reads no more
+        end()
+        return bytes(reader.read(len(reader.peek())))
     timeout = sock.gettimeout()
     sock.setblocking(False)
     try:

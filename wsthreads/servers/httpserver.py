@@ -11,7 +11,7 @@ import socket
 import ssl
 from contextlib import nullcontext, suppress
 from socketserver import BaseServer
-from threading import Event, Lock, Thread, current_thread
+from threading import Condition, Event, Lock, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,9 @@ _NO_THREAD = (
 
 #: How long accepting pauses when the process has no file descriptors left.
 EXHAUSTED_PAUSE_S = 0.2
+
+#: The longest wait for the threads of new connections. They only have to begin, and to read what is there.
+UNREAD_TIMEOUT_S = 0.05
 
 #: While the server ends, it looks this often for clients that have stalled.
 JOIN_STEP_S = 0.1
@@ -75,6 +78,7 @@ class HTTPServer(RequestServer):
         self._links: dict[Thread, _Link] = {}
         self._new = 0  # how many of them are new
         self._lock = Lock()  # guards _links, _new and _drops_idle; a leaf
+        self._aged = Condition(self._lock)  # _new is less
         self._drops_idle = False
         self._warned_at = float("-inf")
 
@@ -116,15 +120,24 @@ class HTTPServer(RequestServer):
             self._forget(thread)
             self._warn("cannot serve a connection: %s (see ulimit -u, TasksMax, pids-limit)", error)
             self._refuse(request)
-        self.scheduling.accepted(self._new)
+        self._pace()
+
+    def _pace(self) -> None:
+        """Wait until the threads of new connections have read the requests of all but a few."""
+        most = self.scheduling.most_unread()
+        if most is not None and self._new > most:
+            with self._lock:
+                self._aged.wait_for(lambda: self._new <= most, UNREAD_TIMEOUT_S)
 
     def _forget(self, thread: Thread) -> None:
         with self._lock:
             self._age_locked(self._links.pop(thread))
 
     def _age_locked(self, link: _Link) -> None:
-        self._new -= link.is_new
-        link.is_new = False
+        if link.is_new:
+            link.is_new = False
+            self._new -= 1
+            self._aged.notify()
 
     def _refuse(self, request: Any) -> None:
         """Tell a client to come back later. Does not wait, since no other thread accepts."""
@@ -140,10 +153,9 @@ class HTTPServer(RequestServer):
         thread = current_thread()
         link = self._links[thread]
         try:
-            if not _has_input(request):  # its client is in no hurry
-                with self._lock:
-                    self._age_locked(link)
             if self.ssl_context is not None:
+                if not _has_input(request):
+                    self.mark_waiting()
                 request.settimeout(self.handshake_timeout_s)
                 request = self.ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
@@ -162,6 +174,11 @@ class HTTPServer(RequestServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.exception("serving %s failed", client_address, extra={"address": client_address[0]})
+
+    def mark_waiting(self) -> None:
+        """Note that the calling thread waits for its client, which is in no hurry."""
+        with self._lock:
+            self._age_locked(self._links[current_thread()])
 
     def mark_busy(self) -> None:
         """Note that the calling thread has read its request, so that `drop_idle` lets it answer."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
@@ -41,6 +42,9 @@ _ANSWER_KEY = "wsthreads.answer"
 #: Characters that are not escaped when a URI is logged (RFC 3986). Control characters and spaces are escaped.
 _IN_URI = "/?#[]@!$&'()*+,;=:%"
 
+#: 0 on platforms without the flag.
+_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
+
 #: Most requests fit. The buffer lives as long as the connection, so each session has one.
 _BUFFER_BYTES = 2048
 
@@ -53,6 +57,10 @@ class RequestServer(ThreadedWSGIServer):
     #: Adds 1 to a counter.
     count: Callable[[str], None]
     scheduling: Scheduling
+
+    def mark_waiting(self) -> None:
+        """The calling thread waits for the client, which has not sent its whole request yet."""
+        raise NotImplementedError
 
     def mark_busy(self) -> None:
         """The calling thread has read its request."""
@@ -71,8 +79,10 @@ class RequestHandler(WSGIRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.rfile.close()
-        deadline = monotonic() + self.server.handshake_timeout_s
-        self._input = _Input(self.connection, deadline, self.server.max_handshake_bytes)
+        server = self.server
+        self._input = _Input(
+            self.connection, server.handshake_timeout_s, server.max_handshake_bytes, server.mark_waiting
+        )
         self.rfile = io.BufferedReader(self._input, _BUFFER_BYTES)
         if self.client_address[0].startswith("::ffff:") and "." in self.client_address[0]:  # IPv4, on an IPv6 socket
             self.client_address = (self.client_address[0][len("::ffff:") :], *self.client_address[1:])
@@ -135,14 +145,16 @@ class RequestHandler(WSGIRequestHandler):
 
     def run_wsgi(self) -> None:
         self._input.unbind()
-        # A client that neither sends nor reads holds its thread no longer than this. Sessions have other limits, so
-        # their transport removes the timeout with the 101. A request alone does not remove it.
-        self.connection.settimeout(self.server.handshake_timeout_s)
         self.server.mark_busy()
         if "websocket" in self.headers.get("Upgrade", "").lower():
             self._serve_upgrade()
         else:
-            super().run_wsgi()
+            self._answer_request()
+
+    def _answer_request(self) -> None:
+        # A client that neither sends nor reads holds its thread no longer than this. Sessions have other limits.
+        self.connection.settimeout(self.server.handshake_timeout_s)
+        super().run_wsgi()
 
     def _serve_upgrade(self) -> None:
         """Serve a session here. The base class makes much that would stay in memory as long as the session."""
@@ -150,7 +162,7 @@ class RequestHandler(WSGIRequestHandler):
         session = answer.take_session()
         if session is None:
             self._answer = answer
-            super().run_wsgi()
+            self._answer_request()
             return
         del answer
         try:
@@ -267,36 +279,61 @@ class _HeadTooLong(Exception):
 
 
 class _Input(io.RawIOBase):
-    """The input of a socket.
+    """The input of a socket in blocking mode.
 
-    The head of the request must be complete before `deadline`, else reading raises TimeoutError. It may have
-    `max_bytes` and a buffer more, else reading raises `_HeadTooLong`. `unbind` ends both limits.
+    The head of the request must be complete within `timeout_s`, else reading raises TimeoutError. It may have
+    `max_bytes` and a buffer more, else reading raises `_HeadTooLong`. `unbind` ends both limits; then a single read may
+    take `timeout_s`. `waits` is called before the first wait for the client, where that can be told.
     """
 
-    def __init__(self, sock: socket.socket, deadline: float, max_bytes: int) -> None:
+    def __init__(self, sock: socket.socket, timeout_s: float, max_bytes: int, waits: Callable[[], None]) -> None:
         self._sock = sock
-        self._deadline: float | None = deadline
+        self._timeout_s = timeout_s
+        self._deadline: float | None = monotonic() + timeout_s
         self._max_bytes = max_bytes
+        self._waits = waits
+        self._can_look = bool(_DONT_WAIT) and not isinstance(sock, ssl.SSLSocket)
         self._bytes = 0
+        self._is_over = False
 
     def unbind(self) -> None:
         self._deadline = None
+
+    def end(self) -> None:
+        """Read nothing more: the socket belongs to a session, which needs what was read already."""
+        self._is_over = True
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self._is_over:
+            return None
         if self._deadline is None:
+            if self._sock.gettimeout() is None:
+                self._sock.settimeout(self._timeout_s)
             try:
                 return self._sock.recv_into(buffer)
             except BlockingIOError:
                 return None
         if self._bytes >= self._max_bytes:
             raise _HeadTooLong(f"a head of more than {self._max_bytes} bytes")
-        left = self._deadline - monotonic()
+        received = self._receive(buffer, self._deadline)
+        self._bytes += received
+        return received
+
+    def _receive(self, buffer: Any, deadline: float) -> int:
+        """A part of the head. Usually all of it is there, and nobody has to wait."""
+        if self._can_look:
+            try:
+                if not self._bytes:
+                    return self._sock.recv_into(buffer, 0, _DONT_WAIT)
+            except BlockingIOError:
+                pass  # it is not there
+            self._can_look = False
+            self._waits()
+        left = deadline - monotonic()
         if left <= 0:
             raise TimeoutError("the request took too long")
         self._sock.settimeout(left)
-        received = self._sock.recv_into(buffer)
-        self._bytes += received
-        return received
+        return self._sock.recv_into(buffer)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager
 from threading import Lock
-from time import sleep
 
 from wsthreads.threads.affinity import Affinity, leave_core, preempt_others
 from wsthreads.threads.flusher import Flusher
@@ -21,10 +20,9 @@ __all__ = ["GILScheduling", "has_gil", "scheduling_for"]
 #: With 1 s, thousands of clients that came back together got in each other's way: p99 of others was five times as long.
 TURN_TIMEOUT_S = 5.0
 
-#: While the requests of more new connections than this are unread, the accepting thread pauses after each new one. To
-#: open a connection takes longer than the pause, so a crowd comes in as soon. Clients that send nothing do not count.
+#: While the requests of more new connections than this are unread, no other connection is accepted. Clients that send
+#: nothing do not count.
 MOST_UNREAD = 4
-ACCEPT_PAUSE_S = 0.0005
 
 
 class _Turn:
@@ -71,10 +69,9 @@ class GILScheduling(Scheduling):
         """On the core, so that the threads that it starts begin there."""
         return self.affinity.pin()
 
-    def accepted(self, unread: int) -> None:
-        """Pause in a crowd. Else a message would wait until the threads of thousands of connections have begun."""
-        if unread > MOST_UNREAD:
-            sleep(ACCEPT_PAUSE_S)
+    def most_unread(self) -> int | None:
+        """A few. Else a message would wait until the threads of thousands of connections have begun."""
+        return MOST_UNREAD
 
     def other_request(self) -> None:
         """On all cores, since the application may do anything."""
@@ -110,9 +107,8 @@ class FreeThreadedScheduling(GILScheduling):
     def accepting_thread(self) -> ScheduledThread:
         return super().accepting_thread() if has_gil() else NO_SCHEDULING.accepting_thread()
 
-    def accepted(self, unread: int) -> None:
-        if has_gil():
-            super().accepted(unread)
+    def most_unread(self) -> int | None:
+        return super().most_unread() if has_gil() else None
 
 
 def scheduling_for(cpu_affinity: bool | None) -> Scheduling:

@@ -76,10 +76,11 @@ class Scheduling:
         """A context: in it, the calling thread accepts connections and starts their threads."""
         return _NO_THREAD
 
-    def accepted(self, unread: int) -> None:
-        """The calling thread has accepted a connection. `unread` connections may have sent requests that their threads
-        have not read.
+    def most_unread(self) -> int | None:
+        """The accepting thread waits while more new connections than this may have sent requests that their threads
+        have not read. None: it does not wait.
         """
+        return None
 
     def other_request(self) -> None:
         """The calling thread is about to answer a request other than a WebSocket handshake."""
