@@ -210,7 +210,7 @@ def test_a_thread_that_does_not_begin_keeps_nobody_out_for_long(monkeypatch):
     ids=["nothing", "a part", "tls"],
 )
 def test_clients_that_take_their_time_are_not_counted(monkeypatch, ssl_context, request_line):
-    with held(monkeypatch, ssl_context=ssl_context) as (server, scheduling, go_on, come):
+    with held(monkeypatch, ssl_context=ssl_context) as (server, _, go_on, come):
         for number in range(1, 6):
             come().sendall(request_line)
             wait_until(lambda number=number: server._new == number, f"connection {number} is accepted")

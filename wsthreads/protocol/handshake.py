@@ -222,7 +222,7 @@ class Request:
 
 def is_upgrade(environ: dict[str, Any]) -> bool:
     """Whether the client wants a WebSocket, even if its request is malformed."""
-    return "websocket" in (token.lower() for token in _tokens(environ.get("HTTP_UPGRADE")))
+    return "websocket" in _tokens((environ.get("HTTP_UPGRADE") or "").lower())
 
 
 def check_upgrade(environ: dict[str, Any]) -> None:
@@ -237,7 +237,7 @@ def check_upgrade(environ: dict[str, Any]) -> None:
         raise _bad_request(f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
     if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # compared as text; servers accept HTTP/0.1, too
         raise _bad_request("a WebSocket handshake needs HTTP/1.1; in nginx, proxy_http_version 1.1")
-    if "upgrade" not in (token.lower() for token in _tokens(environ.get("HTTP_CONNECTION"))):
+    if "upgrade" not in _tokens((environ.get("HTTP_CONNECTION") or "").lower()):
         raise _bad_request("a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
     _check_host(environ)
     if not str(environ.get("RAW_URI") or "").isascii():  # Werkzeug, and gunicorn before 27, encode these twice
@@ -354,4 +354,4 @@ def acceptance(key: str, subprotocol: str | None, extensions: str | None) -> byt
 
 def _tokens(header: str | None) -> list[str]:
     """The parts of a list. Only spaces and tabs may surround them, no other white space (RFC 9110, 5.6.1)."""
-    return [token for token in (part.strip(" \t") for part in (header or "").split(",")) if token]
+    return [token for part in header.split(",") if (token := part.strip(" \t"))] if header else []

@@ -30,6 +30,8 @@ MAX_FIELDS = 100
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN)
+#: A header line that `_field` would accept.
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)[\x21-\x7e]*", re.IGNORECASE)
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -40,6 +42,9 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;.*)?")
 #: Headers that must not be repeated: servers would join two values by a comma, or drop one, which changes the meaning.
 #: (Host and Content-Length have their own checks.)
 _SINGLE = (b"authorization", b"proxy-authorization", b"content-type")
+
+#: All headers that have a check.
+_CHECKED = frozenset((b"host", b"content-length", b"transfer-encoding", b"cookie", *_SINGLE))
 
 #: Excludes the comma: it is valid, but no name has one, and WSGI servers join two headers by it.
 _HOST = re.compile(
@@ -88,12 +93,17 @@ def clean_fields(version: tuple[int, int], lines: Sequence[bytes]) -> list[tuple
     """
     if len(lines) > MAX_FIELDS:
         raise BadHead("Too many headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-    fields = [_field(_content(line)) for line in lines[:-1]]
+    fields: list[tuple[bytes, bytes]] = []
+    values: dict[bytes, list[bytes]] = {}
+    for line in lines[:-1]:
+        match = _FIELD.fullmatch(line)
+        name, value = _field(_content(line)) if match is None else (match[1], match[2].strip(b" \t"))
+        fields.append((name, value))
+        key = name.lower()
+        if key in _CHECKED:
+            values.setdefault(key, []).append(value)
     if not lines or _content(lines[-1]):
         raise BadHead("Incomplete head")
-    values: dict[bytes, list[bytes]] = {}
-    for name, value in fields:
-        values.setdefault(name.lower(), []).append(value)
     _check_host(values.get(b"host", []), version)
     _check_framing(values.get(b"content-length", []), values.get(b"transfer-encoding", []), version)
     for name in _SINGLE:

@@ -20,6 +20,9 @@ __all__ = ["PROXY_KEY", "ProxyHeaders", "address_of", "parse_address"]
 #: The environ key that marks a request from trusted proxies.
 PROXY_KEY = "wsthreads.behind_proxy"
 
+#: How nearly all addresses are written.
+_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?!\Z)|\Z)){4}", re.ASCII)
+
 #: Some proxies send ws or wss.
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
@@ -62,6 +65,8 @@ def address_of(text: str) -> str:
     >>> address_of("203.0.113.7:50001"), address_of("[2001:DB8::1]:443"), address_of("::ffff:192.0.2.1")
     ('203.0.113.7', '2001:db8::1', '192.0.2.1')
     """
+    if _IPV4.fullmatch(text):
+        return text
     text = re.sub(r'\A(?:for=)?"|\Afor=|"\Z', "", text.strip(" \t"), flags=re.IGNORECASE)
     head, colon, port = text.rpartition(":")
     for candidate in (text, head):

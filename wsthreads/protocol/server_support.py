@@ -64,12 +64,17 @@ def unfitness(environ: dict[str, Any]) -> str | None:
     """Why the server of a request cannot have sessions; None if it can."""
     if green := green_threads():
         return green
-    software = str(environ.get("SERVER_SOFTWARE", ""))
-    name = next((name for key, name in _SERVERS.items() if key in environ or software.startswith(key)), None)
-    name = name or f"this WSGI server ({printable(software)[:60] or 'of no name'})"
     if not has_socket(environ):
+        name = _name_of_server(environ)
         hint = ' (for runserver, put "wsthreads.django" first in INSTALLED_APPS)' if name == "wsgiref" else ""
         return f"{name} does not hand over its socket, so there are no WebSockets: {USE}{hint}"
     if not environ.get("wsgi.multithread"):
+        name = _name_of_server(environ)
         return f"{name} runs without threads, and a session needs one: {USE} (no --without-threads, --nothreading)"
     return None
+
+
+def _name_of_server(environ: dict[str, Any]) -> str:
+    software = str(environ.get("SERVER_SOFTWARE", ""))
+    name = next((name for key, name in _SERVERS.items() if key in environ or software.startswith(key)), None)
+    return name or f"this WSGI server ({printable(software)[:60] or 'of no name'})"

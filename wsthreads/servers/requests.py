@@ -16,7 +16,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from werkzeug.datastructures import Headers
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from wsthreads.errors import UsageError
@@ -118,7 +117,7 @@ class RequestHandler(WSGIRequestHandler):
         if self.path.startswith("//"):  # as in http.server: else a redirect to this path would lead to another host
             self.path = "/" + self.path.lstrip("/")
         self.request_version = "HTTP/{}.{}".format(*line.version)
-        self.headers = Headers(fields)  # type: ignore[assignment]  # the base classes need only `get` and `items`
+        self.headers = _Fields(fields)  # type: ignore[assignment]  # the base classes need only `get` and `items`
         if self.headers.get("Expect", "").lower() == "100-continue" and line.version >= (1, 1):
             return self.handle_expect_100()
         return True
@@ -205,6 +204,23 @@ class RequestHandler(WSGIRequestHandler):
 
 #: So much may an app `write` (PEP 3333) before it returns, in answer to a request with ``Upgrade: websocket``.
 MAX_WRITTEN_BYTES = 65536
+
+
+class _Fields:
+    """The headers of a request, with what the base classes need of a mapping."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: list[tuple[str, str]]) -> None:
+        self._fields = fields
+
+    def items(self) -> list[tuple[str, str]]:
+        return self._fields
+
+    def get(self, name: str, default: str) -> str:
+        """The first value of a header."""
+        name = name.lower()
+        return next((value for key, value in self._fields if key.lower() == name), default)
 
 
 class _Answer:
