@@ -66,8 +66,10 @@ class GILScheduling(Scheduling):
         return _Turn(self._opening)
 
     def accepting_thread(self) -> ScheduledThread:
-        """On the core, so that the threads that it starts begin there."""
-        return self.affinity.pin()
+        """On the core and in the batch class, so that the threads that it starts begin there. It preempts none of them:
+        they hold the GIL.
+        """
+        return self.affinity.pin(may_batch=True)
 
     def most_unread(self) -> int | None:
         """A few. Else a message would wait until the threads of thousands of connections have begun."""
