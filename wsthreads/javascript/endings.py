@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from wsthreads.errors import CloseCode
-from wsthreads.javascript.session_state import Event, SessionState
+from wsthreads.javascript.session_state import Event, SessionState, SessionStates
 from wsthreads.javascript.stacks import Failure
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Endings:
     def __init__(
         self,
         schedule: Schedule,
-        states: dict[str, SessionState],
+        states: SessionStates,
         reports: Reports,
         replies: Replies,
         rooms: RoomCalls,

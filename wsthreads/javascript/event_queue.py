@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import HandshakeRefused, IsolateError
 from wsthreads.javascript.engine import JavaScriptError
-from wsthreads.javascript.session_state import Event, SessionState
+from wsthreads.javascript.session_state import Event, SessionState, SessionStates
 from wsthreads.javascript.values import handshake_data
 from wsthreads.sessions.interface import FAILED
 
@@ -44,7 +44,7 @@ class EventQueue:
     """
 
     def __init__(
-        self, name: str, config: Config, schedule: Schedule, states: dict[str, SessionState], loop: Loop
+        self, name: str, config: Config, schedule: Schedule, states: SessionStates, loop: Loop
     ) -> None:
         self.name = name
         self._config = config
@@ -67,7 +67,7 @@ class EventQueue:
 
     def message(self, session: Session, message: str | bytes) -> None:
         """Blocks while too many messages of the session wait (`SessionState.reserve`), but takes replies meanwhile."""
-        state = self._states.get(session.id)
+        state = self._states.find(session.id)
         if state is None or not state.reserve(len(message)):
             return
         if isinstance(message, str):
@@ -77,7 +77,7 @@ class EventQueue:
 
     def request(self, session: Session, message: str | bytes, answer: Answer) -> None:
         """A request of the client. Blocks as `message` does."""
-        state = self._states.get(session.id)
+        state = self._states.find(session.id)
         if state is None or not state.reserve(len(message)):
             answer.failed(FAILED)
             return
@@ -88,13 +88,13 @@ class EventQueue:
 
     def suspend(self, session: Session) -> None:
         """The session has lost its connection. Does not wait: a call before it may wait for what the client sends."""
-        state = self._states.get(session.id)
+        state = self._states.find(session.id)
         if state is not None:
             self._schedule.post(Event("suspend", state))
 
     def resume(self, session: Session) -> None:
         """The session has another connection. Does not wait, as `suspend`."""
-        state = self._states.get(session.id)
+        state = self._states.find(session.id)
         if state is not None:
             self._schedule.post(Event("resume", state, (_told(session),)))
 
@@ -111,7 +111,7 @@ class EventQueue:
 
         Raises `UsageError` if one is not JSON, and `IsolateError` if the script does not answer in time.
         """
-        state = self._states.get(session.id)
+        state = self._states.find(session.id)
         if state is None:
             raise IsolateError("the session has ended")
         try:
@@ -126,14 +126,14 @@ class EventQueue:
         self, session: Session, descriptor: int, due: Callable[[], tuple[int, int] | None] | None
     ) -> Reader | None:
         """A reader of the session's messages that needs no Python; None without the C module."""
-        state = self._states.get(session.id)
+        state = self._states.find(session.id)
         if state is None or not hasattr(state, "pump"):
             return None
         return self._schedule.reader(state, descriptor, self._config.max_message_bytes, due)
 
     def catch_up(self, session: Session, timeout_s: float | None) -> bool:
         """Blocks until the session's onOpen has run, and its messages have been handled. False if it takes longer."""
-        state = self._states.get(session.id)
+        state = self._states.find(session.id)
         return state is None or state.wait_handled(timeout_s)
 
     def settle(self, timeout_s: float) -> bool:
@@ -168,7 +168,7 @@ class EventQueue:
 
     def close(self, session: Session, code: int, reason: str) -> None:
         """Blocks until the script's onClose has ended, or the isolate has."""
-        state = self._states.get(session.id)
+        state = self._states.find(session.id)
         if state is not None:
             self._schedule.post(Event("close", state, (code, reason)))
             state.wait_for_end()

@@ -5,13 +5,13 @@ An engine's *host* is the program around it; these are the host functions that w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import UsageError
 from wsthreads.javascript.calls import Function
 from wsthreads.javascript.host_rooms import HostRooms
-from wsthreads.javascript.session_state import SessionState
+from wsthreads.javascript.session_state import SessionState, SessionStates
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.values import message_from, sessions_in_json
 from wsthreads.rooms.handles import Peer, User
@@ -41,7 +41,7 @@ class HostFunctions:
 
     def __init__(
         self,
-        states: Mapping[str, SessionState],
+        states: SessionStates,
         is_busy: Callable[[], bool],
         current: Callable[[], SessionState | None],
         log: ContainedLogger,
@@ -87,22 +87,22 @@ class HostFunctions:
 
     def state(self, session_id: str) -> SessionState | None:
         """What the isolate keeps of a session that has not ended."""
-        return self._states.get(session_id)
+        return self._states.find(session_id)
 
     def session(self, session_id: str) -> Session | None:
         """A session of the isolate that has not ended."""
-        state = self._states.get(session_id)
+        state = self._states.find(session_id)
         return None if state is None else state.session
 
     def _send(self, message: str | None, is_binary: bool, session_id: str, latest: str | None = None) -> bool:
-        state = self._states.get(session_id)
+        state = self._states.find(session_id)
         if state is None or (session := state.session) is None:
             return False
         text = self.message(message, is_binary) if is_binary or message is None else message
         return session.send(text) if latest is None else session.send(text, latest=latest)
 
     def _close(self, session_id: str, code: int, reason: str) -> None:
-        state = self._states.get(session_id)
+        state = self._states.find(session_id)
         if state is not None:
             state.close(code, reason)
 

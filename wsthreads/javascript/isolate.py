@@ -40,7 +40,7 @@ from wsthreads.javascript.quickjs import EngineUnsupported
 from wsthreads.javascript.reports import Reports, ignore
 from wsthreads.javascript.requests import ScriptRequests
 from wsthreads.javascript.schedule import Schedule
-from wsthreads.javascript.session_state import Event, SessionState
+from wsthreads.javascript.session_state import Event, SessionStates
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.web import WebFunctions
 from wsthreads.protocol.handshake import MAX_USER_CHARS
@@ -91,7 +91,7 @@ class Isolate(EventQueue):
         self._loader = ModuleLoader(path, PythonFunctions(modules))
         self._loads = 0
         schedule = Schedule()
-        states: dict[str, SessionState] = {}  # by session id; each single operation is atomic, with and without the GIL
+        states = SessionStates()
         self._mask = mask = self._env.mask
         self._log = mask.logger(__name__)
         script_log = mask.logger(f"wsthreads.script.{name}")

@@ -21,7 +21,7 @@ from wsthreads.javascript.probes import Probes
 from wsthreads.javascript.replies import Replies
 from wsthreads.javascript.room_calls import Posts, RoomCalls
 from wsthreads.javascript.schedule import NEVER
-from wsthreads.javascript.session_state import Event, SessionState
+from wsthreads.javascript.session_state import Event, SessionState, SessionStates
 from wsthreads.javascript.stacks import Failure
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Loop(MessageLoop):
         self,
         name: str,
         schedule: Schedule,
-        states: dict[str, SessionState],
+        states: SessionStates,
         config: Config,
         reports: Reports,
         loader: ModuleLoader,
@@ -356,7 +356,7 @@ class Loop(MessageLoop):
     def _failed(self, what: str, session_id: str | None, described: str, is_known: bool = False) -> None:
         """A function of the script threw, or its promise was rejected. `is_known`: log equal failures only once."""
         failure = self._loader.tidy(Failure.read(described))
-        state = self._states.get(session_id or "") or self._replies.handshake(session_id)
+        state = self._states.find(session_id or "") or self._replies.handshake(session_id)
         self._reports.failed(what, state, failure, once=is_known)
         self._make_room(failure)
 
