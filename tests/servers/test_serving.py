@@ -612,6 +612,38 @@ def test_a_head_of_the_permitted_length_is_taken_with_frames_behind_it(serve):
         assert client.receive_text() == "x" * 30_000
 
 
+def test_the_timeout_of_the_applications_own_sockets_is_not_that_of_clients(serve):
+    server = serve(echo_app(hello))
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.1)
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
+            time.sleep(0.3)  # longer than that timeout
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def test_an_upgrade_of_another_kind_has_the_whole_timeout_for_its_body(serve):
+    def read(environ, start_response):
+        body = environ["wsgi.input"].read(4)
+        start_response("200 OK", [("Content-Length", "4")])
+        return [body]
+
+    server = serve(echo_app(read, handshake_timeout_s=2))
+    head = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nContent-Length: 4\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock:
+        sock.sendall(head)
+        time.sleep(1.2)  # what is left of the timeout of the head is not enough for the body
+        sock.sendall(b"X-Part: 2\r\n")
+        time.sleep(0.2)
+        sock.sendall(b"\r\n")
+        time.sleep(1.2)
+        sock.sendall(b"body")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+
+
 def test_the_handshake_timeout_ends_with_the_handshake(serve):
     server = serve(echo_app(handshake_timeout_s=1))
     with connect(server.ws_url + "/ws/echo") as client:

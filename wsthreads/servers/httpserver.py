@@ -96,7 +96,10 @@ class HTTPServer(RequestServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
-            return self.socket.accept()
+            sock, address = self.socket.accept()
+            if sock.gettimeout() is not None:  # the application has called `socket.setdefaulttimeout`
+                sock.settimeout(None)
+            return sock, address
         except OSError as error:  # the base class tries again at once, without a pause
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 self._warn("cannot accept connections: %s (see ulimit -n, LimitNOFILE)", error.strerror)

@@ -326,7 +326,7 @@ class _Input(io.RawIOBase):
         if self._is_over:
             return None
         if self._deadline is None:
-            if self._sock.gettimeout() is None:
+            if self._sock.gettimeout() not in (0.0, self._timeout_s):  # 0.0: the caller wants what is there
                 self._sock.settimeout(self._timeout_s)
             try:
                 return self._sock.recv_into(buffer)
