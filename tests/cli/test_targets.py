@@ -298,6 +298,9 @@ def test_a_module_does_not_get_another_folder_s_module_in_place_of_its_own(folde
     with pytest.raises(ScriptError, match=r"import twin_db gives .*/one/twin_db\.py, .* and not twin_db\.py") as caught:
         load_module(folder / "two" / "store.py")
     assert (Path(caught.value.path).parent.name, caught.value.line) == ("two", 2)
+    for code in ("def rows():\n    import twin_db\n", "try:\n    from twin_db import where\nfinally:\n    pass\n"):
+        with pytest.raises(ScriptError, match=r"import twin_db gives .*/one/twin_db\.py"):
+            load_module(write(folder / "two", "other.py", code))
 
 
 def test_a_module_named_as_one_of_the_standard_library_hides_it_from_nobody(folder):

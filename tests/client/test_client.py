@@ -242,7 +242,7 @@ def test_what_waits_for_on_open_is_written_before_the_close(server, connect):
     def on_open(client):
         entered.set()
         assert go.wait(DEADLINE_S)
-        client.send("too late")
+        assert client.send("login")
 
     client = connect(on_open=on_open)
     peer = server.welcomed()
@@ -252,9 +252,32 @@ def test_what_waits_for_on_open_is_written_before_the_close(server, connect):
     closing.start()
     wait_until(lambda: client._engine.closing is not None)
     go.set()
+    assert peer.receive() == "login"
     assert peer.receive() == "held"
     assert peer.receive() is None
     closing.join(DEADLINE_S)
+    assert client.closed == (1000, "")
+
+
+def test_an_on_open_that_closes_has_what_waits_written_and_sends_nothing_more(server, connect):
+    entered, go, sent = threading.Event(), threading.Event(), []
+
+    def on_open(client):
+        entered.set()
+        assert go.wait(DEADLINE_S)
+        sent.append(client.send("login"))
+        client.close()
+        sent.append(client.send("too late"))
+
+    client = connect(on_open=on_open)
+    peer = server.welcomed()
+    assert entered.wait(DEADLINE_S)
+    assert client.send("held")
+    go.set()
+    assert peer.receive() == "login"
+    assert peer.receive() == "held"
+    assert peer.receive() is None
+    wait_until(lambda: sent == [True, False])
     assert client.closed == (1000, "")
 
 

@@ -339,6 +339,12 @@ def test_bytes_behind_a_response_do_not_begin_the_next_one(
         assert js(f"return (await (await fetch('{url}/echo', {{ method: 'POST' }})).json()).target") == "/echo"
 
 
+@pytest.mark.parametrize("behind", [b"", b"\0", bytes(8), b"\r\n", b"anything", gzip.compress(b"cd") + bytes(3)])
+def test_what_is_behind_the_end_of_a_gzip_body_does_not_count(origin: Origin, js: Asking, behind: bytes) -> None:
+    origin.routes["/x"] = response(gzip.compress(b"ab") + behind, "Content-Encoding: gzip")
+    assert js("return (await fetch(base + '/x')).text()") == ("abcd" if len(behind) > 10 else "ab")
+
+
 def test_a_connection_after_a_204_that_names_a_body_is_not_kept(origin: Origin, js: Asking) -> None:
     origin.routes["/a"] = b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n"
     for _ in range(2):

@@ -26,7 +26,7 @@ KEY_16 = KEY[:16]
 
 def piece_chars(value: str) -> int:
     """How long a piece of a value is that must not be shown, by the rule of the reference."""
-    return len(value) if len(value) < 16 else min(16, max(8, (len(value) + 1) // 2))
+    return len(value) if len(value) < 16 else min(32, (len(value) + 1) // 2)
 
 
 def expected(values: list[str], text: str) -> str:
@@ -105,7 +105,12 @@ def test_no_piece_of_any_form_is_shown(value: str, before: str, behind: str, cut
         (KEY[:15], f"{KEY[:15]}.", "***."),
         ("abcdef", "abcdefabcdef abcdeabcdef", "*** abcde***"),
         ("short", "short", "short"),
-        ("x" * 100, "x" * 15 + " " + "x" * 16, "x" * 15 + " ***"),
+        ("x" * 100, "x" * 31 + " " + "x" * 32, "x" * 31 + " ***"),
+        ("http://localhost:8080", "http://localhost:5000/, http://localhost:8080/x", "http://localhost:5000/, ***/x"),
+        ("https://a.test/services/T0/B0/XXXX", "https://a.test/other services/T0/B0/", "https://a.test/other ***"),
+        ("https://a.test/services/T0/B0/XXXX", "POST https://a.test/services/T0/B0/XXXX?", "POST ***?"),
+        ("postgres://ann:hunter2@db.test/shop", "//ann:hunter2@db.test/", "***"),
+        ("/usr/local/share", "/usr/local/lib and /usr/local/share", "/usr/local/lib and ***"),
         ("one\ntwo\nthree", "a one\n  | two\n  | three", "a ***"),  # as a log shows it
         ("begin 0123456789\nend", "0: begin 0123456789", "0: ***"),
         ("begin 0123456789\nend", "the end", "the end"),
@@ -148,7 +153,7 @@ PEM = "\n".join("=" * 60 + f"{number:04}" for number in range(50))
         (URLS, "https://api.exam"),
         (URLS, "https://api.example.com/v1/01"),
         (["a" * 4000], "a" * 3999 + "b"),
-        (["a" * 64], "a" * 15 + "b"),
+        (["a" * 64], "a" * 31 + "b"),
         (["produc" + "x" * 3, "production"], "produc"),
         ([PEM], "=" * 60 + " "),
         (["=" * length for length in range(6, 40)], "="),

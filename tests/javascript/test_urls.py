@@ -138,6 +138,16 @@ def test_urls_as_their_standard_has_them(js: Console, code: str, expected: Any) 
     assert js(f"try {{ return (() => {{ {code} }})(); }} catch (error) {{ return error.name; }}") == expected
 
 
+def test_many_parameters_are_iterated_within_a_call(js: Console) -> None:
+    code = """(() => {
+      const params = new URLSearchParams("a=b&".repeat(8000));
+      let count = [...params].length + [...params.keys()].length;
+      params.forEach(() => count++);
+      return count;
+    })()"""
+    assert js(code) == 24_000
+
+
 def test_the_console_shows_urls_as_node_does(js: Console) -> None:
     with script_log() as log:
         js("console.log(new URL('https://ann@example.org:8443/a?b=c#d')); console.log(new URLSearchParams('a=1&b=2'));")

@@ -69,6 +69,7 @@ class Engine:
         self.subprotocol: str | None = None
         #: The close that the application has asked for; the one that has ended the client.
         self.closing: tuple[int, str] | None = None
+        self._closing_session: int | None = None  # of the `on_open` that has asked for it
         self.closed: tuple[int, str] | None = None
         self._close_by = 0.0  # the time at which a close handshake is given up
         self._trouble = ""  # why there is no connection
@@ -133,6 +134,13 @@ class Engine:
     def is_over(self) -> bool:
         """Whether nothing is accepted any more. With the lock held."""
         return self.closing is not None or self.closed is not None
+
+    def accepts(self, session: int | None) -> bool:
+        """Whether a message is accepted; `session`: of an `on_open`. With the lock held.
+
+        What waits for an `on_open` is written before a close. So is what that sends, unless it has called `close`.
+        """
+        return not self.is_over or (self.closed is None and session is not None and session != self._closing_session)
 
     def describe_trouble(self) -> str:
         """For the text of an error: why there is no connection. With the lock held."""
@@ -208,6 +216,9 @@ class Engine:
             if not self.is_over:
                 self._close_by = monotonic() + CLOSE_TIMEOUT_S
                 self.closing = (code, reason)
+                self._closing_session = session = self.application.session
+                if session is not None:
+                    self.dialogue.release(session)  # it has sent what goes first
             if is_interrupted:
                 self.wake()
                 return

@@ -53,7 +53,8 @@ GRACE_S = 1.0
 #: What may be sent again on a new connection, if a kept one turns out to be closed.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
-_STRAY = re.compile(rb"\r(?!\n)|\0")
+#: A CR that does not end its line, a NUL, or a line that begins with neither a name and a colon nor a blank.
+_STRAY = re.compile(rb"\r(?!\n)|\0|^(?!\r?\n|[ \t]|[^\s:]+:|\Z)", re.MULTILINE)
 
 
 class Control(Protocol):
@@ -88,7 +89,7 @@ class _Head:
                     raise http.client.RemoteDisconnected("the server closed it within the head of the response")
             # Servers, proxies and clients do not agree on what these mean. A head that is too long ends anywhere.
             if len(headers) <= MAX_HEAD_BYTES and _STRAY.search(headers):
-                raise FetchFailed("a line of the response's head has a NUL, or a CR that does not end it")
+                raise FetchFailed("a line of the response's head is no header, or has a NUL or a CR in it")
             yield headers
             if headers != line:
                 yield b""  # http.client looks for an empty line by itself
@@ -195,6 +196,12 @@ class Connection:
         self.http.close()
 
 
+def _is_at_end(decoder: Any) -> bool:
+    """Whether a decoder of urllib3 has come to the end of its data. Behind that, gzip may have anything."""
+    is_behind = getattr(decoder, "_state", 0) != 0
+    return is_behind or getattr(getattr(decoder, "_obj", None), "eof", True)
+
+
 class Connections:
     """Makes connections, and keeps those that can be used again. Any thread."""
 
@@ -230,7 +237,7 @@ class Connections:
         """Whether the decoders of a body that was read have come to its end: urllib3 does not ask them."""
         decoder: Any = getattr(response, "_decoder", None)
         decoders = getattr(decoder, "_decoders", [decoder])
-        return response.tell() == 0 or all(getattr(getattr(each, "_obj", None), "eof", True) for each in decoders)
+        return response.tell() == 0 or all(map(_is_at_end, decoders))
 
     def keep(self, connection: Connection) -> None:
         """The response has been read. Keep the connection if another request can be sent."""

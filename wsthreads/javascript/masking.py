@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,8 +27,12 @@ MASK = "***"
 MIN_CHARS = 6
 MIN_LINE_CHARS = 16
 
-#: A form of this length or more is hidden in pieces: of half its length, but none needs to be longer than this.
-PIECE_CHARS = 16
+#: A form of this length or more is hidden in pieces, too: of half its length, but none needs to be longer than that.
+LONG_CHARS = 16
+MAX_PIECE_CHARS = 32
+
+#: What is before the path of a URL without a password. Texts have it for other reasons.
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]*(?=[/?#]|\Z)")
 
 
 class Mask:
@@ -37,11 +43,8 @@ class Mask:
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         forms = {form for value in values for part in _parts(value) for form in _forms(part)}
-        #: What is hidden. A form of less than PIECE_CHARS is one piece.
-        self._pieces: set[str] = set()
-        for form in forms:
-            length = len(form) if len(form) < PIECE_CHARS else min(PIECE_CHARS, (len(form) + 1) // 2)
-            self._pieces.update(form[start : start + length] for start in range(len(form) - length + 1))
+        #: What is hidden.
+        self._pieces = {piece for form in forms for piece in _pieces(form)}
         self._head_chars = min(map(len, self._pieces), default=0)
         #: The lengths of pieces by their first characters, the longest first.
         self._lengths: dict[str, list[int]] = {}
@@ -112,6 +115,20 @@ def _parts(value: str) -> set[str]:
         return set()
     lines = {line for line in value.splitlines() if len(line) >= MIN_LINE_CHARS}
     return {value, *lines, *({value.strip()} if len(value.strip()) >= MIN_CHARS else ())}
+
+
+def _pieces(form: str) -> Iterator[str]:
+    """What is hidden of a form. Of the path of a directory, and of the beginning of a URL, texts have pieces anyway."""
+    origin = _ORIGIN.match(form)
+    begin = 0 if origin is None else origin.end()
+    if len(form) - begin < LONG_CHARS or (os.path.isabs(form) and os.path.isdir(form)):
+        yield form
+        return
+    length = min(MAX_PIECE_CHARS, (len(form) - begin + 1) // 2)
+    if begin:
+        yield form[: begin + length]
+    for start in range(begin, len(form) - length + 1):
+        yield form[start : start + length]
 
 
 def _forms(value: str) -> set[str]:

@@ -38,7 +38,7 @@ log = get_logger(__name__)
 #: How many generators a script may have open. Beyond that, one ends that no step was asked of for `script_wait_s`.
 MAX_GENERATORS = 1000
 
-#: While at least half of these are open, garbage is collected after each so many new ones.
+#: While at least half of these are open, garbage is collected once in so many calls of generator functions.
 COLLECT_EVERY = 100
 
 #: The longest text of an exception, and how many of its frames a script sees.
@@ -97,6 +97,7 @@ class PythonCalls:
         self._generators: dict[int, _Generator] = {}  # each single operation is atomic, with and without the GIL
         self._last_generator = 0
         self.engine: Engine | None = None
+        self._tries = self._collected_at = 0  # calls of generator functions
 
     def functions(self) -> dict[str, Function]:
         """What the runtime calls. Each returns None, or why the call cannot be made."""
@@ -175,8 +176,10 @@ class PythonCalls:
 
     def _collect_garbage(self) -> None:
         """Now and then, while many generators are open, so that those to which nothing refers end soon."""
-        count = len(self._generators)
-        if count >= MAX_GENERATORS // 2 and count % COLLECT_EVERY == 0 and self.engine is not None:
+        self._tries += 1
+        is_due = self._tries - self._collected_at >= COLLECT_EVERY
+        if is_due and len(self._generators) >= MAX_GENERATORS // 2 and self.engine is not None:
+            self._collected_at = self._tries
             self.engine.collect_garbage()
 
     def _next(self, ticket: int, number: int) -> Answer:

@@ -29,7 +29,8 @@ def load_module(file: Path) -> ModuleType:
     loaded twice is run twice.
 
     Python has one module of a name in a process. If an import would get another file than the one beside this file,
-    because a file elsewhere has imported a module of that name, that is an error.
+    because a file elsewhere has imported a module of that name, that is an error. Only imports in this file are looked
+    at.
 
     Raises `ScriptError`, with file and line, for any exception of the file except KeyboardInterrupt, and `OSError` if
     the file cannot be read.
@@ -90,11 +91,11 @@ class _StandardLibrary:
 
 
 def _check_imports(tree: ast.Module, file: Path, written: Path) -> None:
-    """Raise `ScriptError` if an import at the top level of the file would get a module from elsewhere.
+    """Raise `ScriptError` if an import in the file, also in a function, would get a module from elsewhere.
 
     Not for names of the standard library, whose module is meant: ``queue.py`` may be a handler.
     """
-    for node in tree.body:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

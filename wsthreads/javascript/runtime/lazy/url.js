@@ -2489,12 +2489,12 @@ var bundle = (() => {
               context: "Failed to execute 'forEach' on 'iterable': The callback provided as parameter 1"
             });
             const thisArg = arguments[1];
-            let pairs = Array.from(this[implSymbol]);
+            let pairs = this[implSymbol]._list;
             let i = 0;
             while (i < pairs.length) {
               const [key, value] = pairs[i].map(utils.tryWrapperForImpl);
               callback.call(thisArg, value, key, this);
-              pairs = Array.from(this[implSymbol]);
+              pairs = this[implSymbol]._list;
               i++;
             }
           }
@@ -2539,7 +2539,7 @@ var bundle = (() => {
               throw new globalObject.TypeError("next() called on a value that is not a URLSearchParams iterator object");
             }
             const { target, kind, index } = internal;
-            const values = Array.from(target[implSymbol]);
+            const values = target[implSymbol]._list;
             const len = values.length;
             if (index >= len) {
               return newObjectInRealm(globalObject, { value: void 0, done: true });
