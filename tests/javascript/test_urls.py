@@ -139,7 +139,7 @@ def test_urls_as_their_standard_has_them(js: Console, code: str, expected: Any) 
 
 
 def test_many_parameters_are_iterated_within_a_call(js: Console) -> None:
-    code = """(() => {
+    code = """return (() => {
       const params = new URLSearchParams("a=b&".repeat(8000));
       let count = [...params].length + [...params.keys()].length;
       params.forEach(() => count++);
