@@ -7,10 +7,12 @@ import secrets
 import sqlite3
 import time
 from contextlib import closing
+from pathlib import Path
 
 __all__ = ["last", "login", "logout", "register", "save", "user_of"]
 
-DATABASE = os.environ.get("ACCOUNTS_DATABASE", "accounts.sqlite3")
+#: In the working directory. As a service, in the directory that systemd names.
+DATABASE = Path(os.environ.get("STATE_DIRECTORY", ""), "accounts.sqlite3")
 
 #: How long a login lasts.
 TOKEN_S = 7 * 24 * 3600

@@ -10,7 +10,7 @@ from wsthreads.testing import play
 
 @pytest.fixture
 def chat(tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCOUNTS_DATABASE", str(tmp_path / "accounts.sqlite3"))
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
     with play(Path(__file__).with_name("accounts.js")) as chat:
         yield chat
 

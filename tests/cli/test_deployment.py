@@ -11,12 +11,14 @@ import ssl
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.pages import blocks
 from tests.ports import free_port
 from tests.programs import PROGRAM_S, ROOT, Program, connect, receive, wait_until, wsthreads
 from tests.speakers import Speaker
@@ -112,6 +114,35 @@ def test_a_script_gets_its_secrets_and_its_hosts(tmp_path):
         assert "'wsthreads[fetch,gunicorn" in (tmp_path / "deploy" / file).read_text()
     with gunicorn(tmp_path) as server, connect(f"ws://127.0.0.1:{server.port}/ws/chat") as client:
         assert receive(client) == "hello,true,false"
+
+
+def test_what_the_docs_store_is_where_the_service_and_the_container_may_write(tmp_path):
+    chat, state = tmp_path / "chat", tmp_path / "state"
+    chat.mkdir()
+    state.mkdir()
+    (chat / "log.js").write_text(blocks("docs/how-to/python-from-javascript", "javascript")[0])
+    (chat / "_store.py").write_text(blocks("docs/how-to/python-from-javascript", "python")[0])
+    (chat / "log.js").write_text((chat / "log.js").read_text().replace("./store.py", "./_store.py"))
+    scaffold(chat, deploy=True)
+    before = names_in(chat)
+    with gunicorn(chat, STATE_DIRECTORY=str(state)) as server:
+        with connect(f"ws://127.0.0.1:{server.port}/ws/log") as client:
+            client.send("hello")
+            assert json.loads(receive(client)) == {"id": 1, "text": "hello"}
+        assert server.end() == 0
+    assert names_in(state) == ["messages.sqlite3"]
+    assert [name for name in names_in(chat) if "__pycache__" not in name] == before
+    lines = (chat / "deploy" / "chat.service").read_text().splitlines()
+    assert {"StateDirectory=chat", "ProtectSystem=strict"} < set(lines)  # systemd sets STATE_DIRECTORY
+    container = (chat / "deploy" / "Containerfile").read_text()
+    assert {"--read-only", "-v chat-state:/var/lib/chat"} <= {*re.findall(r"--read-only|-v chat-state:\S+", container)}
+    assert "\nENV STATE_DIRECTORY=/var/lib/chat\n" in container
+
+
+@pytest.mark.parametrize("name", ["accounts.sqlite3", "accounts.sqlite3-wal", "db.sqlite", "chat.db", "chat.db-shm"])
+def test_a_database_does_not_get_into_the_image(name):
+    patterns = deployment_files("chat", Served(("chat.js",)))["deploy/Containerfile.dockerignore"].splitlines()
+    assert any(fnmatch(name, pattern.removeprefix("**/")) for pattern in patterns)
 
 
 def test_new_says_what_a_script_uses_and_is_not_given(tmp_path):

@@ -22,9 +22,8 @@ PAGES = ("--static", EXAMPLES / "public", "--serve-client")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProgram]:
     """One process for all tests that break nothing; each has a room of its own."""
     scripts = [EXAMPLES / f"{name}.js" for name in ("game", "poll", "cursors", "accounts")]
-    database = tmp_path_factory.mktemp("accounts") / "accounts.sqlite3"
     options = [*PAGES, "--presence-grace-s", "1"]
-    with run_server(*scripts, *options, env={"ACCOUNTS_DATABASE": str(database)}) as server:
+    with run_server(*scripts, *options, env={"STATE_DIRECTORY": str(tmp_path_factory.mktemp("accounts"))}) as server:
         yield server
     assert "Traceback" not in server.log
     assert " failed" not in server.log
