@@ -15,7 +15,7 @@ from tests.stress import perturb as perturbing
 from tests.stress.chaos import Chaos
 from tests.stress.checker import Checker
 from tests.stress.client import Lost, WebSocket
-from tests.stress.daredevil import Daredevil
+from tests.stress.daredevil import LATE, LATE_EVERY, Daredevil
 from tests.stress.history import BYE, End, Ledger, Violations, Visit, Wrong
 from tests.stress.log import EXPECTED, Log
 from tests.stress.order import common_order, find_gap, find_inversion
@@ -509,6 +509,18 @@ def test_the_same_seed_gives_the_same_actions_however_fast_the_server_is(monkeyp
 def test_another_seed_and_another_round_give_other_actions(monkeypatch):
     first, *others = (rehearse(monkeypatch, seed, number)[:50] for seed, number in ((5, 3), (6, 3), (5, 4)))
     assert all(other != first for other in others)
+
+
+@pytest.mark.parametrize("commands", range(LATE_EVERY))
+def test_no_loop_is_behind_an_await_which_would_keep_the_session_open(commands):
+    assert f"seq % {LATE_EVERY} === {LATE}" in (ROOT / "tests" / "stress" / "handler.js").read_text()
+    roamer = Rehearsal(seed=5, pace=8)
+    roamer.connect()
+    for _ in range(commands):
+        roamer.issue(["s"])
+    roamer._end_as_told = lambda end: None
+    roamer.overrun()
+    assert roamer.visit.last_seq % LATE_EVERY != LATE
 
 
 def test_a_perturbed_thread_pauses_where_its_seed_says_and_stops_when_it_is_told(monkeypatch):

@@ -18,6 +18,9 @@ RECKLESSNESS = 3
 #: How long a client sends before it checks again whether it has been closed.
 LOOK_S = 0.02
 
+#: The script handles the commands of these numbers behind an ``await``: one in 16.
+LATE_EVERY, LATE = 16, 7
+
 #: The close code for sessions of a handler that has failed permanently.
 FAILED = 1011
 
@@ -68,8 +71,14 @@ class Daredevil(Roamer):
     # Orders.
 
     def overrun(self) -> None:
-        """Make the handler loop forever. It must be stopped, and the session closed."""
+        """Make the handler loop forever. It must be stopped, and the session closed.
+
+        A loop behind an ``await`` is stopped as soon, but its promise stays pending, and the session closes only when
+        the promise has had its time: `SCRIPT_WAIT_S`.
+        """
         self.counts["handler told to loop"] += 1
+        if (self.visit.last_seq + 1) % LATE_EVERY == LATE:
+            self.issue(["s"])
         self.issue(["e", f"b{self._own_room()}", "s"], b"for ever", fault="loop")
         self._end_as_told(End("timed out", frozenset({FAILED}), complete=True))
 
