@@ -10,7 +10,7 @@ import json
 import pytest
 from websockets.sync.client import connect
 
-from tests.browsing import chromium
+from tests.browsing import needed_chromium
 from tests.programs import DEADLINE_S, Program, run_server, wait_until
 from tests.wire import serving, vanish
 from wsthreads import WebSocketApp
@@ -165,7 +165,7 @@ def devtools(browser, tmp_path):
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     options = ["--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}"]
     with (
-        Program([chromium(), *arguments, *options, "about:blank"]) as program,
+        Program([needed_chromium(with_windows=True), *arguments, *options, "about:blank"]) as program,
         connect(program.wait_for(r"DevTools listening on (ws://\S+)")[1], max_size=None) as socket,
     ):
         yield Devtools(socket)
@@ -217,7 +217,9 @@ def caching_window(browser):
     """A window of a Chromium that keeps pages for "back". For tests, Playwright forbids it otherwise."""
     arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
     launched = browser.browser_type.launch(
-        executable_path=chromium(), args=arguments, ignore_default_args=["--disable-back-forward-cache"]
+        executable_path=needed_chromium(with_windows=True),
+        args=arguments,
+        ignore_default_args=["--disable-back-forward-cache"],
     )
     page = launched.new_page()
     page.set_default_timeout(DEADLINE_S * 1000)
