@@ -1,6 +1,7 @@
 """The whole suite, ``python -m tests [JOBS] [PYTEST'S ARGUMENTS]``: most tests in several processes, side by side.
 
-Most of them wait most of the time. Those that need the machine for themselves, marked ``quiet``, follow one by one.
+Most of them wait most of the time. Those that need a core as soon as they ask for one, marked ``quiet``, follow in two
+processes. They wait even more.
 All write bytecode, also where PYTHONDONTWRITEBYTECODE is set: else each of more than a thousand processes compiles the
 package, and each of these runs all tests.
 """
@@ -20,8 +21,10 @@ QUIET = "mark.quiet"
 
 def main(jobs: str, *arguments: str) -> int:
     """Run pytest twice. Returns its exit code: that of the first run that failed, if any did."""
-    side_by_side = ["-m", "not quiet", "--numprocesses", jobs, "--dist", "loadfile", "--no-loadscope-reorder"]
-    runs = [side_by_side, ["-m", "quiet", *files_with_quiet_tests(arguments)]]
+    side_by_side = ["--dist", "loadfile", "--no-loadscope-reorder", "--numprocesses"]
+    few = jobs if jobs in ("0", "1") else "2"
+    quiet = ["-m", "quiet", *side_by_side, few, *files_with_quiet_tests(arguments)]
+    runs = [["-m", "not quiet", *side_by_side, jobs], quiet]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     codes = [
         subprocess.run([sys.executable, "-m", "pytest", *run, *arguments], env=environment).returncode for run in runs

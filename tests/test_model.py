@@ -76,6 +76,7 @@ def hold(kind, seed, rounds=4):
         assert wrong == [], f"seed {seed}, {rounds} rounds, {kind}\n{world.log()}"
 
 
+@pytest.mark.long
 @pytest.mark.quiet  # a server without a core makes no progress, and that is noticed first
 @pytest.mark.parametrize(("mutation", "check"), NOTICED_AS.items())
 def test_the_model_notices_a_server_that_is_broken(mutation, check):
