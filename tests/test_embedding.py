@@ -28,6 +28,8 @@ from tests.redis_server import RedisServer
 from tests.wire import TEXT, RawClient, frame
 from wsthreads.app import WebSocketApp
 
+pytestmark = pytest.mark.long
+
 #: With its own static files, for which Django has another runserver.
 ECHO_IN_DJANGO = """
 import os

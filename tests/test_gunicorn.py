@@ -22,6 +22,8 @@ from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame,
 from wsthreads.gunicorn import _Pool
 from wsthreads.servers.stalled_clients import STALL_S
 
+pytestmark = pytest.mark.long
+
 #: DESIGN: the worker is gone within 3 seconds of SIGTERM. Here for a busy machine.
 GONE_S = 3 + DEADLINE_S / 2
 

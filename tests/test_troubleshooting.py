@@ -58,6 +58,8 @@ from wsthreads.errors import IsolateError
 from wsthreads.protocol import envelope
 from wsthreads.testing import play
 
+pytestmark = pytest.mark.long
+
 PAGE = text_of("docs/how-to/troubleshooting")
 
 #: The texts in the terms of its definition lists.

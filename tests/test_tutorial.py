@@ -27,6 +27,8 @@ from tests.programs import EXAMPLES, PROGRAM_S, ROOT, Program
 from tests.redis_server import RedisServer
 from tests.test_troubleshooting import nginx
 
+pytestmark = pytest.mark.long
+
 TUTORIAL = EXAMPLES / "tutorial"
 TEXT = (TUTORIAL / "README.rst").read_text()
 
@@ -173,6 +175,7 @@ class Reader:
         self._see(shown)
         assert "Traceback" not in self._server.log
         self._server = None
+        self.the_pages_are_closed()  # else they look for their server to the end
         self._windows.clear()
 
     # The browser

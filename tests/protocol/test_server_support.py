@@ -12,6 +12,8 @@ from tests.wire import RawClient
 from wsthreads import WebSocketApp
 from wsthreads.protocol.server_support import green_threads, unfitness
 
+pytestmark = pytest.mark.long
+
 PATCH = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
     "eventlet": "import eventlet; eventlet.monkey_patch()",

@@ -18,6 +18,8 @@ from tests.wire import CLOSE, RawClient, close_payload, endpoint, run_all, self_
 from wsthreads import BrokerError, RedisBroker
 from wsthreads.brokers import publisher
 
+pytestmark = pytest.mark.long
+
 HANDLER = """
 import multiprocessing, os, signal, sys, time
 
