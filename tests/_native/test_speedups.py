@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from tests.programs import DEADLINE_S, PROGRAM_S, wait_until
 from tests.wire import run_all
-from wsthreads.protocol import fanout, frames, outbox, transport
+from wsthreads.protocol import envelope, fanout, frames, outbox, transport
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.protocol.transport import PlainTransport
 from wsthreads.rooms.rooms import Rooms
@@ -162,6 +162,46 @@ def test_text_without_utf8_is_left_to_the_caller(encoder: Callable[[], Any]) -> 
 @given(st.text(st.characters(exclude_categories=()), max_size=300))
 def test_both_encoders_give_the_same(text: str) -> None:
     assert c_module().encode_text(text) == frames._encode_text(text)
+
+
+# escaped_frame
+
+
+ESCAPERS = [
+    pytest.param(lambda: envelope._PYTHON, id="python"),
+    pytest.param(lambda: c_module().escaped_frame, id="c"),
+]
+
+
+@pytest.mark.parametrize("escape", ESCAPERS)
+@pytest.mark.parametrize("size", [1, 2, 124, 125, 126, 127, 65534, 65535, 65536])
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_a_message_that_begins_with_dle_gets_one_more(escape: Callable[[], Any], kind: type[Any], size: int) -> None:
+    text = "\x10" + (size - 1) * "x"
+    message: str | bytes = text if kind is str else text.encode()
+    frame = frames.message_frame(message)
+    assert escape()(frame) == frames.message_frame(envelope.escaped(message))
+    marked = escape()(frames.MarkedFrame(frame, "key", False, "room"))
+    assert (marked, marked.latest, marked.is_kept, marked.room) == (escape()(frame), "key", False, "room")
+
+
+@pytest.mark.parametrize("escape", ESCAPERS)
+@pytest.mark.parametrize("message", ["", b"", "x", "x\x10", 16 * "x", 126 * "x", 16 * "\n", b"\x11", 4112 * "x"])
+def test_all_other_frames_stay_as_they_are(escape: Callable[[], Any], message: str | bytes) -> None:
+    for frame in (frames.message_frame(message), frames.MarkedFrame(frames.message_frame(message), "key")):
+        assert escape()(frame) is frame
+
+
+@pytest.mark.parametrize("frame", ["", b"", b"\x81", bytearray(b"\x81\x01x"), None])
+def test_wrong_arguments_of_the_c_escaper_are_a_type_error(frame: Any) -> None:
+    with pytest.raises(TypeError):
+        c_module().escaped_frame(frame)
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300) | st.text("\x10a", max_size=3))
+def test_both_escapers_give_the_same(message: str | bytes) -> None:
+    frame = frames.message_frame(message)
+    assert c_module().escaped_frame(frame) == envelope._PYTHON(frame)
 
 
 # receive

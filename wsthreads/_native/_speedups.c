@@ -1,7 +1,8 @@
 /* The module `_speedups`: C versions of the functions and types that run for each message or each delivery.
  *
  * Optional: without it, or with WSTHREADS_PURE_PYTHON=1, the Python versions of the same names are used. This file has
- * the module and `encode_text`, which makes what frames.message_frame makes of text. The rest, by file:
+ * the module, and what makes frames: `encode_text`, as frames.message_frame does, and `escaped_frame`, as envelope's. The
+ * rest, by file:
  *
  * - _outboxes.c: append_all, lock_queued, unlock    - _inbox.c: Inbox      - _rlock.c: RLock
  * - _sending.c, _writes.c: send_queues, post        - _intake.c: Intake    - _metrics.c: Tally, Histogram
@@ -21,6 +22,29 @@
 #include "_reading.h"
 #include "_rlock.h"
 #include "_sending.h"
+
+/* A frame with room for a payload, which is to be written to `payload`; NULL with an exception on failure. */
+static PyObject *new_frame(uint8_t first, size_t size, char **payload) {
+    uint8_t header[10] = {first};
+    size_t header_bytes;
+    if (size <= 125) {
+        header[1] = (uint8_t)size;
+        header_bytes = 2;
+    } else if (size <= 0xFFFF) {
+        header[1] = 126;
+        header_bytes = 4;
+        for (int i = 0; i < 2; i++) header[2 + i] = (uint8_t)(size >> (8 - 8 * i));
+    } else {
+        header[1] = 127;
+        header_bytes = 10;
+        for (int i = 0; i < 8; i++) header[2 + i] = (uint8_t)((uint64_t)size >> (56 - 8 * i));
+    }
+    PyObject *frame = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(header_bytes + size));
+    if (frame == NULL) return NULL;
+    memcpy(PyBytes_AS_STRING(frame), header, header_bytes);
+    *payload = PyBytes_AS_STRING(frame) + header_bytes;
+    return frame;
+}
 
 /* ---- encode_text(text) -> frame, or None for a str with lone surrogates, which UTF-8 cannot encode ---- */
 
@@ -46,33 +70,40 @@ static PyObject *encode_text(PyObject *module, PyObject *text) {
         payload = PyBytes_AS_STRING(encoded);
         size = (size_t)PyBytes_GET_SIZE(encoded);
     }
-    uint8_t header[10] = {0x81};
-    size_t header_bytes;
-    if (size <= 125) {
-        header[1] = (uint8_t)size;
-        header_bytes = 2;
-    } else if (size <= 0xFFFF) {
-        header[1] = 126;
-        header_bytes = 4;
-        for (int i = 0; i < 2; i++) header[2 + i] = (uint8_t)(size >> (8 - 8 * i));
-    } else {
-        header[1] = 127;
-        header_bytes = 10;
-        for (int i = 0; i < 8; i++) header[2 + i] = (uint8_t)((uint64_t)size >> (56 - 8 * i));
-    }
-    PyObject *frame = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(header_bytes + size));
-    if (frame != NULL) {
-        memcpy(PyBytes_AS_STRING(frame), header, header_bytes);
-        memcpy(PyBytes_AS_STRING(frame) + header_bytes, payload, size);
-    }
+    char *to;
+    PyObject *frame = new_frame(0x81, size, &to);
+    if (frame != NULL) memcpy(to, payload, size);
     Py_XDECREF(encoded);
     return frame;
+}
+
+/* ---- escaped_frame(frame) -> the frame, or a longer one if its message begins with DLE ---- */
+
+enum { DLE = 0x10 };
+
+static PyObject *escaped_frame(PyObject *module, PyObject *frame) {
+    (void)module;
+    if (!PyBytes_Check(frame) || PyBytes_GET_SIZE(frame) < 2) {
+        PyErr_SetString(PyExc_TypeError, "escaped_frame(frame: bytes)");
+        return NULL;
+    }
+    const uint8_t *bytes = (const uint8_t *)PyBytes_AS_STRING(frame);
+    Py_ssize_t at = bytes[1] < 126 ? 2 : bytes[1] == 126 ? 4 : 10, size = PyBytes_GET_SIZE(frame) - at;
+    if (size < 1 || bytes[at] != DLE) return Py_NewRef(frame);
+    char *to;
+    PyObject *longer = new_frame(bytes[0], (size_t)size + 1, &to);
+    if (longer == NULL) return NULL;
+    *to = DLE;
+    memcpy(to + 1, bytes + at, (size_t)size);
+    if (PyBytes_CheckExact(frame)) return longer;
+    return PyObject_CallMethod(frame, "like", "N", longer); /* it is a frames.MarkedFrame */
 }
 
 /* ---- the module ---- */
 
 static PyMethodDef methods[] = {
     {"encode_text", encode_text, METH_O, "See wsthreads.protocol.frames."},
+    {"escaped_frame", escaped_frame, METH_O, "See wsthreads.protocol.envelope."},
     {NULL, NULL, 0, NULL},
 };
 

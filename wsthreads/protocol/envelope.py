@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from wsthreads._native import speedups
 from wsthreads.errors import ProtocolError, brief
 from wsthreads.protocol.envelope_messages import (
     Ack,
@@ -261,11 +262,18 @@ def escaped(message: str | bytes) -> str | bytes:
 
 def escaped_frame(frame: bytes) -> bytes:
     """`escaped` for the plain frame of an ordinary message. The same object if there is nothing to do; keeps marks."""
+    if 0x10 not in frame[2:11]:  # where the message may begin
+        return frame
     at = _payload_at(frame)
     if frame[at : at + 1] != _DLE:
         return frame
     longer = encode_frame(frame[0] & 0x0F, _DLE + frame[at:])
     return frame.like(longer) if isinstance(frame, MarkedFrame) else longer
+
+
+_PYTHON = escaped_frame  # for tests
+if speedups is not None and not TYPE_CHECKING:
+    escaped_frame = speedups.escaped_frame
 
 
 def hello(token: str | None = None, received: int = 0) -> str:
