@@ -40,6 +40,12 @@ def kind(request: pytest.FixtureRequest) -> Any:
         def _handle_request(self, data: str | bytes, number: int) -> None:
             self._handler.request(data, number)
 
+        def _handle_waiting(self, carrier: Any) -> None:
+            assert carrier is self._carrier
+            assert self._events
+            assert not self._is_taken
+            self._handler.handled.append(self._events.popleft())
+
     return Turn
 
 
@@ -56,7 +62,7 @@ class Line:
         it.received, it._ack_at, it._bytes_queued, it._ack_bytes_at = 0, 100, 0, 1000
         it.heard, it._unanswered, it._most_unanswered = 0, {}, 100
         it._is_taken = it._is_awaited = it._drops = False
-        it._runner = 0
+        it._runner = it._thread = 0
         it.closed = it.given_up = None
 
     def message(self, session: Any, message: str | bytes) -> None:
@@ -244,11 +250,42 @@ def test_a_failure_closes_the_session_while_it_has_the_turn(
     assert line.turn._runner == 0
 
 
-def test_a_connection_that_knows_no_thread_gives_the_turn_up(line: Line) -> None:
-    del line.carrier.thread
-    with pytest.raises(AttributeError, match="thread"):
+def test_a_session_that_takes_no_thread_gives_the_turn_up(line: Line) -> None:
+    line.turn.session = object()
+    with pytest.raises(AttributeError, match="_thread"):
         line.passes("one")
     assert not line.turn._is_taken
+
+
+def test_the_session_knows_the_thread_that_calls_the_handler(line: Line) -> None:
+    me, other = threading.get_ident(), SimpleNamespace(thread=0)
+
+    def pass_one() -> None:
+        other.thread = line.carrier.thread = threading.get_ident()
+        assert line.passes("from another thread")
+
+    threads = []
+    line.message = lambda session, message: threads.append(session._thread)  # type: ignore[method-assign]
+    assert line.passes("one")
+    run_all(pass_one)
+    line.carrier.thread = me
+    assert line.passes("two")
+    assert threads == [me, other.thread, me]
+    line.turn._thread = line.session._thread = other.thread  # as `Turn.run` does in another thread
+    assert line.passes("three")
+    assert line.session._thread == line.turn._thread == me
+
+
+@pytest.mark.parametrize("message", ["one", "\x10q1:one"], ids=repr)
+def test_events_that_come_meanwhile_are_handled(line: Line, message: str) -> None:
+    line.message = lambda session, message: line.turn._events.append("later")  # type: ignore[method-assign]
+    line.request = lambda data, number: line.turn._events.append("later")  # type: ignore[method-assign]
+    assert line.passes(message)
+    assert line.handled == ["later"]
+    assert not line.turn._is_taken
+    line.message = line.request = lambda *arguments: None  # type: ignore[method-assign]
+    assert line.passes("two")
+    assert line.handled == ["later"]
 
 
 def test_threads_that_take_turns_lose_no_count(kind: Any) -> None:

@@ -3,7 +3,7 @@
  * The Python version takes 40 bytecodes and six calls, of which hardly anything is in the caches of the processor when
  * the thread of the next session runs: it costs 3 times as much as in a loop.
  *
- * The fields are guarded by `lock`, which Python code takes, too; but whoever has the turn writes `runner`.
+ * The fields are guarded by `lock`, which Python code takes, too; but whoever has the turn writes `runner` and `thread`.
  */
 #include "_fast_path.h"
 
@@ -20,11 +20,11 @@ typedef struct {
     unsigned long long received, ack_at, heard;
     Py_ssize_t most_unanswered;
     long long bytes_queued, ack_bytes_at;
-    unsigned long long runner;
+    unsigned long long runner, thread;
     char is_taken, is_awaited, drops;
 } FastPath;
 
-static PyObject *name_begin_close, *name_give_up_turn, *name_message, *name_handle_request, *name_thread,
+static PyObject *name_begin_close, *name_give_up_turn, *name_message, *name_handle_request, *name_handle_waiting,
     *name_session_thread;
 
 /* What `pass_by` takes: an ordinary message, or a request. */
@@ -75,6 +75,12 @@ static int try_lock_of(FastPath *self) {
     return self->lock != NULL && Py_IS_TYPE(self->lock, &RLockType) && try_rlock(self->lock);
 }
 
+static int has_events(FastPath *self) {
+    Py_ssize_t events = PyObject_Size(self->events);
+    if (events < 0) PyErr_Clear();
+    return events != 0;
+}
+
 /* Whether a request may wait for its answer. */
 static int may_hear(FastPath *self, const Message *message) {
     return message->id == self->heard + 1 && self->unanswered != NULL && PyDict_Check(self->unanswered) &&
@@ -88,11 +94,7 @@ static int enter(FastPath *self, PyObject *carrier, const Message *message) {
     long long left = self->ack_bytes_at - message->size;
     int passes = self->carrier == carrier && !self->is_taken && self->received + 1 < self->ack_at &&
                  self->bytes_queued < left && self->events != NULL && self->session != NULL && self->handler != NULL;
-    if (passes) {
-        Py_ssize_t events = PyObject_Size(self->events);
-        if (events < 0) PyErr_Clear();
-        passes = events == 0;
-    }
+    if (passes) passes = !has_events(self);
     if (passes && message->id) {
         passes = may_hear(self, message);
         if (passes && PyDict_SetItem(self->unanswered, message->number, Py_None) < 0) passes = -1;
@@ -127,24 +129,31 @@ static int leave(FastPath *self) {
     return PyErr_Occurred() ? -1 : 0;
 }
 
+/* Have the session know its thread, the calling one; -1 with an exception on failure. */
+static int name_thread(FastPath *self, PyObject *session) {
+    self->runner = PyThread_get_thread_ident();
+    if (self->thread == self->runner) return 0;
+    PyObject *thread = PyLong_FromUnsignedLongLong(self->runner);
+    int failed = thread == NULL || PyObject_SetAttr(session, name_session_thread, thread) < 0;
+    Py_XDECREF(thread);
+    if (!failed) self->thread = self->runner;
+    return failed ? -1 : 0;
+}
+
 /* Call the handler; -1 with an exception on failure. The caller has the turn. */
-static int handle(FastPath *self, PyObject *carrier, const Message *message) {
-    PyObject *handler = Py_NewRef(self->handler), *session = Py_NewRef(self->session);
-    PyObject *thread = PyObject_GetAttr(carrier, name_thread), *none = NULL;
-    if (thread != NULL && PyObject_SetAttr(session, name_session_thread, thread) == 0) {
-        self->runner = PyThread_get_thread_ident();
+static int handle(FastPath *self, const Message *message) {
+    PyObject *handler = Py_NewRef(self->handler), *session = Py_NewRef(self->session), *none = NULL;
+    if (name_thread(self, session) == 0) {
         PyObject *to_handler[] = {handler, session, message->data};
         PyObject *to_self[] = {(PyObject *)self, message->data, message->number};
         if (self->drops) none = Py_NewRef(Py_None);
         else if (message->id) none = PyObject_VectorcallMethod(name_handle_request, to_self, 3, NULL);
         else none = PyObject_VectorcallMethod(name_message, to_handler, 3, NULL);
     }
-    int failed = none == NULL;
     Py_XDECREF(none);
-    Py_XDECREF(thread);
     Py_DECREF(session);
     Py_DECREF(handler);
-    return failed ? -1 : 0;
+    return none == NULL ? -1 : 0;
 }
 
 /* The handler has failed: close the session. The exception that is set remains. */
@@ -162,6 +171,14 @@ static void close_after_failure(FastPath *self) {
     PyErr_Restore(type, value, traceback);
 }
 
+/* Handle the events that came meanwhile; -1 with an exception on failure. */
+static int handle_waiting(FastPath *self, PyObject *carrier) {
+    if (!has_events(self)) return 0;
+    PyObject *none = PyObject_CallMethodOneArg((PyObject *)self, name_handle_waiting, carrier);
+    Py_XDECREF(none);
+    return none == NULL ? -1 : 0;
+}
+
 static PyObject *pass_by(FastPath *self, PyObject *const *args, Py_ssize_t nargs) {
     if (nargs != 2) {
         PyErr_SetString(PyExc_TypeError, "pass_by(carrier, message)");
@@ -172,8 +189,8 @@ static PyObject *pass_by(FastPath *self, PyObject *const *args, Py_ssize_t nargs
     if (passes < 1) return passes < 0 ? NULL : Py_NewRef(Py_False);
     passes = enter(self, args[0], &message);
     if (passes > 0) {
-        if (handle(self, args[0], &message) < 0) close_after_failure(self);
-        passes = leave(self) < 0 ? -1 : 1;
+        if (handle(self, &message) < 0) close_after_failure(self);
+        passes = leave(self) < 0 || handle_waiting(self, args[0]) < 0 ? -1 : 1;
     }
     Py_DECREF(message.data);
     Py_XDECREF(message.number);
@@ -222,6 +239,7 @@ static PyMemberDef members[] = {
     FIELD("_bytes_queued", T_LONGLONG, bytes_queued),
     FIELD("_ack_bytes_at", T_LONGLONG, ack_bytes_at),
     FIELD("_runner", T_ULONGLONG, runner),
+    FIELD("_thread", T_ULONGLONG, thread),
     FIELD("_is_taken", T_BOOL, is_taken),
     FIELD("_is_awaited", T_BOOL, is_awaited),
     FIELD("_drops", T_BOOL, drops),
@@ -251,10 +269,10 @@ int add_fast_path_type(PyObject *module) {
     name_give_up_turn = PyUnicode_InternFromString("_give_up_turn");
     name_message = PyUnicode_InternFromString("message");
     name_handle_request = PyUnicode_InternFromString("_handle_request");
-    name_thread = PyUnicode_InternFromString("thread");
+    name_handle_waiting = PyUnicode_InternFromString("_handle_waiting");
     name_session_thread = PyUnicode_InternFromString("_thread");
     if (name_begin_close == NULL || name_give_up_turn == NULL || name_message == NULL || name_handle_request == NULL ||
-        name_thread == NULL || name_session_thread == NULL || PyType_Ready(&FastPathType) < 0) {
+        name_handle_waiting == NULL || name_session_thread == NULL || PyType_Ready(&FastPathType) < 0) {
         return -1;
     }
     return PyModule_AddObjectRef(module, "FastPath", (PyObject *)&FastPathType);

@@ -57,17 +57,20 @@ class Intake(Turn):
         raise NotImplementedError
 
     def take(self, carrier: Carrier, message: str | bytes) -> bool:
-        """Take a message, and handle what waits if it is this thread's turn. False if the connection was replaced.
+        """Take a message that `pass_by` does not, and handle what waits if it is this thread's turn.
 
-        Called in the connection's thread. Raises `ProtocolError`.
+        False if the connection was replaced. Called in the connection's thread. Raises `ProtocolError`.
         """
-        if not self.pass_by(carrier, message) and not self.accept(carrier, message):
+        if not self.accept(carrier, message):
             return False
-        if self._events:
-            self.run()
-            if self._events and self._bytes_waiting() > self._most_bytes:
-                self._wait_for_turn(carrier)
+        self._handle_waiting(carrier)
         return True
+
+    def _handle_waiting(self, carrier: Carrier) -> None:
+        """Handle what waits, if it is this thread's turn. While too much waits, take nothing more."""
+        self.run()
+        if self._events and self._bytes_waiting() > self._most_bytes:
+            self._wait_for_turn(carrier)
 
     def accept(self, carrier: Carrier, message: str | bytes) -> bool:
         """Take a message, and call no handler. False if the connection was replaced. Raises `ProtocolError`."""

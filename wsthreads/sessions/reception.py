@@ -141,7 +141,7 @@ class Reception:
             for message in carrier.messages:
                 if thread.is_displaced:
                     thread.runs_handler()
-                if not dialogue.take(carrier, message):
+                if not dialogue.pass_by(carrier, message) and not dialogue.take(carrier, message):
                     break
         except PeerError as error:
             carrier.channel.refuse(error)

@@ -53,6 +53,7 @@ class FastPath:
         "_lock",
         "_most_unanswered",
         "_runner",
+        "_thread",
         "_unanswered",
         "heard",
         "received",
@@ -71,6 +72,7 @@ class FastPath:
     _lock: Any
     _most_unanswered: int
     _runner: int
+    _thread: int
     _unanswered: dict[int, None]
     heard: int
     received: int
@@ -88,12 +90,16 @@ class FastPath:
         """See `Turn`."""
         raise NotImplementedError
 
+    def _handle_waiting(self, carrier: Carrier) -> None:
+        """See `Intake`."""
+        raise NotImplementedError
+
     def pass_by(self, carrier: Carrier, message: str | bytes) -> bool:
         """Count an ordinary message or a request, and have it handled, if the turn is free and no events wait.
 
-        False, and nothing happens, if that is not so, if an acknowledgement is due, if the connection was replaced, or
-        if it is not the next request, or one too many. If it is true, look for events afterwards. Raises what the
-        handler raises; then the session is closing.
+        Handles events that come meanwhile, too. False, and nothing happens, if that is not so, if an acknowledgement is
+        due, if the connection was replaced, or if it is not the next request, or one too many. Called in the
+        connection's thread. Raises what the handler raises; then the session is closing.
         """
         number = 0
         if message[:1] in MARKS:
@@ -114,7 +120,7 @@ class FastPath:
                 self.heard = number
             self.received, self._ack_bytes_at, self._is_taken = received, left, True
         try:
-            self._runner = self.session._thread = carrier.thread
+            self._runner = self._thread = self.session._thread = carrier.thread
             if self._drops:
                 pass
             elif number:
@@ -128,6 +134,8 @@ class FastPath:
         finally:
             self._runner = 0
             self._give_up_turn()
+        if self._events:
+            self._handle_waiting(carrier)
         return True
 
 
@@ -153,6 +161,7 @@ class Turn(FastPath):
         self._events: deque[str | bytes | envelope.Request | Callable[[Any], None]] = deque()
         self._is_taken = True  # a thread has the turn. Guarded by the lock
         self._runner = 0  # that thread, in `run`
+        self._thread = 0  # what the session has as its thread; written by whoever holds the turn
         self._bytes_queued = 0  # of messages that ever were events
         self._bytes_handled = 0  # of those that are none any more; written by whoever holds the turn
 
@@ -205,7 +214,7 @@ class Turn(FastPath):
         events, has_failed = self._events, False
         while events and self._take_turn():
             try:
-                self._runner = self.session._thread = get_ident()
+                self._runner = self._thread = self.session._thread = get_ident()
                 while events:
                     event = events.popleft()
                     kind = type(event)
