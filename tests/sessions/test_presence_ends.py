@@ -157,8 +157,9 @@ def test_in_real_time_with_a_client_of_another_library():
     with endpoint(handler, presence_interval_s=0.01, presence_grace_s=0.01) as (_, port):
         url = f"ws://127.0.0.1:{port}/ws/test?name="
         with connect(f"{url}ann") as ann:
-            assert receive(ann) == "welcome"
-            assert json.loads(receive(ann)) == {"joined": ["ann"], "left": [], "changed": []}
+            told = [receive(ann), receive(ann)]
+            told.remove("welcome")  # it may come second: the interval may end between the join and this message
+            assert json.loads(told[0]) == {"joined": ["ann"], "left": [], "changed": []}
             bob = connect(f"{url}bob")
             assert json.loads(receive(ann)) == {"joined": ["bob"], "left": [], "changed": []}
             bob.socket.close()
