@@ -768,6 +768,9 @@ class Broken:
         self.sent.append(bytes(data))
         return len(data)
 
+    def gettimeout(self):
+        return None
+
     def setblocking(self, flag):
         pass
 
