@@ -313,6 +313,11 @@ class BrokerError(BackendError):
     is_unknown = False
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 room``, ``2 rooms``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def brief(value: object, chars: int = 40) -> str:
     """A wrong value, for the text of an error: the start of its repr.
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import simple_websocket
 
 from wsthreads.config import Config
-from wsthreads.errors import CloseCode, PeerError, PolicyError, ProtocolError
+from wsthreads.errors import CloseCode, PeerError, PolicyError, ProtocolError, counted
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_context
 from wsthreads.monitoring.metrics import Histogram, Traffic
@@ -153,8 +153,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     def messages(self) -> Iterator[str | bytes]:
         """Each message of the client, until the connection is over. Messages that come while it closes are dropped."""
-        config = self._config
-        return self._counted() if config.max_messages_per_s or config.idle_timeout_s else self._messages()
+        return self._counted() if self._needs_each_message else self._messages()
 
     def read_hello(self, incoming: Iterator[str | bytes]) -> Hello | None:
         """The first message of a client that speaks ``wsthreads.1``. `incoming` is what `messages` returned.
@@ -193,7 +192,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             elif self.is_resumed:
                 yield from self._slowed(incoming, Held(allowance, message, config.max_message_bytes))
             else:
-                limit = f"more than {config.max_messages_per_s} messages a second"
+                limit = f"more than {counted(config.max_messages_per_s, 'message')} a second"
                 self._refuse(PolicyError(limit, setting="max_messages_per_s"))
                 return
 
@@ -348,8 +347,12 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     @property
     def readable_fd(self) -> int:
         """The socket, for a `Reader`. -1 with TLS, or if a setting needs each message counted here."""
-        config = self._config
-        return -1 if config.max_messages_per_s or config.idle_timeout_s else self.channel.transport.plain_fd
+        return -1 if self._needs_each_message else self.channel.transport.plain_fd
+
+    @property
+    def _needs_each_message(self) -> bool:
+        """Whether a setting looks at each message, in `_counted`. Otherwise a `Reader` may take messages past it."""
+        return bool(self._config.max_messages_per_s or self._config.idle_timeout_s)
 
     def finish(self) -> tuple[int, str]:
         """Code and reason of the end. The connection's thread calls it when `messages` is over. Does not block."""
