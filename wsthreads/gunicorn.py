@@ -37,7 +37,7 @@ except ImportError as error:
 from wsthreads.app import WebSocketApp
 from wsthreads.app.host import RESERVED_THREADS, drain_timeout_s, farewell
 from wsthreads.config import Config
-from wsthreads.errors import WSThreadsError
+from wsthreads.errors import WSThreadsError, counted
 from wsthreads.monitoring.gunicorn_logs import log_to_gunicorn
 from wsthreads.monitoring.logs import SESSION_KEY, JSONFormatter, access_context
 from wsthreads.protocol.server_support import green_threads
@@ -329,7 +329,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 _, conn = self._reading.pop(thread)
                 wake(conn.sock, socket.SHUT_RDWR)
         if slow:
-            log.debug("%d requests were not complete after %g s", len(slow), timeout_s)
+            log.debug("%s not complete after %g s", counted(len(slow), "request"), timeout_s)
             for app in list(self._apps):
                 app.metrics.add("past_handshake_timeout_s", len(slow))
 

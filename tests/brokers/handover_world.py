@@ -9,6 +9,7 @@ from tests.programs import DEADLINE_S
 from tests.room_worlds import Member, RedisWorld
 from tests.wire import parse_frames
 from wsthreads.brokers.handover import Handover
+from wsthreads.errors import counted
 from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.frames import message_frame
 from wsthreads.sessions.moves import CannotMove, Claim, Ended
@@ -104,7 +105,7 @@ class Come:
 def judge_received(client, received):
     first, last = client.kept.acknowledged, client.kept.acknowledged + len(client.kept.frames)
     if received > last:
-        return 1002, f"{received} messages received, {first} to {last} are possible"
+        return 1002, f"{counted(received, 'message')} received, {first} to {last} are possible"
     return "counts" if received < first else ""
 
 

@@ -679,7 +679,7 @@ def test_a_process_that_ends_without_redis_says_once_that_clients_are_not_told(c
             assert time.monotonic() - begun < DEADLINE_S
             said = [each.getMessage() for each in caplog.records if "will not be told" in each.getMessage()]
             assert len(said) == 1
-            assert said[0].startswith("3 clients of /ws/test will not be told that their sessions were closed: ")
+            assert said[0].startswith("3 clients of /ws/test will not be told that the server has closed the session: ")
         finally:
             world.end()
 

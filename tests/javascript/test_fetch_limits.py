@@ -465,7 +465,7 @@ def test_a_script_cannot_change_what_fetch_checks(origin: Origin, tmp_path: Path
             try { await fetch(request); } catch (error) { errors.push(error.message); }
           }
           return errors;""".replace("http://a.test", origin.url))
-        assert [each.partition(" '")[0] for each in told] == ["fetch does not send the header"] * 4
+        assert [each.partition(" '")[0] for each in told] == ["fetch refuses the header"] * 4
     assert origin.requests == []
 
 

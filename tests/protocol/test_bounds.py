@@ -153,7 +153,7 @@ def test_who_is_refused_hears_the_answers_to_what_came_before_and_then_why():
         client.sock.sendall(b"".join(frame(TEXT, str(n)) for n in range(int(SPAN_S) + 20)))
         received = [client.receive() for _ in range(int(SPAN_S))]
         assert received == [(TEXT, b"%d" % n) for n in range(int(SPAN_S))]
-        assert client.receive_close() == (1008, "more than 1 messages a second")
+        assert client.receive_close() == (1008, "more than 1 message a second")
         assert client.at_end()
 
 
@@ -164,7 +164,7 @@ def test_a_scripts_messages_are_counted_like_others(tmp_path):
     with serving(app) as port, RawClient(port) as client:
         client.sock.sendall(b"".join(frame(TEXT, str(n)) for n in range(int(SPAN_S) + 20)))
         assert [client.receive_text() for _ in range(int(SPAN_S))] == [str(n) for n in range(int(SPAN_S))]
-        assert client.receive_close() == (1008, "more than 1 messages a second")
+        assert client.receive_close() == (1008, "more than 1 message a second")
 
 
 def test_a_scripts_client_that_is_silent_is_idle(tmp_path):

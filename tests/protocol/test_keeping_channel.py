@@ -347,7 +347,7 @@ def test_nothing_comes_behind_the_close_frame_of_a_kick_in_the_midst_of_the_welc
 def test_a_wrong_count_is_an_error_that_changes_nothing(begun, end):
     outbox, first = begun()
     second = end()
-    with pytest.raises(ProtocolError, match="1 messages received, 0 to 0 are possible"):
+    with pytest.raises(ProtocolError, match="1 message received, 0 to 0 are possible"):
         second.channel.welcome(WELCOME, 1, outbox)
     assert second.channel.outbox is not outbox
     post(second.channel.outbox, message_frame("its own"))

@@ -271,7 +271,7 @@ def test_more_requests_than_max_pending_requests_are_an_error_here(asker):
         for _ in range(3):
             session._ask("x", None, outcomes.append)
         (error,) = outcomes
-        assert str(error) == "2 requests are unanswered, and no more are allowed (max_pending_requests)"
+        assert str(error) == "no more than 2 requests may be unanswered (max_pending_requests)"
         assert client.all(2) == [Request(1, "x"), Request(2, "x")]
         client.put(envelope.reply(2, "b"))
         wait_until(lambda: outcomes[1:] == ["b"])

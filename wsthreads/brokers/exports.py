@@ -15,7 +15,7 @@ from wsthreads.brokers.keys import OVERDUE_S
 from wsthreads.brokers.passages import Passages
 from wsthreads.brokers.session_scripts import FREE, HOLD, HOLD_SENT, RETRACT, STORE, TELL, away_name, retracted, stuck
 from wsthreads.brokers.session_state import SessionState, StateError, encode_end, encode_state
-from wsthreads.errors import BrokerError
+from wsthreads.errors import BrokerError, counted
 from wsthreads.loggers import get_logger
 from wsthreads.rooms.names import SESSIONS_ROOM
 from wsthreads.sessions.moves import CannotMove
@@ -145,8 +145,8 @@ class Exports:
                 del ended[:TELL_BATCH]
             except BrokerError as error:
                 if monotonic() + TELL_PAUSE_S >= deadline:
-                    what = "%d clients of %s will not be told that their sessions were closed: %s"
-                    log.warning(what, len(ended), self._path, error)
+                    what = "%s of %s will not be told that the server has closed the session: %s"
+                    log.warning(what, counted(len(ended), "client"), self._path, error)
                     break
                 sleep(TELL_PAUSE_S)
 

@@ -16,7 +16,7 @@ from wsthreads.brokers.missed import Gap
 from wsthreads.brokers.passages import Passages
 from wsthreads.brokers.session_scripts import CLAIM, DROP, LOOK, SEEN_BYTES, claimed
 from wsthreads.brokers.session_state import ENDED, SessionState, StateError, decode_end, decode_state
-from wsthreads.errors import BrokerError, CloseCode
+from wsthreads.errors import BrokerError, CloseCode, counted
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.rooms.names import SESSIONS_ROOM
@@ -201,7 +201,7 @@ def judge(state: SessionState, claim: Claim) -> str | tuple[int, str]:
         return "counts"
     most = state.acknowledged + len(state.frames)
     if claim.received > most:
-        reason = f"{claim.received} messages received, {state.acknowledged} to {most} are possible"
+        reason = f"{counted(claim.received, 'message')} received, {state.acknowledged} to {most} are possible"
         return CloseCode.PROTOCOL_ERROR, reason
     return ""
 

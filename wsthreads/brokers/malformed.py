@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from wsthreads.errors import counted
 from wsthreads.loggers import get_logger
 
 if TYPE_CHECKING:
@@ -31,5 +32,5 @@ class Malformed:
         self._metrics.add("broker_malformed")
         self._count += 1
         if monotonic() - self._complained_at >= COMPLAIN_S:
-            log.warning("dropped malformed data from Redis (%d times so far), such as %s", self._count, what)
+            log.warning("dropped malformed data from Redis (%s so far), such as %s", counted(self._count, "time"), what)
             self._complained_at = monotonic()

@@ -82,7 +82,7 @@ MAX_HEAD_BYTES = 160
 MAX_TIME = 1e11
 MAX_S = 366 * 86400
 
-#: The largest version. Lua, which compares versions, is exact up to there.
+#: The largest version. Lua compares versions as doubles, which are exact up to here.
 MAX_VERSION = 2**53
 
 _KINDS = {TEXT: b"t", BINARY: b"b"}

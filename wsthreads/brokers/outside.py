@@ -147,7 +147,7 @@ class Outside:
 
 
 def _outcome_in(data: bytes | None) -> str | None:
-    """The outcome of the one post that a process has sent; None if the data has none."""
+    """The outcome of the one post that a process has sent; None if `data` holds no outcome."""
     if data is None or not data.startswith(b"="):
         return None
     with suppress(ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-__all__ = ["counted", "explain"]
+__all__ = ["explain"]
 
 #: redis-py puts the failed command, with its arguments, before this text.
 _OF_PIPELINE = " of pipeline caused error: "
@@ -31,8 +31,3 @@ def explain(error: BaseException) -> str:
     if isinstance(error, AuthenticationError) or text.startswith("WRONGPASS"):
         return "it rejects the user name or the password"
     return text
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 room``, ``2 rooms``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -26,9 +26,10 @@ from wsthreads.brokers.keys import BEAT_S, KEYS_S, SHARDS, TOUCH_S
 from wsthreads.brokers.messages import encode_close
 from wsthreads.brokers.positions import new_epoch
 from wsthreads.brokers.presence_writer import PresenceWriter
-from wsthreads.brokers.redis_errors import counted, explain
+from wsthreads.brokers.redis_errors import explain
 from wsthreads.brokers.registration import Registration
 from wsthreads.brokers.seats import Seat, Seats
+from wsthreads.errors import counted
 from wsthreads.loggers import get_logger
 
 if TYPE_CHECKING:

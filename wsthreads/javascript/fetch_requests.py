@@ -68,10 +68,10 @@ def checked_request(
         name = netloc(host, port) if found[3] else host
         raise FetchFailed(f'fetch may not reach {name}: allow it with --allow-net {name} or allow_net=["{name}"]')
     if not _TOKEN.fullmatch(method) or method.upper() in ("CONNECT", "TRACE", "TRACK"):
-        raise FetchFailed(f"fetch does not send the method {method!r:.40}")
+        raise FetchFailed(f"fetch refuses the method {method!r:.40}")
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value) or name.lower() in _OWN_HEADERS:
-            raise FetchFailed(f"fetch does not send the header {name!r:.40} with this value")
+            raise FetchFailed(f"fetch refuses the header {name!r:.40} with this value")
     if body is not None and len(body) > max_bytes:
         raise FetchFailed(f"fetch sends at most max_fetch_bytes, {max_bytes} bytes, not {len(body)}")
     sent = {"accept": "*/*", "user-agent": "wsthreads"}

@@ -47,7 +47,7 @@ class _Inbox:
     def get(self, timeout_s: float | None = None) -> Any:
         """The oldest thing in the inbox, or None if nothing comes within `timeout_s` (None: no limit).
 
-        In C also ``(intake, text, size)`` for a message that an intake has read.
+        The C version also returns ``(intake, text, size)``: a message that an intake has read.
         """
         try:
             return self._queue.get_nowait() if timeout_s == 0 else self._queue.get(timeout=timeout_s)

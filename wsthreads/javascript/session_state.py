@@ -51,7 +51,8 @@ class Event(NamedTuple):
     def encoded(self, engine: Engine | None) -> bytes:
         """The event as the runtime pulls it: the kind, the session's id, the arguments.
 
-        Bytes and long texts travel in the engine's parcel if the script's heap has room for them; then they are null.
+        Bytes and long texts travel in the engine's parcel if the script's heap has room for them. Then the arguments
+        have null in their places.
         """
         session_id = "null" if self.state is None else self.state.quoted_id
         if self.kind == "message":

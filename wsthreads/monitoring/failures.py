@@ -10,6 +10,8 @@ from traceback import TracebackException
 from types import TracebackType
 from typing import Any
 
+from wsthreads.errors import counted
+
 __all__ = [
     "MAX_TEXT_CHARS",
     "bounded",
@@ -84,7 +86,7 @@ def summary_of(error: BaseException) -> str:
 
 def bounded(text: str, limit: int = MAX_TEXT_CHARS) -> str:
     """At most `limit` characters of a text, and a note of how many are left out."""
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"
+    return text if len(text) <= limit else f"{text[:limit]}… ({counted(len(text) - limit, 'more character')})"
 
 
 def _slot(name: str, error: BaseException) -> Any:

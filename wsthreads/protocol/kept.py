@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from wsthreads.errors import ProtocolError
+from wsthreads.errors import ProtocolError, counted
 from wsthreads.protocol.envelope import is_counted
 
 __all__ = ["MIN_WINDOW_BYTES", "Kept", "nobody_cares"]
@@ -41,7 +41,7 @@ class Kept(list[bytes]):
         fresh = count - self.acknowledged
         if not 0 <= fresh <= len(self):
             possible = f"{self.acknowledged} to {self.written}"
-            raise ProtocolError(f"{count} messages acknowledged, {possible} are possible")
+            raise ProtocolError(f"{counted(count, 'message')} acknowledged, {possible} are possible")
         size = sum(map(len, self[:fresh]))
         del self[:fresh]
         self.acknowledged = count

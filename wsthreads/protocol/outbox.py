@@ -20,7 +20,7 @@ from contextlib import suppress
 from time import monotonic
 
 from wsthreads._native import speedups
-from wsthreads.errors import ProtocolError
+from wsthreads.errors import ProtocolError, counted
 from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.protocol.envelope import is_counted
 from wsthreads.protocol.kept import MIN_WINDOW_BYTES, Kept, nobody_cares
@@ -285,7 +285,7 @@ class Outbox(Writer):
             return
         most = kept.written + (0 if backlog is None else len(backlog.written))
         if not kept.acknowledged <= count <= most:
-            raise ProtocolError(f"{count} messages received, {kept.acknowledged} to {most} are possible")
+            raise ProtocolError(f"{counted(count, 'message')} received, {kept.acknowledged} to {most} are possible")
 
     def resume(self, transport: Transport, first: bytes, received: int, *, on_stuck: Callable[[str], None]) -> None:
         """Go on over another connection, whose client has `received` counted messages since the session began.

@@ -302,7 +302,7 @@ def _receive_message(transport: Transport, max_bytes: int, takes_binary: bool) -
 
 
 def next_size(received: int, messages: int) -> int:
-    """How much to receive next. The last time, it was `received` bytes with so many messages in them."""
+    """How much to receive next. The last read brought `received` bytes, with `messages` messages in them."""
     if received < RECEIVE_BYTES:
         return RECEIVE_BYTES
     return RECEIVE_MANY_BYTES if messages > MANY_MESSAGES else RECEIVE_LARGE_BYTES

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from threading import Condition, Lock
 from weakref import finalize
 
-from wsthreads.errors import PostError
+from wsthreads.errors import PostError, counted
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.metrics import Histogram
 from wsthreads.rooms.mailboxes import Mailbox, Phase, RoomCall
@@ -338,6 +338,6 @@ def _work(mailboxes: Sequence[Mailbox]) -> None:
         try:
             ownership._run_calls(calls)
         except BaseException:  # our bug: whatever was called, the rooms must go on
-            log.exception("%d calls for rooms failed", len(calls))
+            log.exception("%s for rooms failed", counted(len(calls), "call"))
             for call in calls:
                 call.done("down")

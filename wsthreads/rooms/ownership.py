@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic, time
 from typing import Any
 
-from wsthreads.errors import PostError, WSThreadsError
+from wsthreads.errors import PostError, WSThreadsError, counted
 from wsthreads.loggers import get_logger
 from wsthreads.rooms.calling import Calling
 from wsthreads.rooms.json_text import json_text
@@ -157,7 +157,7 @@ class Ownership(Calling):
         self._unheard += 1
         if monotonic() - self._complained_at >= COMPLAIN_S:
             self._complained_at = monotonic()
-            log.warning("%s (%d posts so far for which nobody waits)", error, self._unheard)
+            log.warning("%s (%s so far for which nobody waits)", error, counted(self._unheard, "post"))
 
     def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
         """Let the room's owner handle a value, which is JSON text. Calls `settled` exactly once."""

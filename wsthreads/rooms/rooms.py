@@ -16,7 +16,7 @@ from functools import partial
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
-from wsthreads.errors import BrokerError, HistoryError, RoomLimitError, RoomNameError
+from wsthreads.errors import BrokerError, HistoryError, RoomLimitError, RoomNameError, counted
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.protocol.writer_threads import WriterThreads
 from wsthreads.rooms.attributes import Attributes
@@ -237,7 +237,7 @@ class Rooms(Listing, Generic[M]):
                 return JOINED, None
             if len(joined) >= limit and not is_hidden(name) and sum(not is_hidden(other) for other in joined) >= limit:
                 self._count("past_max_rooms_per_session")
-                raise RoomLimitError(f"a session may be in {limit} rooms, {name!r:.80} would be one more")
+                raise RoomLimitError(f"a session may be in {counted(limit, 'room')}, {name!r:.80} would be one more")
             if self._attributes is not None and self._attributes.is_told:
                 self._attributes.before_join(name)
             self._members.compute(name, add)

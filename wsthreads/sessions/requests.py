@@ -24,6 +24,7 @@ from wsthreads.errors import (
     SessionClosed,
     SessionMoved,
     WSThreadsError,
+    counted,
 )
 from wsthreads.protocol import envelope
 from wsthreads.protocol.encoding import PLAIN
@@ -178,7 +179,7 @@ class Requests:
             raise self._no_reply()
         with self._asking:
             if len(self._pending) >= self._most:
-                raise RequestError(f"{self._most} requests are unanswered, and no more are allowed "
+                raise RequestError(f"no more than {counted(self._most, 'request')} may be unanswered "
                                    "(max_pending_requests)")  # fmt: skip
             number = self._asked + 1
             frame = self.frame(envelope.request(number, message))

@@ -145,7 +145,7 @@ if speedups is not None and not TYPE_CHECKING:
 
 
 class Turn(FastPath):
-    """The events of a session. The thread that makes it has the turn."""
+    """The events of a session. At first, the thread that creates this object has the turn."""
 
     __slots__ = ("_bytes_handled", "_is_full", "_room", "requests")
 

@@ -346,7 +346,7 @@ class Play:
             end()
 
     def _end_clients(self) -> None:
-        """Give an app back as it was."""
+        """End all clients, so that the app is as it was before `play`."""
         for client in self.clients:
             client.vanish()
         self._wait()

@@ -1,7 +1,7 @@
 // The endpoints: their addresses, their handlers' functions and their current numbers.
 
 import { $, copyButton, make, setText } from "../dom.js";
-import { bytes, count, rate, seconds } from "../format.js";
+import { bytes, count, plural, rate, seconds } from "../format.js";
 import { Rows } from "../rows.js";
 
 /** The address of an endpoint, relative to this page: the server may be mounted below a path. */
@@ -24,8 +24,8 @@ const NUMBERS = [
 ];
 
 function titleOfUsers(now) {
-  const [changes, kicks, bans] = ["presence_changes_total", "kicks_total", "bans_total"].map((name) => count(now?.[name]));
-  return `since the start of the server: ${changes} changes of presence, ${kicks} kicked sessions, ${bans} bans`;
+  const [changes, kicks, bans] = ["presence_changes_total", "kicks_total", "bans_total"].map((name) => now?.[name]);
+  return `since the start of the server: ${plural(changes, "change")} of presence, ${plural(kicks, "kicked session")}, ${plural(bans, "ban")}`;
 }
 
 // In a second in which no call ends, an endpoint has no times: then those of the second before are shown, for a minute.

@@ -1,7 +1,7 @@
 // The view of one session: its details, and the buttons to close or kick it.
 
 import { $, copyButton, make, setText } from "../dom.js";
-import { age, bytes, clock, count, seconds } from "../format.js";
+import { age, bytes, clock, count, plural, seconds } from "../format.js";
 import { ask, askForClose, CODES, CODE_PATTERN, toast } from "../dialogs.js";
 import { nameOf, sendForm } from "./sessions.js";
 import { workerOf } from "./workers.js";
@@ -14,9 +14,9 @@ const FACTS = [
   ["Path", ({ path }) => path],
   ["Subprotocol", ({ subprotocol }) => subprotocol || "none"],
   ["Open", ({ since }, now) => `since ${clock(since)}, for ${age(now - since)}`],
-  ["Received", ({ messages_in: messages, bytes_in: size }) => `${count(messages)} messages, ${bytes(size)}`],
+  ["Received", ({ messages_in: messages, bytes_in: size }) => `${plural(messages, "message")}, ${bytes(size)}`],
   ["Sent", ({ messages_out: messages, bytes_out: size, latest_replaced: replaced }) =>
-    `${count(messages)} messages, ${bytes(size)}${replaced ? `, ${count(replaced)} replaced by later ones` : ""}`],
+    `${plural(messages, "message")}, ${bytes(size)}${replaced ? `, ${count(replaced)} replaced by later ones` : ""}`],
   ["Waiting", ({ bytes_waiting: size }) => bytes(size)],
   ["Not acknowledged", ({ survives, unacknowledged_bytes: size }) => (survives ? bytes(size) : "not kept")],
   ["Ping", ({ round_trip_s: time }) => (time === null || time === undefined ? "not measured yet" : seconds(time))],

@@ -102,7 +102,7 @@ function methodOf(value) {
   const method = `${value}`;
   const upper = method.toUpperCase();
   if (!TOKEN.test(method) || ["CONNECT", "TRACE", "TRACK"].includes(upper)) {
-    throw new TypeError(`fetch does not send the method ${JSON.stringify(method.slice(0, 40))}`);
+    throw new TypeError(`fetch refuses the method ${JSON.stringify(method.slice(0, 40))}`);
   }
   return METHODS.includes(upper) ? upper : method;
 }
