@@ -5,7 +5,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -274,7 +273,7 @@ BATCH, OTHER = "3", "0"
 
 
 @contextmanager
-def classed(page=page, **settings):
+def classed(**settings):
     app = WebSocketApp(page, ping_interval_s=0, **{"cpu_affinity": True, **settings})
     app.add_handler("/ws/test", Classed())
     with Server(app, port=0) as server, RawClient(server.port):
@@ -318,27 +317,9 @@ def test_a_session_that_is_not_kept_interrupts_others():
         assert client.receive_text() == OTHER
 
 
-def test_a_thread_that_accepts_interrupts_no_session_and_starts_threads_that_do_not():
-    with classed() as (server, app):
-        accepting = thread_named("wsthreads-accept").native_id
-        with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as silent:
-            wait_until(lambda: os.sched_getscheduler(accepting) == int(BATCH), "it is in the class")
-            name = "wsthreads-connection-{}:{}".format(*silent.getsockname())
-            wait_until(lambda: name in [thread.name for thread in threading.enumerate()], "the connection has a thread")
-            assert os.sched_getscheduler(thread_named(name).native_id) == int(BATCH)
-        app.scheduling.affinity.place = Place(app.scheduling.affinity.place.core, False)
-        with RawClient(server.port) as client:
-            assert client.receive_text() == OTHER
-        assert os.sched_getscheduler(accepting) == int(OTHER)
-
-
-def test_a_thread_that_answers_http_interrupts_others():
-    def show(environ, start_response):
-        start_response("200 OK", [])
-        return [str(os.sched_getscheduler(0)).encode()]
-
-    with classed(show) as (server, _):
-        assert urlopen(server.url, timeout=DEADLINE_S).read().decode() == OTHER
+def test_a_thread_that_accepts_interrupts_others():
+    with classed():
+        assert os.sched_getscheduler(thread_named("wsthreads-accept").native_id) == int(OTHER)
 
 
 def test_a_process_of_another_class_keeps_it(tmp_path):

@@ -4,9 +4,8 @@ The GIL lets only one of them run at a time, and handing it to another core take
 or a process that a session thread starts inherits the core. `threads.inheritance` gives it all cores back within a
 second; `use_all_cores` does so at once.
 
-Pinned session threads also use the scheduler's batch class (sched(7), SCHED_BATCH), and so does the thread that accepts
-connections. A thread of this class does not preempt the running thread when a message wakes it. Preempting would be
-useless, since the running thread holds the GIL.
+Pinned session threads also use the scheduler's batch class (sched(7), SCHED_BATCH). A thread of this class does not
+preempt the running thread when a message wakes it. Preempting would be useless, since the running thread holds the GIL.
 There are two exceptions:
 
 - Sessions in rooms. They run beside the thread that sends to the members. The sooner they queue their broadcasts, the
@@ -268,12 +267,10 @@ class PinnedThread(ScheduledThread):
         self._leave()
 
     def starts_thread(self) -> PinnedThread:
-        """The new thread begins on this core, in this class. Moving there later would take longer than a handshake."""
+        """The new thread begins on this core. Moving there later would take longer than a handshake does."""
         if self.is_displaced:
             self.runs_handler()
-        thread = PinnedThread(self.affinity, self._place)
-        thread._may_batch, thread._is_batch = self._may_batch, self._is_batch
-        return thread
+        return PinnedThread(self.affinity, self._place)
 
     def use_all_cores(self) -> None:
         """Leave the core until the next `runs_handler`."""

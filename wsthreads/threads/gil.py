@@ -66,10 +66,8 @@ class GILScheduling(Scheduling):
         return _Turn(self._opening)
 
     def accepting_thread(self) -> ScheduledThread:
-        """On the core and in the batch class, so that the threads that it starts begin there. It preempts none of them:
-        they hold the GIL.
-        """
-        return self.affinity.pin(may_batch=True)
+        """On the core, so that the threads that it starts begin there."""
+        return self.affinity.pin()
 
     def most_unread(self) -> int | None:
         """A few. Else a message would wait until the threads of thousands of connections have begun."""
