@@ -970,7 +970,7 @@ def test_check_writes_types(tmp_path: Path) -> None:
         '''
 from collections.abc import Iterator
 from enum import Enum
-from typing import Literal, Optional, TypedDict
+from typing import Literal, NamedTuple, Optional, TypedDict
 from wsthreads import Room, Session
 class Row(TypedDict, total=False):
     id: int
@@ -983,6 +983,12 @@ def load(room: Room, default, data: bytes, pair: tuple[int, str], table: Optiona
     It says */ more."""
 def walk() -> Iterator[Row]: yield {}
 def unknown(value: "NoSuchName") -> "NoSuchName": return value
+class Place(NamedTuple):
+    x: float
+    picture: bytes
+def cross(marks: list[bytes], unique: set[str]) -> Place: pass
+def strangers() -> Iterator[Session]: yield
+def unique() -> set[int] | None: pass
 def delete(key: str) -> None: pass
 class Color(Enum): RED = 1
 def paint(color: Literal[Color.RED], mark: Literal[b"x", 1, True, None], true=1): pass
@@ -1012,17 +1018,23 @@ export function save(session: Session, rows: Row[], mode?: "a" | "b", ...more: n
  *
  * It says * / more.
  */
-export function load(room: Room, default_: any, data: Uint8Array, pair: [number, string], """
+export function load(room: Room, default_: any, data: ArrayBuffer | ArrayBufferView, pair: [number, string], """
         """table?: Record<string, (number | null)[]> | null): Promise<any>;
 
 export function walk(): AsyncIterableIterator<Row>;
 
 export function unknown(value: any): Promise<any>;
 
+export function cross(marks: (ArrayBuffer | ArrayBufferView)[], unique: string[]): Promise<[number, Uint8Array]>;
+
+export function strangers(): AsyncIterableIterator<never>;
+
+export function unique(): Promise<never | null>;
+
 declare function delete_(key: string): Promise<null>;
 export { delete_ as delete };
 
-export function paint(color: any, mark: Uint8Array | 1 | true | null, true_?: any): Promise<any>;
+export function paint(color: any, mark: ArrayBuffer | ArrayBufferView | 1 | true | null, true_?: any): Promise<any>;
 """
     )
 

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 
 from wsthreads.javascript.python_functions import PythonFunction
 
-__all__ = ["remarks_on_functions"]
+__all__ = ["may_cross", "remarks_on_functions"]
 
 #: What JSON is made of, and bytes. So are their subclasses, such as a NamedTuple or a StrEnum.
 _CROSSES = (bool, int, float, str, list, tuple, dict, bytes, bytearray, memoryview, type(None))
@@ -76,13 +76,14 @@ def _stranger_in(hint: Any) -> str | None:
         elif origin is typing.Union or origin is types.UnionType:
             waiting += get_args(each)
         elif isinstance(origin, type):
-            if not _may_cross(origin):
+            if not may_cross(origin):
                 return origin.__name__
             waiting += [argument for argument in get_args(each) if argument is not ...]
-        elif isinstance(each, type) and not _may_cross(each):
+        elif isinstance(each, type) and not may_cross(each):
             return each.__name__
     return None
 
 
-def _may_cross(kind: type) -> bool:
+def may_cross(kind: type) -> bool:
+    """Whether a script can have objects of this class, or some of them."""
     return kind in _MAY_CROSS or issubclass(kind, _CROSSES)

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
+from wsthreads.javascript.crossings import may_cross
 from wsthreads.javascript.python_functions import PythonFunction
 
 __all__ = ["declarations_of"]
@@ -20,9 +21,6 @@ _SIMPLE = {
     int: "number",
     float: "number",
     str: "string",
-    bytes: "Uint8Array",
-    bytearray: "Uint8Array",
-    memoryview: "Uint8Array",
     None: "null",
     type(None): "null",
     object: "unknown",
@@ -30,6 +28,8 @@ _SIMPLE = {
     list: "any[]",
     tuple: "any[]",
 }
+
+_BYTES = (bytes, bytearray, memoryview)
 
 #: What a script passes as a handle, by the name of its class in Python.
 _HANDLES = {"Session": "Session", "Room": "Room", "SessionRoom": "SessionRoom", "User": "User", "Peer": "Peer"}
@@ -54,6 +54,7 @@ class _Writer:
     def __init__(self) -> None:
         self.handles: set[str] = set()
         self.interfaces: dict[str, str] = {}  # of TypedDicts, by name
+        self._is_argument = False
 
     def function(self, function: PythonFunction) -> str:
         plain = inspect.unwrap(function.function)
@@ -65,7 +66,9 @@ class _Writer:
             parameters = list(inspect.signature(function.function).parameters.values())
         except (TypeError, ValueError):  # a built-in function without a signature
             return _declared(function.name, "(...args: any[]): Promise<any>")
+        self._is_argument = True
         shown = [self._parameter(each, hints.get(each.name, Any)) for each in parameters if _is_positional(each)]
+        self._is_argument = False
         result = hints.get("return", Any)
         returned = self._iterated(result) if function.is_generator else f"Promise<{self.type(result)}>"
         return _comment(plain) + _declared(function.name, f"({', '.join(shown)}): {returned}")
@@ -82,16 +85,26 @@ class _Writer:
         return f"AsyncIterableIterator<{self.type(arguments[0]) if arguments else 'any'}>"
 
     def type(self, hint: Any) -> str:
-        """The TypeScript type for an annotation; ``any`` for what has none."""
+        """The TypeScript type for an annotation; ``any`` for what has none, ``never`` for what a script cannot get."""
+        if hint is Any:  # a class, in newer versions of Python
+            return "any"
+        if any(hint is each for each in _BYTES):
+            return "ArrayBuffer | ArrayBufferView" if self._is_argument else "Uint8Array"
         if hint in _SIMPLE if isinstance(hint, collections.abc.Hashable) else False:
             return _SIMPLE[hint]
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is Literal:
-            return " | ".join(dict.fromkeys(map(_literal, arguments)))
+            return " | ".join(dict.fromkeys(map(self._literal, arguments)))
         if origin is typing.Union or origin is types.UnionType:
             return " | ".join(dict.fromkeys(self.type(argument) for argument in arguments))
         if origin is typing.Annotated:
             return self.type(arguments[0])
+        kind = hint if origin is None else origin
+        if not self._is_argument and isinstance(kind, type) and not typing.is_typeddict(kind) and not may_cross(kind):
+            return "never"
+        if origin is None and isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields"):
+            hints = typing.get_type_hints(hint)
+            return f"[{', '.join(self.type(hints.get(field, Any)) for field in hint._fields)}]"
         if origin is tuple:
             if len(arguments) == 2 and arguments[1] is ...:
                 return f"{_grouped(self.type(arguments[0]))}[]"
@@ -108,15 +121,21 @@ class _Writer:
             return _HANDLES[name]
         return "any"
 
+    def _literal(self, value: object) -> str:
+        """A value of a `Literal`: no other type of JSON has literals in TypeScript. A member of an enum is none."""
+        return json.dumps(value) if value is None or type(value) in (bool, int, str) else self.type(type(value))
+
     def _interface(self, hint: Any) -> str:
         name = str(hint.__name__)
         if name not in self.interfaces:
             self.interfaces[name] = ""  # it may contain itself
+            is_argument, self._is_argument = self._is_argument, False  # it may be a result, too
             optional = hint.__optional_keys__
             fields = [
                 f"  {key if key.isidentifier() else json.dumps(key)}{'?' * (key in optional)}: {self.type(each)};\n"
                 for key, each in typing.get_type_hints(hint).items()
             ]
+            self._is_argument = is_argument
             self.interfaces[name] = f"export interface {name} {{\n{''.join(fields)}}}\n"
         return name
 
@@ -171,13 +190,6 @@ def _declared(name: str, signature: str) -> str:
 
 def _is_positional(parameter: inspect.Parameter) -> bool:
     return parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
-
-
-def _literal(value: object) -> str:
-    """A value of a `Literal`: no other type of JSON has literals in TypeScript. A member of an enum is none."""
-    if value is None or type(value) in (bool, int, str):
-        return json.dumps(value)
-    return _SIMPLE.get(type(value), "any")
 
 
 def _grouped(type_: str) -> str:

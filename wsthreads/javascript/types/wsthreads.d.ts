@@ -557,11 +557,17 @@ interface SubtleCrypto {
   exportKey(format: "raw" | "jwk", key: CryptoKey): Promise<any>;
   sign(algorithm: "HMAC" | { name: "HMAC" }, key: CryptoKey, data: BytesOf): Promise<ArrayBuffer>;
   verify(algorithm: "HMAC" | { name: "HMAC" }, key: CryptoKey, signature: BytesOf, data: BytesOf): Promise<boolean>;
+  /** @deprecated Scripts do not have it: it rejects with a NotSupportedError. */
   encrypt(...values: any[]): Promise<never>;
+  /** @deprecated Scripts do not have it: it rejects with a NotSupportedError. */
   decrypt(...values: any[]): Promise<never>;
+  /** @deprecated Scripts do not have it: it rejects with a NotSupportedError. */
   deriveBits(...values: any[]): Promise<never>;
+  /** @deprecated Scripts do not have it: it rejects with a NotSupportedError. */
   deriveKey(...values: any[]): Promise<never>;
+  /** @deprecated Scripts do not have it: it rejects with a NotSupportedError. */
   wrapKey(...values: any[]): Promise<never>;
+  /** @deprecated Scripts do not have it: it rejects with a NotSupportedError. */
   unwrapKey(...values: any[]): Promise<never>;
 }
 declare var SubtleCrypto: { prototype: SubtleCrypto };
