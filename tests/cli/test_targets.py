@@ -59,6 +59,13 @@ def test_a_directory_is_all_its_handler_files_in_order(folder):
     assert [target.path for target in find_targets([folder])] == ["/ws/a", "/ws/b", "/ws/c"]
 
 
+def test_types_beside_handlers_are_left_out(folder):
+    files = [write(folder, name) for name in ("a.ts", "wsthreads.d.ts")]
+    assert [target.path for target in find_targets(files)] == ["/ws/a"]
+    with pytest.raises(UsageError, match="has types, and no handler"):
+        find_targets(files[1:])
+
+
 def test_the_same_file_twice_is_an_error(folder):
     file = write(folder, "chat.js")
     with pytest.raises(UsageError, match="would both be /ws/chat"):

@@ -63,11 +63,14 @@ class Target:
 def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = None) -> tuple[Target, ...]:
     """The handler files of all `targets`, each with its path, which is ``/ws/<name>`` unless `path` is given.
 
-    Reads directories, but opens no file. Raises `UsageError` for a target that does not exist or is no handler file, a
-    directory without handlers, a name that needs an escape in a URL, two files with the same path, and a `path` that is
-    not valid or is for several files. A `path` may have parameters, as in ``/ws/rooms/<name>``.
+    Reads directories, but opens no file. Leaves out ``.d.ts`` files beside other targets. Raises `UsageError` for a
+    target that does not exist or is no handler file, a directory without handlers, a name that needs an escape in a
+    URL, two files with the same path, and a `path` that is not valid or is for several files. A `path` may have
+    parameters, as in ``/ws/rooms/<name>``.
     """
-    files = [file for target in targets for file in _files_of(_path_of(target))]
+    paths = [_path_of(target) for target in targets]
+    named = [each for each in paths if not each.name.endswith(".d.ts")] or paths  # a shell makes *.ts of them, too
+    files = [file for target in named for file in _files_of(target)]
     if path is not None:
         if len(files) != 1:
             raise UsageError(f"a path can be given for a single file only, not for {len(files)}")
