@@ -32,6 +32,7 @@ class Application:
         self._openings = Callbacks("wsthreads-client-openings")
         self._answers = Callbacks("wsthreads-client-answers")
         self._opening = 0  # the session of the running `on_open`
+        self._has_closed = False  # that one has closed the client
         #: Requests of the server that are not answered.
         self.asked = 0
 
@@ -39,6 +40,17 @@ class Application:
     def session(self) -> int | None:
         """In a call of `on_open`: the number of its session, to which belongs what is sent. With the lock held."""
         return self._opening if self._openings.is_current else None
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether this is a call of `on_open` that has not closed the client. What waits for it is written after it."""
+        return self._openings.is_current and not self._has_closed
+
+    def close(self) -> None:
+        """The client closes. If `on_open` does it, that has sent what goes first. With the lock held."""
+        if (session := self.session) is not None:
+            self._has_closed = True
+            self._dialogue.release(session)
 
     def end(self, timeout_s: float) -> None:
         """End the threads. Waits for running functions, at most `timeout_s` for each."""

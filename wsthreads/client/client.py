@@ -115,7 +115,7 @@ class Client:
         with engine.lock:
             engine.take_late()
             session = engine.application.session
-            while engine.accepts(session) and not engine.dialogue.is_past(session):
+            while engine.accepts and not engine.dialogue.is_past(session):
                 if engine.dialogue.send(data, session=session):
                     engine.pump()
                     return True

@@ -13,7 +13,7 @@ from wsthreads.client.dialogue import Dialogue
 from wsthreads.client.events import Asked, Event, Opened
 from wsthreads.client.failures import FORKED, ConnectFailed, describe_end
 from wsthreads.client.inbox import Inbox
-from wsthreads.client.liveness import Liveness, Overdue, Step
+from wsthreads.client.liveness import PING_INTERVAL_S, PING_TIMEOUT_S, Liveness, Overdue, Step
 from wsthreads.client.options import Options
 from wsthreads.client.retries import STABLE_S, UNDECIDED_CODES, Retries
 from wsthreads.client.waiter import READ, WRITE, Waiter
@@ -25,9 +25,6 @@ from wsthreads.threads import forks
 __all__ = ["Engine"]
 
 logger = get_logger(__name__)
-
-#: When a server without ``wsthreads.1`` gets a ping, and how long it may then send nothing.
-PING_INTERVAL_S = PING_TIMEOUT_S = 20.0
 
 #: How long `close` waits for the server's close frame, and for a running function of the application.
 CLOSE_TIMEOUT_S = 5.0
@@ -48,9 +45,8 @@ class Engine:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._offers = True  # wsthreads.1
-        self._retries = Retries(
-            options.min_delay_s, options.max_delay_s, options.max_attempts, not isinstance(options.url, str)
-        )
+        has_function = not isinstance(options.url, str)  # for addresses
+        self._retries = Retries(options.min_delay_s, options.max_delay_s, options.max_attempts, has_function)
         self._waiter = Waiter()
         self.wake = self._waiter.wake  # has the thread look again at what it waits for
         # Guards the rest. No function of the application is called under it; but a signal handler or a finalizer may
@@ -69,7 +65,6 @@ class Engine:
         self.subprotocol: str | None = None
         #: The close that the application has asked for; the one that has ended the client.
         self.closing: tuple[int, str] | None = None
-        self._closing_session: int | None = None  # of the `on_open` that has asked for it
         self.closed: tuple[int, str] | None = None
         self._close_by = 0.0  # the time at which a close handshake is given up
         self._trouble = ""  # why there is no connection
@@ -79,11 +74,8 @@ class Engine:
         self._liveness, self._overdue = Liveness(), Overdue()
         self._is_of_parent = False  # this process was forked from the one with the thread
         self._thread = Thread(target=self._run, name="wsthreads-client", daemon=True)
+        self.start = self._thread.start  # begins to connect, once functions of the application may be called
         forks.owners.add(self)
-
-    def start(self) -> None:
-        """Begin to connect. Call it once, when functions of the application may be called."""
-        self._thread.start()
 
     def give_up_connections(self, dead_fd: int) -> None:
         """In a forked process: the client is the parent's. Its `Connection` gives up the socket."""
@@ -135,12 +127,10 @@ class Engine:
         """Whether nothing is accepted any more. With the lock held."""
         return self.closing is not None or self.closed is not None
 
-    def accepts(self, session: int | None) -> bool:
-        """Whether a message is accepted; `session`: of an `on_open`. With the lock held.
-
-        What waits for an `on_open` is written before a close. So is what that sends, unless it has called `close`.
-        """
-        return not self.is_over or (self.closed is None and session is not None and session != self._closing_session)
+    @property
+    def accepts(self) -> bool:
+        """Whether a message is accepted: while the client closes, only in `on_open`. With the lock held."""
+        return not self.is_over or (self.closed is None and self.application.is_opening)
 
     def describe_trouble(self) -> str:
         """For the text of an error: why there is no connection. With the lock held."""
@@ -216,9 +206,7 @@ class Engine:
             if not self.is_over:
                 self._close_by = monotonic() + CLOSE_TIMEOUT_S
                 self.closing = (code, reason)
-                self._closing_session = session = self.application.session
-                if session is not None:
-                    self.dialogue.release(session)  # it has sent what goes first
+                self.application.close()
             if is_interrupted:
                 self.wake()
                 return

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-__all__ = ["Liveness", "Overdue", "Step"]
+__all__ = ["PING_INTERVAL_S", "PING_TIMEOUT_S", "Liveness", "Overdue", "Step"]
+
+#: When a server without ``wsthreads.1`` gets a ping, and how long it may then send nothing.
+PING_INTERVAL_S = PING_TIMEOUT_S = 20.0
 
 #: The most by which `timeout_s` is multiplied.
 MOST_PATIENCE = 64
