@@ -14,6 +14,9 @@ import { user } from "wsthreads";
 import { last, login, logout, register, save, user_of as userOf } from "./_accounts.py";
 
 const MAX_TEXT = 2000;
+const MAX_LOGINS = 20; // a minute, from one address: hashing a password takes a thread, which others wait for
+const logins = new Map(); // by address
+let minute = 0;
 const inJson = (type, fields) => JSON.stringify({ type, ...fields });
 
 export async function onHandshake(request) {
@@ -30,10 +33,20 @@ export async function onOpen(session) {
   for (const message of await last(50)) session.send(inJson("message", message));
 }
 
+function admit(address) {
+  const now = Math.floor(Date.now() / 60_000);
+  if (now !== minute) logins.clear();
+  minute = now;
+  logins.set(address, (logins.get(address) ?? 0) + 1);
+  return logins.get(address) <= MAX_LOGINS;
+}
+
 export async function onMessage(session, message) {
   const { type, name = "", password = "", text } = JSON.parse(message);
   try {
-    if (session.user === null) {
+    if (session.user === null && !admit(session.getRemoteAddr())) {
+      session.send(inJson("error", { text: "too many log-ins from your address: try again in a minute" }));
+    } else if (session.user === null) {
       const token = await (type === "register" ? register : login)(name, password);
       session.send(inJson("token", { token, user: name }));
     } else if (type === "message" && typeof text === "string" && text.trim() !== "") {
@@ -43,7 +56,8 @@ export async function onMessage(session, message) {
       user(session.user).close(4001, "logged out");
     }
   } catch (error) {
-    if (error.name !== "LoginError") throw error;
-    session.send(inJson("error", { text: error.message }));
+    const isTheirs = error.name === "LoginError";
+    session.send(inJson("error", { text: isTheirs ? error.message : "the server has failed: try again" }));
+    if (!isTheirs) throw error; // into the log
   }
 }

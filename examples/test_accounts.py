@@ -1,11 +1,13 @@
 """Tests of accounts.js and _accounts.py: ``python -m pytest examples``."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from wsthreads.testing import play
+from wsthreads.testing import HandlerFailed, play
 
 
 @pytest.fixture
@@ -59,6 +61,25 @@ def test_a_logout_ends_the_user_on_all_devices(chat):
     for device in laptop, phone:
         assert device.wait_closed() == (4001, "logged out")
     assert chat.connect(token=token).wait_closed() == (4001, "log in again")
+
+
+def test_guesses_from_one_address_end_before_they_take_all_threads(chat):
+    ann = chat.connect(token=log_in(chat, "ann")["token"])
+    answers = [log_in(chat, "ann", f"guess number {number}", how="login")["text"] for number in range(42)]
+    refused = [text.startswith("too many log-ins from your address") for text in answers]
+    assert 2 <= refused.count(True) <= 42 - 19  # 20 a minute, and perhaps a minute ends meanwhile
+    assert set(answers) - {answers[refused.index(True)]} == {"name or password is wrong"}
+    ann.send(json.dumps({"type": "message", "text": "I still talk"}))
+    assert texts(ann) == [("ann", "I still talk")]
+
+
+def test_a_failure_of_the_database_is_told(chat, tmp_path):
+    ann = chat.connect(token=log_in(chat, "ann")["token"])
+    with closing(sqlite3.connect(tmp_path / "accounts.sqlite3")) as database:
+        database.execute("ALTER TABLE messages DROP COLUMN at")
+    with pytest.raises(HandlerFailed, match="no column named at"):
+        ann.send(json.dumps({"type": "message", "text": "hello"}))
+    assert ann.take_json() == [{"type": "error", "text": "the server has failed: try again"}]
 
 
 def test_without_a_login_nothing_is_said_or_seen(chat):

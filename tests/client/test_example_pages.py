@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.programs import EXAMPLES, ServerProgram, run_server, wait_until
 from tests.redis_server import RedisServer
 
 PHONE_390 = {**PHONE, "viewport": {"width": 390, "height": 780}}
+SIZES: dict[str, dict[str, Any]] = {"wide": {"viewport": {"width": 1100, "height": 760}}, "phone": PHONE_390}
 PAGES = ("--static", EXAMPLES / "public", "--serve-client")
 
 
@@ -101,7 +103,7 @@ def test_the_pages_can_be_read_on_any_screen(
     other = window(f"{server.url}/game/?user=bob&room=look")
     button(other, "Play").click()
     for theme in ("light", "dark"):
-        for width, options in (("wide", {"viewport": {"width": 1100, "height": 760}}), ("phone", PHONE_390)):
+        for width, options in SIZES.items():
             page = window(f"{server.url}/game/?user=ann&room=look", color_scheme=theme, **options)
             looks_right(page)
             picture(page, f"game-entrance-{width}-{theme}")
@@ -276,3 +278,59 @@ def test_users_of_the_chat_with_accounts_log_in_and_out(window: Callable[..., An
     field(ann, "Password").fill("a wrong password")
     button(ann, "Log in").click()
     expect(ann.get_by_role("alert")).to_have_text("name or password is wrong")
+
+
+def test_both_views_say_that_the_server_is_away_and_what_waits(
+    window: Callable[..., Any], tmp_path: Path, picture: Callable[..., None]
+) -> None:
+    arguments, env = (EXAMPLES / "accounts.js", *PAGES), {"STATE_DIRECTORY": str(tmp_path)}
+    looks = {
+        (theme, kind): {"color_scheme": theme, **size} for theme in ("light", "dark") for kind, size in SIZES.items()
+    }
+    with ExitStack() as stack:
+        server = stack.enter_context(run_server(*arguments, env=env))
+        guests = {look: window(f"{server.url}/accounts/", **options) for look, options in looks.items()}
+        members = {look: window(f"{server.url}/accounts/", **options) for look, options in looks.items()}
+        for (theme, kind), page in members.items():
+            sign_up(page, f"{theme}_{kind}")
+            for number in range(12):
+                say(page, f"{theme} {kind} {number}")
+        server.end()
+        for look, page in guests.items():
+            expect(page.get_by_role("alert")).to_have_text("The connection was lost. Trying again …")
+            looks_right(page)
+            picture(page, "accounts-away-{}-{}".format(*look))
+        for look, page in members.items():
+            last = page.locator("#messages li").last
+            expect(page.get_by_role("status")).to_have_text("The connection was lost. Trying again …")
+            box, view = last.bounding_box(), page.locator("#messages").bounding_box()
+            assert box["y"] + box["height"] <= view["y"] + view["height"] + 1, "the last message is cut"
+            field(page, "Message").fill("typed meanwhile")
+            button(page, "Send").click()
+            expect(page.get_by_role("status")).to_contain_text("1 message waits.")
+            looks_right(page)
+            picture(page, "accounts-lost-{}-{}".format(*look))
+        stack.enter_context(run_server(*arguments, env=env, port=server.port))
+        for page in guests.values():
+            expect(page.locator("#problem")).to_have_text("")
+        for page in members.values():
+            expect(page.locator("#messages li", has_text="typed meanwhile")).to_have_count(len(members))
+            expect(page.locator("#state")).to_have_text("")
+
+
+def test_a_log_out_elsewhere_ends_no_other_user_of_a_browser(window: Callable[..., Any], server: ServerProgram) -> None:
+    phone, tab = (window(f"{server.url}/accounts/") for _ in range(2))
+    sign_up(phone, "ann_of_two")
+    field(tab, "Name").fill("ann_of_two")
+    field(tab, "Password").fill("a long password")
+    button(tab, "Log in").click()
+    expect(tab.get_by_role("heading", name="ann_of_two")).to_be_visible()
+    other = tab.context.new_page()  # a tab that has been open since before ann's login
+    other.goto(f"{server.url}/accounts/")
+    other.evaluate("localStorage.removeItem('login')")
+    other.reload()
+    sign_up(other, "bob_of_two")
+    button(phone, "Log out").click()
+    expect(tab.get_by_role("heading", name="bob_of_two")).to_be_visible()
+    other.reload()
+    expect(other.get_by_role("heading", name="bob_of_two")).to_be_visible()

@@ -4,7 +4,8 @@ import { $, element } from "../dom.js";
 import { isFinal, ReconnectingWebSocket } from "../wsthreads.js"; // served by: wsthreads run --serve-client
 
 const LOG_IN_AGAIN = 4001;
-const login = JSON.parse(localStorage.getItem("login") ?? "null"); // { token, user }
+const stored = localStorage.getItem("login");
+const login = JSON.parse(stored ?? "null"); // { token, user }
 const url = new URL("../ws/accounts", location.href);
 if (login !== null) url.searchParams.set("token", login.token);
 
@@ -12,6 +13,8 @@ const socket = new ReconnectingWebSocket(url, [], {
   isFinal: ({ code }) => code === LOG_IN_AGAIN || isFinal(code),
 });
 const messages = new Map(); // by id: what comes twice is shown once
+let isLost = false;
+let waiting = 0; // messages that were typed while the connection is lost
 
 socket.onmessage = ({ data }) => {
   const message = JSON.parse(data);
@@ -19,26 +22,55 @@ socket.onmessage = ({ data }) => {
     localStorage.setItem("login", JSON.stringify({ token: message.token, user: message.user }));
     location.reload();
   } else if (message.type === "error") {
-    $("problem").textContent = message.text;
+    tell(message.text);
   } else if (!messages.has(message.id)) {
     show(message);
   }
 };
-socket.onopen = socket.onresumed = () => { $("state").textContent = ""; };
-socket.onreconnecting = () => { $("state").textContent = "The connection was lost. Trying again …"; };
+socket.onopen = socket.onresumed = () => {
+  if (isLost) tell("");
+  isLost = false;
+  waiting = 0;
+};
+socket.onreconnecting = () => {
+  isLost = true;
+  tellLost();
+};
 socket.onclose = ({ code, reason }) => {
   if (code === LOG_IN_AGAIN) {
-    localStorage.removeItem("login");
-    sessionStorage.setItem("why", reason);
+    if (localStorage.getItem("login") === stored) { // otherwise another user has logged in, in another tab
+      localStorage.removeItem("login");
+      sessionStorage.setItem("why", reason);
+    }
     location.reload();
   } else {
-    $(login === null ? "problem" : "state").textContent = `The server has closed the connection: ${code} ${reason}`;
+    tell(`The server has closed the connection: ${code} ${reason}`);
   }
 };
 
+function isAtEnd() {
+  const { scrollHeight, scrollTop, clientHeight } = $("messages");
+  return scrollHeight - scrollTop - clientHeight < 80;
+}
+
+function scrollToEnd() {
+  $("messages").scrollTop = $("messages").scrollHeight;
+}
+
+function tell(text) {
+  const stays = isAtEnd(); // the list has less room beside a text
+  $(login === null ? "problem" : "state").textContent = text;
+  if (stays) scrollToEnd();
+}
+
+function tellLost() {
+  const what = waiting === 1 ? " 1 message waits." : ` ${waiting} messages wait.`;
+  tell(`The connection was lost. Trying again …${waiting ? what : ""}`);
+}
+
 function show({ id, user, text, at }) {
   const list = $("messages");
-  const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+  const stays = isAtEnd();
   const time = new Date(at * 1000);
   const isToday = time.toDateString() === new Date().toDateString();
   const row = element("li", user === login.user ? "own" : "", "");
@@ -48,18 +80,22 @@ function show({ id, user, text, at }) {
   messages.set(id, row);
   const later = [...messages.keys()].filter((other) => other > id);
   list.insertBefore(row, later.length ? messages.get(Math.min(...later)) : null);
-  if (isAtEnd || user === login.user) list.scrollTop = list.scrollHeight;
+  if (stays || user === login.user) scrollToEnd();
 }
 
 $("login").addEventListener("submit", (event) => {
   event.preventDefault();
   const { value: type } = event.submitter;
-  $("problem").textContent = "";
+  if (!isLost) tell("");
   socket.send(JSON.stringify({ type, name: $("name").value.trim(), password: $("password").value }));
 });
 $("say").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (socket.send(JSON.stringify({ type: "message", text: $("text").value }))) $("text").value = "";
+  if (!socket.send(JSON.stringify({ type: "message", text: $("text").value }))) return;
+  $("text").value = "";
+  if (!isLost) return;
+  waiting += 1;
+  tellLost();
 });
 $("logout").addEventListener("click", () => socket.send(JSON.stringify({ type: "logout" })));
 
