@@ -335,6 +335,21 @@ def test_a_script_stores_messages_by_python(log_with_store: Path) -> None:
         assert chat.connect().take_json() == told[10:]
 
 
+def test_a_copy_of_the_chat_with_accounts_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "wsthreads").symlink_to(ROOT)
+    (console,) = blocks("docs/how-to/python-from-javascript", "console")
+    *copies, run = [line.removeprefix("$ ") for line in console.splitlines()]
+    subprocess.run(["bash", "-ec", "\n".join(copies)], cwd=tmp_path, check=True)
+    assert run == "wsthreads run accounts.js --static public --serve-client"
+    folder = tmp_path / "mychat"
+    assert sorted(file.name for file in folder.iterdir()) == ["_accounts.py", "accounts.js", "public"]
+    page = "".join(file.read_text() for file in (folder / "public" / "accounts").iterdir())
+    needed = set(re.findall(r"""["']\.\./([\w.]+)["']""", page))
+    assert {"base.css", "dom.js"} < needed
+    there = {file.name for file in (folder / "public").iterdir()}
+    assert needed - there == {"wsthreads.js"}  # --serve-client has it
+
+
 def test_the_application_can_provide_the_functions(log_with_store: Path) -> None:
     names: dict[str, Any] = {}
     log_with_store.write_text(log_with_store.read_text().replace('"./store.py"', '"store"'))
