@@ -185,15 +185,15 @@ def test_undefined_is_none_and_a_date_is_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        ("{1, 2}", "TypeError: f (store.py) returned what JavaScript cannot have: a set is no JSON value"),
-        ("[object()]", "TypeError: f (store.py) returned what JavaScript cannot have: a object is no JSON value"),
+        ("{1, 2}", "TypeError: f (store.py) returned what JavaScript cannot have: set is no JSON value"),
+        ("[object()]", "TypeError: f (store.py) returned what JavaScript cannot have: object is no JSON value"),
         ("2**53", f"RangeError: f (store.py) returned what JavaScript cannot have: {2**53} is beyond JavaScript's safe "
                   f"integers, ±{2**53 - 1}: return it as text"),
         ("{'a': [-2**80]}", "RangeError: f (store.py) returned what JavaScript cannot have: -1208925819614629174706176 "
                             f"is beyond JavaScript's safe integers, ±{2**53 - 1}: return it as text"),
         ("'x' * (16 * 1024 * 1024)", "RangeError: f (store.py) returned what JavaScript cannot have: the result has "
                                      "16777218 bytes, more than 16777216: return it in parts"),
-        ("(n for n in [1])", "TypeError: f (store.py) returned what JavaScript cannot have: a generator is no JSON "
+        ("(n for n in [1])", "TypeError: f (store.py) returned what JavaScript cannot have: generator is no JSON "
                              "value: return a list, or let the function that the script imports have the yield itself"),
     ],
 )  # fmt: skip
