@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from wsthreads.app.routing import Routing
+from wsthreads.errors import counted
 from wsthreads.loggers import get_logger
 from wsthreads.protocol.writer_threads import WriterThreads
 from wsthreads.servers.close_batches import in_batches
@@ -122,7 +123,7 @@ class Shutdown:
             stop(max(LEAST_WAIT_S, deadline - monotonic()))
         self._scheduling.stopped()
         if left:
-            log.warning("shutdown: %d sessions did not end within %g s and were cut off", left, timeout_s)
+            log.warning("shutdown: after %g s, %s cut off", timeout_s, counted(left, "session"))
         return left
 
     def cut_off(self) -> int:
