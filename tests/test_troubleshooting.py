@@ -375,7 +375,7 @@ def test_close_codes_of_handlers_and_limits(folder: Path) -> None:
     (folder / "open.js").write_text("export function onOpen() { fail(); }")
     (folder / "open_py.py").write_text("def on_open(session): 1 / 0")
     (folder / "loop.js").write_text("export function onMessage() { while (true); }")
-    limits = ["--max-messages-per-s", "1", "--script-timeout-s", "0.5", "--message-timeout-s", "0.2"]
+    limits = ["--max-messages-per-s", "2", "--script-timeout-s", "0.5", "--message-timeout-s", "0.2"]
     with run_server("echo.js", "open.js", "open_py.py", "loop.js", *limits) as server:
         says("message of … bytes", ending(server, "/ws/echo", 1009, "x" * 2**21))
         says("messages a second", ending(server, "/ws/echo", 1008, *["x"] * 50))

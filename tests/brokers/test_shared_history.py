@@ -249,7 +249,7 @@ def test_a_join_that_fails_leaves_nothing_behind(pair):
     world.rooms._max_per_session = 1
     member = world.member("only")
     pair.room(1).broadcast("old")
-    with pytest.raises(ValueError, match="in 1 rooms"):
+    with pytest.raises(ValueError, match="in 1 room"):
         member.session.room("lobby").join(history=1)
     assert pair.log(0) is None
     assert not world.links[0].serial("/ws/test", "lobby")

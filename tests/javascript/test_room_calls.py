@@ -208,7 +208,7 @@ def test_a_call_that_never_ends_is_stopped_and_the_others_run(tmp_path: Path) ->
         calls = [Call("tick", name) for name in ("a", "bad", "b", "c")]
         hand_over(script, *calls)
         assert outcomes(calls) == [None, "timeout", None, None]
-        stopped = f"onTick in room 'bad' was stopped after {SHORT_S:g} s"
+        stopped = f"onTick in room 'bad' was stopped after {SHORT_S:g} s (script_timeout_s)"
         assert [text.splitlines()[0] for text in lines.texts()] == ["tick a", stopped, "tick b", "tick c"]
         assert "script.js:4" in lines.wait_for(stopped)
         assert script.count("script_timeouts") == 1
@@ -273,7 +273,7 @@ def test_a_promise_that_never_settles_is_given_up_and_its_room_goes_on(tmp_path:
         assert later.outcome() is None
         assert lines.texts() == [
             "post 1",
-            f"onPost in room 'r' returned a promise that has not settled in {2 * SHORT_S:g} s",
+            f"onPost in room 'r' returned a promise that has not settled in {2 * SHORT_S:g} s (script_wait_s)",
             "post 2",
             "post 3",
         ]
