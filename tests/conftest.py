@@ -122,7 +122,7 @@ def brokers_end() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A Redis for all tests that do not break it; each has a prefix of its own."""
+    """A Redis for all tests that do not break it, and that have a prefix or an endpoint of their own."""
     with RedisServer() as server:
         yield server
 

@@ -148,9 +148,9 @@ def start(tmp_path, calls):
 
 
 @pytest.mark.quiet  # the lease lasts for 2.6 s of the 3 s
-def test_an_owner_that_is_stopped_cut_off_or_killed_is_followed_in_time_and_ticks_no_more(redis_server, calls, start):
+def test_an_owner_that_is_stopped_cut_off_or_killed_is_followed_in_time_and_ticks_no_more(redis, calls, start):
     with ExitStack() as stack:
-        proxies = [stack.enter_context(Proxy(redis_server.port)) for _ in range(3)]
+        proxies = [stack.enter_context(Proxy(redis.port)) for _ in range(3)]
         servers = {server.pid: server for server in (start(proxy.url) for proxy in proxies)}
         proxy_of = dict(zip(servers, proxies, strict=True))
         first = calls.wait_owner()
@@ -183,10 +183,10 @@ def test_an_owner_that_is_stopped_cut_off_or_killed_is_followed_in_time_and_tick
 
 
 @pytest.mark.long
-def test_no_post_of_many_is_handled_twice_and_each_that_is_lost_is_known(redis_server, calls, start):
+def test_no_post_of_many_is_handled_twice_and_each_that_is_lost_is_known(redis, calls, start):
     """Four processes post 10,000 values; a fifth one, which posts, too, is the owner and is killed."""
     others, posters, count, in_order = 4, 4, 625, {}
-    servers = {server.pid: server for server in (start(redis_server.url) for _ in range(1 + others))}
+    servers = {server.pid: server for server in (start(redis.url) for _ in range(1 + others))}
     owner = calls.wait_owner()
     told, threads = {}, []
 
@@ -228,8 +228,8 @@ def test_no_post_of_many_is_handled_twice_and_each_that_is_lost_is_known(redis_s
     print(f"{unknown} unknown, {sum(map(len, handled.values()))} handled")
 
 
-def test_a_server_that_ends_hands_its_rooms_over(redis_server, calls, start):
-    servers = {server.pid: server for server in (start(redis_server.url) for _ in range(2))}
+def test_a_server_that_ends_hands_its_rooms_over(redis, calls, start):
+    servers = {server.pid: server for server in (start(redis.url) for _ in range(2))}
     first = calls.wait_owner()
     servers[first].process.send_signal(signal.SIGTERM)
     second = calls.wait_owner(first)
@@ -241,10 +241,10 @@ def test_a_server_that_ends_hands_its_rooms_over(redis_server, calls, start):
     calls.check_one_owner()
 
 
-def test_a_restart_of_all_workers_is_a_short_pause(redis_server, calls, tmp_path):
+def test_a_restart_of_all_workers_is_a_short_pause(redis, calls, tmp_path):
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "-k", "wsthreads.gunicorn.ThreadWorker", "--threads", "20", "-w", "2"]
-    command += ["-b", f"127.0.0.1:{port}", f'wsthreads:create_app("game.py", redis="{redis_server.url}")']
+    command += ["-b", f"127.0.0.1:{port}", f'wsthreads:create_app("game.py", redis="{redis.url}")']
     with Program(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}) as server:
         server.wait_for("Booting worker", times=2)
         is_over, joined = threading.Event(), []

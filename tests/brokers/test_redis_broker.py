@@ -456,11 +456,11 @@ def test_a_program_is_told_that_redis_has_not_taken_its_broadcast():
         RedisBroker(f"redis://127.0.0.1:{free_port()}").room("/ws/test", "lobby").broadcast("x")
 
 
-def test_publish_and_run_from_the_command_line(redis_server, tmp_path):
+def test_publish_and_run_from_the_command_line(redis, tmp_path):
     (tmp_path / "chat.js").write_text(
         'export function onOpen(session) { const room = session.room("lobby"); room.join(); session.send("in"); }\n'
     )
-    url = redis_server.url
+    url = redis.url
     with (
         run_server("chat.js", "--redis", url, cwd=tmp_path) as one,
         run_server("chat.js", cwd=tmp_path, env={"WSTHREADS_REDIS": url}) as two,
@@ -488,10 +488,10 @@ def on_open(session):
 """
 
 
-def test_a_user_is_reached_and_kicked_and_banned_from_the_command_line(redis_server, tmp_path):
+def test_a_user_is_reached_and_kicked_and_banned_from_the_command_line(redis, tmp_path):
     (tmp_path / "chat.py").write_text(USERS)
-    options = ("--redis", redis_server.url)
-    environment = {"WSTHREADS_REDIS": redis_server.url}
+    options = ("--redis", redis.url)
+    environment = {"WSTHREADS_REDIS": redis.url}
     with (
         run_server("chat.py", *options, cwd=tmp_path) as one,
         run_server("chat.py", *options, cwd=tmp_path) as two,
@@ -504,7 +504,7 @@ def test_a_user_is_reached_and_kicked_and_banned_from_the_command_line(redis_ser
         done = wsthreads("publish", "--user", "ann", "hello", *arguments, env=environment)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert receive(a) == receive(b) == "hello"
-        broker = RedisBroker(redis_server.url)
+        broker = RedisBroker(redis.url)
         wait_until(lambda: {each.key: each.sessions for each in broker.room("/ws/chat", "lobby").presence()}
                    == {"ann": 2, "bob": 1})  # fmt: skip
         done = wsthreads("kick", "ann", "--code", "4001", "--reason", "out", "--ban", "60", *arguments, env=environment)

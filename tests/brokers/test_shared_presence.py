@@ -496,9 +496,9 @@ def await_joined(client, name):
         pass
 
 
-def test_the_members_of_a_worker_that_is_killed_leave_once_in_time(redis_server, tmp_path):
+def test_the_members_of_a_worker_that_is_killed_leave_once_in_time(redis, tmp_path):
     (tmp_path / "chat.py").write_text(HANDLER)
-    options = ("chat.py", "--redis", redis_server.url)
+    options = ("chat.py", "--redis", redis.url)
     with (
         ExitStack() as stack,
         run_server(*options, cwd=tmp_path) as first,

@@ -539,9 +539,9 @@ def ask(client, do, name, number=0):
 
 
 @pytest.mark.long
-def test_over_three_processes_no_update_is_lost_and_seats_are_as_many_as_they_are(tmp_path, redis_server):
+def test_over_three_processes_no_update_is_lost_and_seats_are_as_many_as_they_are(tmp_path, redis):
     (tmp_path / "game.py").write_text(HANDLER)
-    options = ("game.py", "--redis", redis_server.url)
+    options = ("game.py", "--redis", redis.url)
     with ExitStack() as stack:
         servers = [stack.enter_context(run_server(*options, cwd=tmp_path)) for _ in range(3)]
         clients = [stack.enter_context(connect(f"{servers[n % 3].ws_url}/ws/game")) for n in range(100)]
