@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,14 @@ def arenas_of_threads(**env):
 
 def arenas_of_process(pid):
     count = 1  # the first thread's, which is elsewhere
+    mappings = []
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         start, end, access, inode = re.match(r"(\w+)-(\w+) (\S+) \S+ \S+ (\d+)", line).groups()
-        is_private = access.startswith("rw-p") and inode == "0"
-        count += is_private and int(start, 16) % HEAP_BYTES == 0 and int(end, 16) - int(start, 16) < HEAP_BYTES
+        mappings.append((int(start, 16), int(end, 16), access if inode == "0" else "a file"))
+    for (start, used, access), (rest, end, rest_access) in pairwise(mappings):
+        # Of its HEAP_BYTES, an arena has used the first. Other memory may begin at such an address by chance.
+        is_one = start % HEAP_BYTES == 0 and rest == used and end >= start + HEAP_BYTES
+        count += is_one and (access, rest_access) == ("rw-p", "---p")
     return count
 
 
