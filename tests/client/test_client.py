@@ -281,6 +281,29 @@ def test_an_on_open_that_closes_has_what_waits_written_and_sends_nothing_more(se
     assert client.closed == (1000, "")
 
 
+def test_an_on_open_may_close_a_client_that_closes_already(server, connect):
+    """It releases what waits for it: else this would be dropped, after half of the time for the close."""
+    entered, go = threading.Event(), threading.Event()
+
+    def on_open(client):
+        entered.set()
+        assert go.wait(DEADLINE_S)
+        client.close()
+
+    client = connect(on_open=on_open)
+    peer = server.welcomed()
+    assert entered.wait(DEADLINE_S)
+    assert client.send("held")
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    wait_until(lambda: client._engine.closing is not None)
+    go.set()
+    assert peer.receive() == "held"
+    assert peer.receive() is None
+    closing.join(DEADLINE_S)
+    assert client.closed == (1000, "")
+
+
 def test_close_ends_a_client_that_waits_for_its_next_attempt(connect):
     client = connect(f"ws://127.0.0.1:{free_port()}/", min_delay_s=1000, max_delay_s=1000)
     wait_until(lambda: client._engine._trouble)
