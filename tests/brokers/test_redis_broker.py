@@ -671,7 +671,7 @@ def test_four_gunicorn_workers_are_one_chat_and_a_killed_one_is_forgotten():
             assert 0 < server.client.pttl(key) <= longest_s * 1000, key
 
 
-def test_four_workers_without_redis_are_warned_about():
+def test_workers_without_redis_are_warned_about():
     app = f"wsthreads:create_app({str(EXAMPLES / 'chat.js')!r})"
     command = [sys.executable, "-m", "gunicorn", "-k", "wsthreads.gunicorn.ThreadWorker", "-w", "2"]
     with Program([*command, "--threads", "5", "-b", "127.0.0.1:0", app]) as gunicorn:
