@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/_native/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-freethreaded stress bench conformance sanitize fuzz client screenshots lint docs clean
+.PHONY: help run test test-freethreaded stress bench conformance sanitize fuzz client screenshots lint docs dist clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ lint: $(VENV)/installed-lint ## check style and types
 docs: $(VENV)/installed-docs ## build the documentation in build/docs; a warning is an error
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
 
+dist: $(VENV)/installed-dist ## build the sdist and a wheel, and try the wheel in an empty environment
+	@$(BIN)/python -m tests.distribution
+
 clean: ## remove all files that other targets have made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -131,4 +134,9 @@ $(VENV)/installed-lint: $(VENV)/installed-test
 $(VENV)/installed-docs: $(VENV)/installed-test
 	@echo "installing sphinx and furo"
 	@$(PIP) --editable '.[docs]'
+	@touch $@
+
+$(VENV)/installed-dist: $(VENV)/installed-test
+	@echo "installing build and twine"
+	@$(PIP) --editable '.[dist]'
 	@touch $@
