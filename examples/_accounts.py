@@ -47,14 +47,14 @@ def login(name: str, password: str) -> str:
     """Returns a token."""
     with closing(_connect()) as database, database:
         found = database.execute("SELECT salt, password FROM users WHERE name = ?", (str(name),)).fetchone()
-        salt, expected = found or (b"nobody", b"")  # for a name that does not exist, this takes as long
+        salt, expected = found or (b"nobody", b"")  # an unknown name takes as long
         if not hmac.compare_digest(_hashed(str(password)[:200], salt), expected):
             raise LoginError("name or password is wrong")
         return _new_token(database, name)
 
 
 def user_of(token: str) -> str | None:
-    """The user who has this token; None if it is not valid, or not any more."""
+    """The user of this token; None if the token is unknown or has expired."""
     with closing(_connect()) as database:
         query = "SELECT user FROM tokens WHERE token = ? AND expires > ?"
         found = database.execute(query, (_digest(token), time.time())).fetchone()
@@ -94,7 +94,7 @@ def _hashed(password: str, salt: bytes) -> bytes:
 
 
 def _digest(token: str) -> bytes:
-    """Only this is stored: who reads the database gets no tokens."""
+    """Only the digest is stored, so somebody who reads the database gets no tokens."""
     return hashlib.sha256(str(token).encode()).digest()
 
 

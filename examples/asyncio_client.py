@@ -5,7 +5,7 @@
         print(await client.receive())
         print(await client.request("time?"))
 
-docs/how-to/asyncio-client.rst goes through it, docs/reference/protocol.rst has the rules.
+docs/how-to/asyncio-client.rst explains this file; docs/reference/protocol.rst has the protocol's rules.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ DLE = "\x10"
 #: Closed with one of these, the client comes back. 1006 is a connection that was lost without a close frame.
 COME_BACK = {1001, 1005, 1006, 1011, 1012, 1013}
 CONNECT_TIMEOUT_S = 10.0
-WINDOW_BYTES = 786_432  # unacknowledged, each message counted with 100 more: then the client writes nothing new
-CONFIRM_S = 5.0  # messages of either side that are not acknowledged for so long cause a heartbeat
+WINDOW_BYTES = 786_432  # the client writes no more while so much is unacknowledged; each message counts 100 more
+CONFIRM_S = 5.0  # a message of either side that is unacknowledged for so long causes a heartbeat
 
 #: What a server sends after the welcome: an acknowledgement, a reply without data, or one with data.
 CONTROLS = (
@@ -42,7 +42,7 @@ BINARY_CONTROL = re.compile(rb"\x10([qr])([1-9][0-9]{0,15}):(.*)", re.DOTALL)
 
 
 class Closed(Exception):
-    """The session has ended. `code` and `reason` are those of its close."""
+    """The session has ended, with this close code and reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"closed with {code} {reason}")
@@ -50,7 +50,10 @@ class Closed(Exception):
 
 
 class RequestFailed(Exception):
-    """The server has answered a request with an error, or its session has ended. `on_request` may raise it, too."""
+    """The server has answered a request with an error, or the session has ended.
+
+    Raise it in `on_request` to refuse a request.
+    """
 
 
 class BrokenProtocol(Exception):
@@ -81,11 +84,11 @@ class Client:
         self._session = object()
         self._has_begun = False
         self._token: str | None = None
-        self._kept: deque[Message] = deque()  # counted messages without an acknowledgement, also those never written
+        self._kept: deque[Message] = deque()  # messages without an acknowledgement, written or not
         self._received = 0  # counted messages from the server
-        self._acknowledged = 0  # our messages that the server has
+        self._acknowledged = 0  # how many of our messages the server has acknowledged
         self._written = 0  # how many of _kept were written, on any connection
-        self._under_way = 0  # the bytes of those written on this connection
+        self._under_way = 0  # the bytes of the unacknowledged ones written on this connection
         self._asked = self._asked_by_server = 0  # the last id of a request
         self._pending: dict[int, asyncio.Future[Message | None]] = {}
 
@@ -136,7 +139,8 @@ class Client:
                 delay_s = min(max(1.0, 2 * delay_s), 30.0)
                 code, reason = 1006, ""
                 try:
-                    # Without the pings of this library: it would close with 1011, which ends the session.
+                    # No pings of the library: after a missed pong it would close with 1011, which would end the
+                    # session.
                     options: dict[str, Any] = {"max_size": None, "ping_interval": None}
                     async with connect(self._url(), subprotocols=self._offers, **options) as socket:
                         try:
@@ -155,7 +159,7 @@ class Client:
                     if closed.rcvd is not None:
                         code, reason = closed.rcvd.code, closed.rcvd.reason
                 except (OSError, InvalidHandshake, asyncio.TimeoutError):
-                    pass  # not reached, or refused: the token stays valid
+                    pass  # the server is not reached, or refuses: the token stays valid
                 if code not in COME_BACK:
                     return
         finally:
@@ -163,7 +167,8 @@ class Client:
             self._fail_requests(Closed(code, reason))
 
     async def _greet(self, socket: ClientConnection) -> None:
-        """The hello and the welcome. No older connection may be read from the hello on: here it is over already."""
+        """The hello and the welcome. From the hello on, no older connection may be read; here, the older one has
+        ended."""
         if socket.subprotocol != "wsthreads.1":
             raise BrokenProtocol("the server does not speak wsthreads.1")
         hello = {} if self._token is None else {"resume": {"token": self._token, "received": self._received}}
@@ -180,7 +185,7 @@ class Client:
         self._fail_requests(RequestFailed("the session has ended"))
         kept, written = [*self._kept], self._written
         self._begin_session()
-        # What was written may have been handled, so it is not sent again. What was not belongs to the new session.
+        # A message that was written may have been handled, so it is not sent again. The others go to the new session.
         self._kept.extend(message for message in kept[written:] if not is_control(message))
         return sum(not is_control(message) for message in kept[:written])
 
@@ -215,8 +220,8 @@ class Client:
             await end(*tasks)
 
     async def _write(self, socket: ClientConnection) -> None:
-        """What is kept, from its beginning, then what comes."""
-        first = self._acknowledged  # so many messages of the session are before what is written next
+        """Write all messages without an acknowledgement, then new ones."""
+        first = self._acknowledged  # how many messages of the session come before the next one to write
         self._under_way = 0
         while True:
             while first - self._acknowledged < len(self._kept) and self._under_way < WINDOW_BYTES:
@@ -245,8 +250,8 @@ class Client:
                 messages = size = 0
 
     async def _confirm(self, socket: ClientConnection) -> None:
-        """Have neither side keep for long what the other has."""
-        self._confirmed = self._received  # the hello has told it
+        """Send acknowledgements and heartbeats, so that neither side keeps received messages for long."""
+        self._confirmed = self._received  # the hello contained this count
         while True:
             await asyncio.sleep(CONFIRM_S)
             if self._written or self._received > self._confirmed:
@@ -325,7 +330,7 @@ WELCOME = {
 
 
 def welcome_of(message: Message) -> dict[str, Any]:
-    """Raises `BrokenProtocol` if it is none."""
+    """The values of a welcome. Raises `BrokenProtocol` for any other message."""
     if isinstance(message, str) and message.startswith(DLE + "w"):
         try:
             welcome = json.loads(message[2:])
@@ -337,7 +342,7 @@ def welcome_of(message: Message) -> dict[str, Any]:
 
 
 def is_control(message: Message) -> bool:
-    """Whether it begins with one DLE, not with two."""
+    """Whether a message begins with exactly one DLE; two DLEs escape an ordinary message."""
     return message[:1] in (DLE, b"\x10") and message[1:2] not in (DLE, b"\x10")
 
 

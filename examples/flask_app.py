@@ -32,7 +32,7 @@ class News:
 
 @app.post("/announce")
 def announce():
-    """Any thread can broadcast, such as a view or a background job. It needs the endpoint and the name of the room."""
+    """A view or a background job can broadcast, from any thread, with the endpoint and the name of a room."""
     text = request.form.get("text", "").strip()
     if not text:
         return jsonify(error="give a text"), 400

@@ -16,7 +16,7 @@ news = RedisBroker(os.environ["WSTHREADS_REDIS"]).room("/ws/news", "news")  # co
 
 
 def tell_when_done(text: str) -> None:
-    """In Celery, make this a @shared_task. It raises BrokerError if Redis did not get the message; then retry."""
+    """In Celery, make this a @shared_task, and retry after a BrokerError: then Redis did not get the message."""
     news.broadcast(json.dumps({"type": "announcement", "text": text}))
 
 

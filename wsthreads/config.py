@@ -33,7 +33,7 @@ DASHBOARD_TOKEN_VARIABLE = "WSTHREADS_DASHBOARD_TOKEN"
 #: A shorter token could be guessed, and the dashboard's token allows actions, not only reading.
 MIN_DASHBOARD_TOKEN_CHARS = 16
 
-#: Eleven days. poll(2) counts milliseconds in 32 bits, so its maximum is about twice this.
+#: Eleven days. poll(2) takes its timeout in milliseconds, in 32 bits: 24 days at most.
 MAX_S = 1e6
 
 

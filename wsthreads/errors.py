@@ -9,11 +9,11 @@
     │   ├── CloseCodeError         (ValueError)  an invalid close code or reason
     │   ├── RoomNameError          (ValueError)  a room name that is not text, too short or too long
     │   ├── RoomLimitError         (ValueError)  a session is in too many rooms
-    │   ├── HistoryError           (ValueError)  an invalid number of messages, or a room without history
-    │   ├── PresenceError          (ValueError)  a presence value that is not JSON or too long, or of no member
-    │   ├── RoomStateError         (ValueError)  an attribute that is not JSON or too large, or an invalid change of one
+    │   ├── HistoryError           (ValueError)  an invalid number of messages, or no history
+    │   ├── PresenceError          (ValueError)  a presence value that is not JSON or too long; not a member
+    │   ├── RoomStateError         (ValueError)  an attribute that is not JSON or too large; an invalid change
     │   ├── UserError              (ValueError)  a user name that is not text, too short or too long; an invalid ban
-    │   ├── ExpiryError            (ValueError)  a time that is no number of seconds since the epoch
+    │   ├── ExpiryError            (ValueError)  a time that is not a number of seconds since the epoch
     │   ├── HandlerError           (TypeError)   a handler without functions, or with a wrong signature
     │   └── ScriptError            a script that does not load; has file, line, column
     ├── PeerError                  the client's fault; the server closes with `close_code`
@@ -23,11 +23,11 @@
     │   ├── PolicyError            1008
     │   └── MessageTooBigError     1009
     │       └── TooManyFragmentsError
-    ├── PostError                  a post to a room that was not handled, or perhaps not
-    ├── RequestError               a request that the other side has refused; or raised to refuse one
-    ├── RequestTimeout             (TimeoutError) a request without an answer in time
-    ├── SessionClosed              a request whose session has ended
-    ├── SessionMoved               a request whose session goes on in another process
+    ├── PostError                  a post to a room was not handled, or may not have been
+    ├── RequestError               the other side refused a request; raise it to refuse one
+    ├── RequestTimeout             (TimeoutError) a request was not answered in time
+    ├── SessionClosed              the session of a request has ended
+    ├── SessionMoved               the session of a request has moved to another process
     ├── HandshakeRefused           the server refuses the upgrade with the HTTP status `status`
     └── BackendError               a part of wsthreads or of the machine failed
         ├── IsolateError           a script's interpreter has ended or cannot start
@@ -137,7 +137,7 @@ class RoomLimitError(UsageError, ValueError):
 
 
 class HistoryError(UsageError, ValueError):
-    """A number of messages that is no whole number or more than the history keeps, or a history that is off."""
+    """The number of messages is not a whole number, or is more than the history keeps; or the history is off."""
 
 
 class PresenceError(UsageError, ValueError):
@@ -145,15 +145,15 @@ class PresenceError(UsageError, ValueError):
 
 
 class RoomStateError(UsageError, ValueError):
-    """An attribute of a room that is not JSON or too large, or a change of one that is not possible."""
+    """A room's attribute that is not JSON or is too large, or an invalid change of an attribute."""
 
 
 class ExpiryError(UsageError, ValueError):
-    """A time at which a session is to end, that is no number of seconds since the epoch."""
+    """An expiry that is not a number of seconds since the epoch."""
 
 
 class UserError(UsageError, ValueError):
-    """A user name that is not text, too short or too long, or a ban of an invalid time."""
+    """A user name that is not text, too short or too long, or an invalid duration of a ban."""
 
 
 class HandlerError(UsageError, TypeError):
@@ -233,9 +233,9 @@ class TooManyFragmentsError(MessageTooBigError):
 
 
 class PostError(WSThreadsError):
-    """A post to a room was not handled: nobody is in the room, too many posts wait, or the value is not valid.
+    """A post to a room was not handled. The room has no members, too many posts wait, or the value is not valid.
 
-    If `is_unknown`, the post may have been handled, or may still be: its owner has died, or took too long.
+    If `is_unknown` is true, the post may have been handled, or may still be: the room's owner died, or took too long.
     """
 
     def __init__(self, message: str, *, is_unknown: bool = False) -> None:
@@ -244,10 +244,10 @@ class PostError(WSThreadsError):
 
 
 class RequestError(WSThreadsError):
-    """A request that was not answered: the other side has refused it, or it could not be sent.
+    """A request got no answer: the other side refused it, or it could not be sent.
 
-    Raise it in `on_request` to refuse a request: its text reaches the other side. For any other exception, the other
-    side only hears that the request has failed.
+    Raise it in `on_request` to refuse a request. The other side receives its text. After any other exception, the other
+    side learns only that the request failed.
     """
 
 
@@ -256,16 +256,18 @@ class RequestTimeout(WSThreadsError, TimeoutError):
 
 
 class SessionClosed(WSThreadsError):
-    """A request of a session that has ended. The other side may have handled it.
+    """The session of a request has ended. The other side may have handled the request.
 
-    A `Client` also raises it when it is closed, and nothing more can be received.
+    A `Client` also raises this error when it is closed and all messages have been received.
     """
 
 
 class SessionMoved(WSThreadsError):
-    """A request whose session goes on in another process, so that no reply comes to this one. Ask again in `on_resume`.
+    """The session of a request has moved to another process, so this process gets no reply.
 
-    The session is open. The client may have handled the request, and may still do so.
+    Send the request again in `on_resume`.
+
+    The session is still open. The client may have handled the request, or may still do so.
     """
 
 
@@ -273,7 +275,7 @@ class HandshakeRefused(WSThreadsError):
     """Raise this in `on_handshake` to refuse a client with an HTTP status of your choice.
 
     `status` is from 400 to 599. `reason` becomes the body of the response. `headers` are pairs of text. Metrics count
-    refusals by `cause`, so use few different words for it.
+    refusals by `cause`, so use only a few different values.
     """
 
     def __init__(
@@ -307,9 +309,9 @@ class IsolateError(BackendError):
 
 
 class BrokerError(BackendError):
-    """The broker (Redis) does not accept a broadcast or a call, or sends data that is not a broadcast."""
+    """The broker (Redis) did not accept a broadcast or a call, or sent malformed data."""
 
-    #: Whether what was to be done may have been done nevertheless.
+    #: Whether the broadcast or call may have taken effect nevertheless.
     is_unknown = False
 
 
@@ -319,9 +321,10 @@ def counted(number: int, noun: str) -> str:
 
 
 def brief(value: object, chars: int = 40) -> str:
-    """A wrong value, for the text of an error: the start of its repr.
+    """The start of the repr of a wrong value, for the text of an error.
 
-    Its class may be the handler's code, which raises; and Python writes no whole number of more than 4,300 digits.
+    Never raises, although the repr of a handler's class may, and Python refuses to print whole numbers of more than
+    4,300 digits.
     """
     try:
         return repr(value)[:chars]

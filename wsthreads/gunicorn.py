@@ -110,9 +110,9 @@ class _Pool(ThreadPoolExecutor):
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
     """gthread for apps with WebSockets. Differences to gthread:
 
-    - At its end, the worker closes its sessions, runs each `on_close`, and exits as soon as all are done. Clients get
-      1012 if another worker takes over (HUP, `max_requests`, `--reload`), else 1001. Plain ``-k gthread`` notices its
-      end half a second later, and always closes with 1001.
+    - At its end, the worker closes its sessions, runs each `on_close`, and exits as soon as all of them have returned.
+      Clients get 1012 if another worker takes over (HUP, `max_requests`, `--reload`), else 1001. Under plain ``-k
+      gthread``, the sessions close half a second later, and always with 1001.
     - The worker accepts at most `--threads` minus two sessions, so that two threads remain for HTTP.
     - A full worker leaves new clients to other workers, as long as one of them has room.
     - A client must send the head of its request within `handshake_timeout_s` (10 s before the first request to an app).
@@ -125,7 +125,8 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
       and of scripts go to gunicorn's error log.
     """
 
-    #: In the master: the live workers. gunicorn creates a worker object there, and drops it when the process has ended.
+    #: In the master: the live workers. gunicorn creates a worker object there, and drops it when the worker's process
+    #: ends.
     _living: ClassVar[WeakSet[ThreadWorker]] = WeakSet()
     #: The first worker's slot. Random, so that several masters on a machine do not begin with the same core.
     _first_slot: ClassVar[int] = SystemRandom().randrange(2**16)
@@ -139,7 +140,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self._draining = False
         self._warned_at = float("-inf")
         self._alone_at = float("-inf")  # when no other worker accepted a client that this one left
-        self._told = False  # whether a signal told it to end
+        self._told = False  # whether a signal told this worker to end
         #: One byte shared by master and worker: 1 once workers with a newer configuration exist.
         self._outdated = mmap(-1, 1)
         for worker in self._living:
@@ -147,9 +148,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 worker._outdated[0] = 1
         #: Threads that read the head of a request -> the start time and the connection.
         self._reading: dict[int, tuple[float, Any]] = {}
-        #: Threads that respond to a request, session threads included -> the connection.
+        #: Threads that respond to a request (session threads, too) -> the connection.
         self._answering: dict[int, Any] = {}
-        self._lock = Lock()  # guards these two; a leaf. While it is held, a listed thread still owns its socket
+        self._lock = Lock()  # guards the two dicts; a leaf. While it is held, a listed thread still owns its socket
         self._stalls = StalledClients()
         self._ends_at = float("inf")
         self._drains: list[Thread] = []
@@ -299,7 +300,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             self._wind_up()
 
     def _wind_up(self) -> None:
-        """End what would delay the worker's end. Called by the loop again and again until it ends."""
+        """End the connections that would delay the worker's end. The loop calls this repeatedly until it ends."""
         if not self._draining:
             self._draining = True
             self._ends_at = monotonic() + END_KEEPALIVE_S  # the deadline of keep-alive connections
@@ -342,8 +343,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
 
 def _linger(sock: socket.socket) -> None:
-    """Wait until the client has closed, as gunicorn 26 does. gunicorn waits in the worker's loop: there, a client that
-    does not close would block all others for two seconds.
+    """Wait until the client has closed, as gunicorn 26 does, but not in the worker's loop.
+
+    In the loop, a client that does not close would delay all other clients for two seconds.
     """
     close_graceful = getattr(util, "close_graceful", None)
     if close_graceful is not None:
@@ -359,8 +361,9 @@ class JSONLogger(_Logger):  # type: ignore[misc]
 
         gunicorn --logger-class wsthreads.gunicorn.JSONLogger -k wsthreads.gunicorn.ThreadWorker …
 
-    A line of the access log has `method`, `path`, `status`, `address` and `duration_s`. A session's line is written at
-    its end, and has its `session`. Logging handlers of gunicorn's ``logconfig`` are not changed.
+    A line of the access log has `method`, `path`, `status`, `address` and `duration_s`. The line of a session is
+    written at its end, and also has `session`, the session's id. Logging handlers of gunicorn's ``logconfig`` are not
+    changed.
     """
 
     def setup(self, cfg: Any) -> None:

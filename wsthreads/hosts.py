@@ -1,8 +1,8 @@
-"""The hosts that scripts may fetch from, as the setting `allow_net` names them, and the addresses that this permits.
+"""The hosts that scripts may fetch from, as the setting `allow_net` names them, and the addresses behind these hosts.
 
-An address of the internet is permitted for each host that is named. Loopback and private addresses are permitted only
-for an entry with a port, such as ``localhost:8000``, or an entry that is the address. All other addresses (link-local
-ones, where clouds serve secrets, multicast, unspecified, reserved) are permitted only for an entry that is the address.
+A named host may have any public address. Loopback and private addresses are permitted only by an entry with a port,
+such as ``localhost:8000``, or by an entry that is the address itself. All other addresses (link-local ones, where
+clouds serve secrets, multicast, unspecified, reserved) are permitted only by an entry that is the address itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _networks(text: str) -> list[IPv4Network | IPv6Network]:
 
 _LOCAL = _networks("10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 172.16.0.0/12 192.168.0.0/16 ::1/128 fc00::/7")
 
-#: What IANA's registries of special addresses have beside `_LOCAL`.
+#: The networks in IANA's registries of special addresses that are not in `_LOCAL`.
 _SPECIAL = _networks(
     "0.0.0.0/8 169.254.0.0/16 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 "
     "224.0.0.0/4 240.0.0.0/4 2001::/23 2001:db8::/32 3fff::/20"
@@ -89,7 +89,7 @@ class AllowedHosts:
         return bool(self._hosts)
 
     def names(self, host: str, port: int) -> bool:
-        """Whether some entry names this host of a URL: lower case, and an IPv6 address without brackets."""
+        """Whether an entry names this host of a URL. `host` is in lower case; an IPv6 address is without brackets."""
         return any(each.matches(host.removesuffix("."), port) for each in self._hosts)
 
     def refusal(self, host: str, port: int, address: str) -> str | None:
@@ -110,7 +110,10 @@ def netloc(host: str, port: int) -> str:
 
 
 def _address_of(text: str) -> Address | None:
-    """The address, without a scope. An IPv6 address that stands for an IPv4 address (``::ffff:…``) is the latter."""
+    """The address, without a scope.
+
+    An IPv6 address that stands for an IPv4 address (``::ffff:…``) becomes the IPv4 address.
+    """
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""The loggers of wsthreads. Nothing that logging raises gets out of them.
+"""The loggers of wsthreads. They never raise, whatever an application adds to logging.
 
 `logging` passes an exception of a filter, a handler, a record factory or a logger class on to the caller. Here that
 would end a session's connection, or a thread that all sessions need.
@@ -18,15 +18,15 @@ __all__ = ["ContainedLogger", "get_logger"]
 
 
 def get_logger(name: str) -> ContainedLogger:
-    """Like `logging.getLogger`, but the logger contains exceptions of all that an application can add to logging."""
+    """Like `logging.getLogger`, but catches the exceptions of an application's filters, handlers and factories."""
     return ContainedLogger(logging.getLogger(name))
 
 
 class ContainedLogger:
-    """Logs with a logger of `logging`, and does not change that one. Any thread.
+    """Logs with a logger of `logging`, and does not change that logger. Any thread.
 
-    Options are `exc_info` and `extra`, as in `logging`. If a record has an attribute of `extra` already, such as from
-    the application's record factory, that attribute stays.
+    Options are `exc_info` and `extra`, as in `logging`. An attribute that a record already has, such as from the
+    application's record factory, is not replaced by `extra`.
     """
 
     __slots__ = ("_logger",)
@@ -94,7 +94,7 @@ class ContainedLogger:
     def _prepared(
         self, message: str, values: tuple[object, ...], exc_info: Any, extra: dict[str, Any] | None
     ) -> tuple[str, tuple[object, ...], Any, dict[str, Any] | None]:
-        """What a record is made of. For a class that changes it."""
+        """The arguments for a record. A subclass may change them."""
         return message, values, exc_info, extra
 
 
@@ -110,7 +110,7 @@ def _with_extra(make: Callable[..., logging.LogRecord], extra: dict[str, Any] | 
 
 
 def _raise_interrupt(error: BaseException) -> None:
-    """Raise a KeyboardInterrupt of Ctrl-C again: that is not an error of logging."""
+    """Raise the KeyboardInterrupt of Ctrl-C again: it is not an error of logging."""
     if type(error) is KeyboardInterrupt and current_thread() is main_thread():
         raise error
 

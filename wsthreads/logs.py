@@ -1,4 +1,4 @@
-"""The public name of the formatters and the filter, for the ``logging`` set-up of your own program."""
+"""The public module with the formatters and the filter, for the ``logging`` set-up of your own program."""
 
 from wsthreads.monitoring.logs import AddContext, JSONFormatter, TextFormatter
 

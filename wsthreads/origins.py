@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 __all__ = ["NAMELESS", "Origin", "is_among", "parse_origin"]
 
-#: What a page without its own origin sends: "file://" for a local file, a WebView or Electron; "null", which any page
-#: can cause by a sandboxed frame. They never count as the server's own origin, but `allowed_origins` may list them.
+#: Origins that name no site. A local file, a WebView or Electron sends "file://". Any page can send "null" from a
+#: sandboxed frame. Neither is ever the server's own origin, but `allowed_origins` may list them.
 NAMELESS = frozenset({"file://", "null"})
 
 #: Scheme, host in lower case, port. The port is None if the scheme has no default port.
@@ -23,8 +23,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 def parse_origin(text: str) -> Origin | None:
     """Parse an origin as browsers write it: scheme, host and an optional port. None if the text is anything else.
 
-    So a path, a query, a user or white space is not accepted, nor a value in `NAMELESS`. A non-ASCII host must be in
-    Punycode. Hosts are compared as text: "example.org." with its final dot differs from "example.org".
+    None also for a text with a path, a query, a user or white space, and for a value in `NAMELESS`. A non-ASCII host
+    must be in Punycode. Hosts are compared as text: "example.org." with its final dot differs from "example.org".
     """
     match = _ORIGIN.fullmatch(text)
     if match is None:
@@ -34,7 +34,7 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def is_among(origin: str, allowed: Iterable[str]) -> bool:
-    """Whether `allowed` contains a page's origin. A value in `NAMELESS` must be listed itself."""
+    """Whether `allowed` contains a page's origin. A value in `NAMELESS` is allowed only if it is listed itself."""
     if origin in NAMELESS:
         return origin in allowed
     wanted = parse_origin(origin)

@@ -1,4 +1,4 @@
-"""The public name of the collector, for a prometheus-client registry of your own."""
+"""The public module with the collector, for a prometheus-client registry of your own."""
 
 from wsthreads.monitoring.prometheus import WebSocketCollector
 

@@ -450,7 +450,7 @@ def test_a_handler_that_waits_for_a_reply_does_not_keep_its_session_from_moving(
         client.lose()
         assert move(client, new).resumed
         assert client.next() == "echo ask"
-        moved = "the session goes on in another process, where nobody waits for the reply: ask again in on_resume"
+        moved = "the session has moved to another process, so no reply will come: ask again in on_resume"
         old.wait_for("open", "ask", f"{moved} (in a script, onResume) True", SUSPEND)
         with pytest.raises(SessionMoved):
             next(iter(old.story.sessions.values())).request("who?")

@@ -1,13 +1,14 @@
 """The optional C modules. They are None if they are not built, or if WSTHREADS_PURE_PYTHON is set (and not 0).
 
-Each name in them has a Python version, with the same tests. The C files, by job:
+Each function and type in them has a Python version, which passes the same tests. The C files, by job:
 
 - ``_speedups.c``: the module. ``_outboxes.c``, ``_sending.c``: sending. ``_reading.c``, ``_frames.h``: receiving.
   ``_fast_path.c``: messages of sessions that survive. ``_inbox.c``, ``_intake.c``, ``_loop.c``: messages for scripts.
   ``_metrics.c``, ``_rlock.c``: types that the others use.
 - ``_bridge.c``: calls of scripts to Python. ``_alarm.c``: the deadline of a call of a script.
-- ``_compat.h``: what differs between Pythons with and without a GIL. The modules need none. Each type is a C struct of
-  its own, with its own lock or with atomic fields. What another thread may replace is not read by borrowed reference.
+- ``_compat.h``: the differences between Pythons with and without a GIL. The modules do not need the GIL: each type is a
+  C struct with its own lock or with atomic fields, and no borrowed reference is read from an object that another thread
+  may change.
 """
 
 from __future__ import annotations

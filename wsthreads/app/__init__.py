@@ -1,7 +1,7 @@
 """`WebSocketApp`, the WSGI application that users make.
 
 - `application`: the class, with everything that users call.
-- `arguments`: checks what `WebSocketApp` is given, and makes what it is not given.
+- `arguments`: checks the arguments of `WebSocketApp`, and makes the defaults.
 - `routing`: finds the endpoint for the path of a request.
 - `dispatcher`: decides which part of the app answers a request.
 - `factory`: makes an endpoint with its rooms.

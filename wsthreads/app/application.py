@@ -51,12 +51,12 @@ class WebSocketApp:
     - Give the settings of `Config` as keyword arguments, or as one `config`.
     - `redis` is a URL, or `broker` is a `RedisBroker`: all processes share their rooms through it. The default is the
       URL in WSTHREADS_REDIS. ``redis=False`` means no Redis, whatever the variable says.
-    - `dashboard` serves the page about the server at ``/_wsthreads/``. By default there is a dashboard if
-      `dashboard_token` or WSTHREADS_DASHBOARD_TOKEN is set.
+    - `dashboard` is a `Dashboard`, served at ``/_wsthreads/``. By default there is one if `dashboard_token` or
+      WSTHREADS_DASHBOARD_TOKEN is set.
 
     Add endpoints before serving. All methods may be called from any thread. The app starts no thread before its first
     script or request. It may be forked: each process starts its own threads. A process that is forked while the app
-    serves has none of its sessions, and broadcasts only over Redis: use ``RedisBroker(url).room(…)`` there.
+    serves has none of the parent's sessions. There, use ``RedisBroker(url).room(…)`` to broadcast.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class WebSocketApp:
         self._flusher = Flusher()
         self._drainer = Drainer()
         self._writers = WriterThreads(writers_here())
-        #: What the app and its server tell of their threads.
+        #: The app and its server state here what their threads do; this decides on cores and priorities.
         self.scheduling = scheduling_for(self.config.cpu_affinity)
         self._factory = EndpointFactory(
             self.config,
@@ -140,7 +140,7 @@ class WebSocketApp:
         finalize(self, release, self._flusher, self._drainer, self._writers, self._link).atexit = False
 
     def _make_services(self) -> tuple[dict[str, WSGIApplication], MetricsPage | None]:
-        """The services beside the endpoints, by path, and the metrics page, which is one of them."""
+        """The services beside the endpoints, by path, and the metrics page, which is also among the services."""
         services: dict[str, WSGIApplication] = {}
         metrics_page = None
         if self.config.serve_metrics:
@@ -189,9 +189,9 @@ class WebSocketApp:
     ) -> Endpoint:
         """Load a JavaScript module, and serve `path` with it.
 
-        `modules` are Python modules whose functions the script may import, by the names that it uses:
-        ``modules={"store": store}`` for ``import { load } from "store"``. `env` has names and texts, such as keys of
-        other services: ``import { env } from "wsthreads"``. No log shows the texts.
+        `modules` are Python modules whose functions the script may import: ``modules={"store": store}`` is for ``import
+        { load } from "store"``. `env` maps names to texts, such as keys of other services, for ``import { env } from
+        "wsthreads"``. No log shows the texts.
 
         Raises `ScriptError` (with file, line and column) if the module does not load, `HandlerError` if it exports no
         handler function, `IsolateError` if JavaScript cannot run here, `FileNotFoundError` if there is no such file.
@@ -224,7 +224,7 @@ class WebSocketApp:
         return endpoint
 
     def endpoint(self, path: str) -> Endpoint:
-        """The endpoint of a path. Raises `KeyError`, which names all paths."""
+        """The endpoint of a path. Raises `KeyError` for an unknown path; the error lists all paths."""
         return self._routing.find(path)
 
     @property
@@ -236,7 +236,7 @@ class WebSocketApp:
     def session_count(self) -> int:
         """The number of sessions in this process, from the handshake to the end of `on_close`.
 
-        Those that wait for their clients are among them.
+        Sessions that wait for their clients count, too.
         """
         return self._admission.taken + self._admission.suspended
 
@@ -261,7 +261,7 @@ class WebSocketApp:
         return 0 if self._link is None else self._link.waiting()
 
     def connect_broker(self) -> None:
-        """Connect to the broker now, not at the first session, so that a failure is logged at once."""
+        """Start to connect to the broker now instead of at the first session, so that a failure is logged at once."""
         if self._link is not None:
             self._link.start()
 
@@ -274,7 +274,7 @@ class WebSocketApp:
         """Limit the sessions so that a server with this number of threads still answers HTTP.
 
         At least one thread is for HTTP. With a dashboard, up to a quarter of the threads are for its pages. A client
-        that comes back to its session may take one of two threads for HTTP, not the last one.
+        that resumes its session may take a thread that is for HTTP, but not the last one.
         """
         self._host.fit_to_threads(threads)
 
@@ -294,16 +294,16 @@ class WebSocketApp:
         code: int = CloseCode.GOING_AWAY,
         reason: str = "server shutting down",
     ) -> int:
-        """Close every session, refuse new ones, and end all threads. Returns how many sessions had to be cut off.
+        """Close every session, refuse new ones, and end all threads. Returns how many sessions were cut off.
 
         Waits `timeout_s` at most, by default `shutdown_timeout_s`, for handlers that are running. Then it cuts off the
-        sessions that are left. Up to 500 sessions are closed at once. More are closed at 1,000 a second, or faster, so
-        that all are closed after half of the time. An app that was shut down cannot start again. A second call does
-        nothing.
+        remaining sessions. Up to 500 sessions are closed at once. More are closed at 1,000 a second, or faster if
+        needed to close all of them within half of `timeout_s`. An app that was shut down cannot start again. A second
+        call does nothing.
 
-        A handler may call it, in its session's own thread. Then it waits for the other sessions only, and returns how
-        many of them are left. The caller's session ends when the handler returns, and the threads end after that. The
-        same applies to a function that is called for a room, such as `on_tick`.
+        A handler may call this method in its session's own thread. Then it waits only for the other sessions, and
+        returns how many of them are left. The caller's session ends when the handler returns, and then the app's
+        threads end. The same applies to a handler function for rooms, such as `on_tick`.
         """
         timeout_s = self.config.shutdown_timeout_s if timeout_s is None else timeout_s
         return self._shutdown.run(timeout_s, code, reason)

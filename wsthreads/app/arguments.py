@@ -1,4 +1,4 @@
-"""Checks what `WebSocketApp` is given, and makes what it is not given."""
+"""Checks the arguments of `WebSocketApp`, and makes the defaults."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["check_parts", "config_of", "make_broker", "make_dashboard"]
 
-#: Arguments of `create_app` that are no settings, and may be misspelt like these.
+#: Arguments of `create_app` that are not settings. The hint for a misspelt setting may name them, too.
 _OF_CREATE_APP = ("modules", "env", "env_file", "static")
 
 
 def check_parts(wsgi_app: object, config: object, redis: object, broker: object, dashboard: object) -> None:
-    """Raise `ConfigError` for an argument of the wrong kind. Without this check, the error would come much later."""
+    """Raise `ConfigError` for an argument of the wrong kind, which would otherwise fail only at the first request."""
     if wsgi_app is not None and not callable(wsgi_app):
         raise ConfigError(f"wsgi_app is a WSGI application, such as Flask(__name__), not {wsgi_app!r:.100}")
     if config is not None and not isinstance(config, Config):
@@ -35,7 +35,7 @@ def check_parts(wsgi_app: object, config: object, redis: object, broker: object,
 
 
 def config_of(settings: dict[str, Any]) -> Config:
-    """The `Config` with these settings. Raises `ConfigError` for a name that is no setting."""
+    """The `Config` with these settings. Raises `ConfigError` for a name that is not a setting."""
     try:
         return Config(**settings)
     except TypeError:

@@ -35,9 +35,10 @@ log = get_logger(__name__)
 class Dispatcher:
     """The WSGI application inside `WebSocketApp`. Any thread.
 
-    A request goes to the endpoint for its path. If there is none, the dashboard, one of the `services` (by path) or
-    ``wsthreads.js`` answers it, and then an endpoint with a rule that matches. All other requests go to `wsgi_app`. It
-    also gets those that match a rule and want no WebSocket, since ``/<name>`` matches many of its own paths.
+    The first of these that has the request's path answers: an endpoint with exactly this path, the dashboard, one of
+    the `services`, ``wsthreads.js``, an endpoint with a rule that matches, `wsgi_app`. A rule such as ``/<name>``
+    matches many paths of `wsgi_app`, so a request that matches only a rule, and is not for a WebSocket, also goes to
+    `wsgi_app`.
     """
 
     def __init__(
@@ -58,11 +59,11 @@ class Dispatcher:
         self._dashboard = dashboard
         self._scheduling = scheduling
         self._wsgi_app = wsgi_app
-        self._warned = False  # that the server cannot carry sessions
+        self._warned = False  # whether the log has a warning that the server cannot serve sessions
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._host.look_at_logs()
-        # A proxy can pass on an address that it did not check. The address goes into logs, also into the server's.
+        # A proxy can pass on an address without a check, and the server logs it, too.
         environ["REMOTE_ADDR"] = printable(address_of(environ.get("REMOTE_ADDR") or ""))
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         match = self._routing.match(path)
@@ -104,7 +105,7 @@ class Dispatcher:
     def _log_refusal(self, endpoint: Endpoint, refusal: HandshakeRefused, environ: WSGIEnvironment) -> None:
         peer, why = environ["REMOTE_ADDR"], printable(hide_secrets(str(refusal)))
         level = logging.INFO
-        if refusal.cause == "server" and not self._warned:  # the operator's mistake: warn of it, but only once
+        if refusal.cause == "server" and not self._warned:  # the operator's mistake: warn, but only once
             self._warned, level = True, logging.WARNING
         log.log(level, "handshake on %s from %s refused: %s", endpoint.path, peer, why, extra=log_context(environ))
 
@@ -115,7 +116,7 @@ class Dispatcher:
             application = self._wsgi_app
         if foreign_protocol(environ):
             return answer_with_hint(application, self._hint(path, environ), environ, start_response)
-        if is_upgrade(environ):  # a route of Flask that takes any path, as that of its static files, answers 400
+        if is_upgrade(environ):  # a Flask route that takes any path, such as that of static files, would answer 400
             statuses = ("400", "404", "405")
             return answer_with_hint(application, self._hint(path, environ), environ, start_response, statuses)
         return application(environ, start_response)

@@ -48,7 +48,10 @@ class EndpointFactory:
     def make(
         self, path: str, handler: Handler, metrics: Metrics, *, shares_rooms: bool = True, **options: Any
     ) -> Endpoint:
-        """An endpoint. `options` of `Endpoint` replace those of the app; its rooms need not be those of the broker."""
+        """An endpoint.
+
+        `options` for `Endpoint` replace those of the app. With `shares_rooms`, its rooms are shared over the broker.
+        """
         rooms, session_class = self._make_rooms(path, metrics, shared=shares_rooms)
         if shares_rooms:
             config = self._config

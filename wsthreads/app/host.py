@@ -1,6 +1,6 @@
 """Learns from the WSGI server how many threads there are and when they end.
 
-Each process meets its server at the first request: an app may be made before gunicorn forks its workers.
+Each process learns this at its first request, because an app may be made before gunicorn forks its workers.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Host:
         self._met_in = 0  # the process in which `meet` ran
 
     def look_at_logs(self) -> None:
-        """Once in each process: log to gunicorn's log. When the app was made, that may not have been set up yet."""
+        """Once in each process: log to gunicorn's log, which may not have been set up when the app was made."""
         if self._logs_in != os.getpid():
             self._logs_in = os.getpid()
             log_to_gunicorn()
@@ -148,11 +148,11 @@ class Host:
                 Thread(target=self._drain, args=arguments, name="wsthreads-drain", daemon=is_green).start()
 
     def _end(self, worker: Any) -> None:
-        """The worker has ended, maybe before anybody looked: without connections, it waits for nothing.
+        """The worker has ended. A worker without connections ends at once, perhaps before `_watch_worker` has noticed.
 
-        Sessions whose clients are away go on in other processes, or end.
+        Sessions that wait for their clients move to other processes, or end.
         """
-        reports = not self._shutdown.has_begun and not hasattr(worker, "adopt")  # our worker class does so itself
+        reports = not self._shutdown.has_begun and not hasattr(worker, "adopt")  # our worker class reports them itself
         self._app.shutdown(drain_timeout_s(worker.cfg.graceful_timeout), *farewell(worker))
         if reports:
             report_exit_blockers(but=_pool_threads(worker))

@@ -36,7 +36,7 @@ class Routing:
         return None if endpoint is None or is_rule(path) else Match(endpoint, _NO_PARAMETERS)
 
     def match_rule(self, path: str) -> Match | None:
-        """The endpoint with a rule that matches `path`, if there is one. Call it if nothing else has the path."""
+        """The endpoint with a rule that matches `path`, if there is one. Call this if nothing else serves the path."""
         found = self._rules.match(path)
         return None if found is None else Match(self._endpoints[found[0]], MappingProxyType(found[1]))
 
@@ -45,7 +45,7 @@ class Routing:
         return near_path(path, (known for known in self._endpoints if not is_rule(known))) or self._rules.near(path)
 
     def misfit(self, path: str) -> str:
-        """Says which part of a path is no value of a parameter; empty if there is none."""
+        """The text of an error for a path with an invalid value of a parameter; empty for other paths."""
         return self._rules.misfit(path)
 
     def check(self, path: str) -> None:
@@ -75,7 +75,7 @@ class Routing:
         del self._endpoints[endpoint.path]
 
     def find(self, path: str) -> Endpoint:
-        """The endpoint that was added with this path. Raises `KeyError`, which names all paths."""
+        """The endpoint that was added with this path. Raises `KeyError`, whose text lists all paths."""
         try:
             return self._endpoints[path]
         except KeyError:

@@ -29,7 +29,7 @@ _EXAMPLES = {"int": "1", "float": "1.5", "uuid": "123e4567-e89b-12d3-a456-426614
 
 _SLASHES = re.compile("/+")
 
-#: Longer paths get no hint. This bounds the work for a rule with several parameters of the converter ``path``.
+#: Longer paths get no hint. This limit bounds the work for a rule with several parameters of the converter ``path``.
 MAX_HINT_CHARS = 500
 
 
@@ -39,17 +39,20 @@ def is_rule(path: str) -> bool:
 
 
 def without_parameters(path: str) -> str:
-    """What of a path is not parameters."""
+    """The parts of a path that are not parameters."""
     return _PARAMETER.sub("", path)
 
 
 def example_of(path: str) -> str:
-    """A path that is probably matched by a rule, to show where one is needed."""
+    """An example of a path that matches a rule, for texts that need a path without parameters."""
     return _PARAMETER.sub(lambda parameter: _EXAMPLES.get(parameter["converter"], parameter["name"]), path)
 
 
 class Rule:
-    """One path with parameters. Raises `ConfigError`, which names the path, if werkzeug does not accept it."""
+    """One path with parameters.
+
+    Raises `ConfigError`, with the path in its text, if werkzeug does not accept the path.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -60,9 +63,9 @@ class Rule:
         try:
             _bound([text])
             for parameter in self._parameters:
-                _fits(parameter, "1")  # compiles what a range such as minlength and maxlength makes
+                _fits(parameter, "1")  # compiles the pattern of a range, such as minlength and maxlength
         except (LookupError, TypeError, ValueError, re.error) as error:
-            why = " ".join(str(error).split())  # of a KeyError, in quotes
+            why = " ".join(str(error).split())  # a KeyError's text has quotes
             raise ConfigError(f"the path of an endpoint is not a rule of werkzeug, {text!r:.200}: {why}") from error
         #: The same for rules that match the same paths.
         self.shape = _PARAMETER.sub(_shape_of, text)
@@ -90,7 +93,7 @@ class Rule:
         return _PARAMETER.sub(lambda parameter: values[parameter["name"]], self.text)
 
     def misfit(self, values: dict[str, str]) -> str:
-        """Says which value is not one of its parameter; empty if all are."""
+        """The text of an error for the first value that does not fit its parameter; empty if all fit."""
         for parameter in self._parameters:
             value = values[parameter["name"]]
             if not _fits(parameter, value):
@@ -99,7 +102,7 @@ class Rule:
 
 
 class Rules:
-    """The rules of an app. Any thread may look; those who change it come one after the other."""
+    """The rules of an app. Any thread may read; changes must come one after the other."""
 
     def __init__(self) -> None:
         self._rules: dict[str, Rule] = {}
@@ -122,7 +125,7 @@ class Rules:
         self._adapter = _bound(rules) if rules else None
 
     def match(self, path: str) -> tuple[str, dict[str, Any]] | None:
-        """The text of the rule for a path, and the parameters; None if no rule matches."""
+        """The text of the rule that matches a path, and the values of its parameters; None if no rule matches."""
         return None if self._adapter is None else _match(self._adapter, path)
 
     def near(self, path: str) -> str:
@@ -131,7 +134,7 @@ class Rules:
         return next((near for near in meant if self.match(near) is not None), "")
 
     def misfit(self, path: str) -> str:
-        """Says which part of a path does not fit as a parameter; empty if the path is nothing like a rule."""
+        """The text of an error for a path that resembles a rule, but has an invalid value; empty for other paths."""
         return next((said for rule, values in self._loosely(path) if (said := rule.misfit(values))), "")
 
     def _loosely(self, path: str) -> Iterable[tuple[Rule, dict[str, str]]]:
@@ -162,7 +165,7 @@ def _match(adapter: MapAdapter, path: str) -> tuple[str, dict[str, Any]] | None:
     except ValueError:  # an int of thousands of digits, which werkzeug 3.0 lets through
         return None
     if any(isinstance(value, float) and not isfinite(value) for value in parameters.values()):
-        return None  # a number that is too large is no JSON
+        return None  # a number that is too large for JSON
     return text, dict(parameters)
 
 
@@ -178,5 +181,5 @@ def _shape_of(parameter: re.Match[str]) -> str:
 
 
 def _loosened(text: str) -> str:
-    """A pattern for text of a rule that is no parameter."""
+    """A pattern for a part of a rule that is not a parameter."""
     return re.escape(_SLASHES.sub("/", text))

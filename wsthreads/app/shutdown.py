@@ -34,7 +34,7 @@ CUT_OFF_WAIT_S = 0.5
 #: A client has this long to answer the close frame.
 CLOSE_TIMEOUT_S = 2.0
 
-#: Each part of the app has at least this long to end its thread, also after the deadline.
+#: Each part of the app has at least this long to end its threads, even after the deadline.
 LEAST_WAIT_S = 0.1
 
 
@@ -85,7 +85,7 @@ class Shutdown:
                 close()
 
     def _connections(self) -> Iterable[tuple[Connection, bool]]:
-        """All of them, each with whether its session goes on in another process."""
+        """All connections, each with whether its session is about to move to another process."""
         for endpoint in self._routing.endpoints:
             leaves = endpoint.handover is not None
             for connection in endpoint.connections():
@@ -101,7 +101,7 @@ class Shutdown:
                 return self._admission.wait_others(timeout_s)
             self._admission.wait_empty(timeout_s)
             return self._admission.taken
-        with self._running:  # a second call has nothing left to do
+        with self._running:  # a second call waits here, and then has nothing to do
             if self._cut_off is None:
                 self._cut_off = self._end(timeout_s, code, reason)
             return self._cut_off

@@ -132,8 +132,10 @@ class Leases(Turns):
     # The writer's thread
 
     def begin(self, lease: str) -> None:
-        """There is a new connection. `lease` is the name of the leases from now on: what was sent by the old one, and
-        arrives later, must have no effect.
+        """There is a new connection.
+
+        `lease` is the name of the leases from now on: what was sent by the old one, and arrives later, must have no
+        effect.
         """
         with self._lock:
             now = lease_time()

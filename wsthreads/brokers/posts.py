@@ -226,8 +226,9 @@ class Outcome(NamedTuple):
 
 
 class Intake:
-    """The posts that the owner of a room has taken. The link's lock guards it; only the writer's thread changes
-    `received` and `first`.
+    """The posts that the owner of a room has taken.
+
+    The link's lock guards it; only the writer's thread changes `received` and `first`.
     """
 
     __slots__ = ("_ahead", "first", "outcomes", "received")

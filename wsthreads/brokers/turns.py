@@ -74,8 +74,10 @@ class Turns:
         self._returning[claim.key] += 1
 
     def is_closed(self, key: RoomKey) -> bool:
-        """Whether an owned room can end: it has no members, and its owner has received all posts of before that. If it
-        has not, that is asked for, behind the posts that this process has sent. Then the keeper's `go_on` is called.
+        """Whether an owned room can end: it has no members, and its owner has received all posts of before that.
+
+        If it has not, that is asked for, behind the posts that this process has sent. Then the keeper's `go_on` is
+        called.
         """
         with self._lock:
             claim = self._claims.get(key)
@@ -194,8 +196,9 @@ class Turns:
             claim.keeper.go_on(claim.key[1])
 
     def _deliver(self, claim: Claim, fence: int, first: int, left_ms: list[bytes], entries: list[bytes]) -> None:
-        """Handle posts that are numbered from `first`. Of two calls that were made at once, the later one has
-        also got what the first one has.
+        """Handle posts that are numbered from `first`.
+
+        Of two calls that were made at once, the later one has also got what the first one has.
         """
         intake, posts, refused = claim.intake, [], []
         for number, (left, entry) in enumerate(zip(left_ms, entries, strict=True), first):

@@ -258,9 +258,6 @@ def spelled(hooks: Collection[str], *, in_script: bool) -> list[str]:
 
 
 def _camel_case(name: str) -> str:
-    """
-    >>> _camel_case("on_room_start")
-    'onRoomStart'
-    """
+    """>>> _camel_case("on_room_start") 'onRoomStart'"""
     first, *others = name.split("_")
     return first + "".join(map(str.capitalize, others))

@@ -2,8 +2,8 @@
 
     from wsthreads.django.test import LiveServerTestCase
 
-Django's own live server ignores WSGI_APPLICATION, so endpoints would be 404. In another class of Django, such as
-`StaticLiveServerTestCase`, set ``server_thread_class = LiveServerThread``.
+Django's own live server ignores WSGI_APPLICATION, so endpoints would be 404. To use another of Django's test classes,
+such as `StaticLiveServerTestCase`, set its ``server_thread_class = LiveServerThread``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class _RequestHandler(HandsOverSocket, QuietWSGIRequestHandler):  # type: ignore
 
 class _Server(ThreadedWSGIServer):  # type: ignore[misc]
     def set_app(self, application: Any) -> None:
-        """Replace the `WSGIHandler` at the end of the chain, behind static files and media, by WSGI_APPLICATION.
+        """Put WSGI_APPLICATION in the place of the `WSGIHandler`, behind the handlers of static files and media.
 
-        A handler of files at ``/`` is left out: it would answer each request itself, from the files or the URLconf. By
-        default, media is at ``/``: an empty MEDIA_URL means this.
+        A handler of files at ``/`` is left out, because it would answer every request itself. By default, media is at
+        ``/``, because MEDIA_URL is empty.
         """
         self.inner = get_internal_wsgi_application()
         super().set_app(_chain(application, self.inner))
@@ -62,6 +62,6 @@ class LiveServerThread(_Thread):  # type: ignore[misc]
 
 
 class LiveServerTestCase(_TestCase):  # type: ignore[misc]
-    """Django's class with WebSockets at `live_server_url`: ``"ws" + self.live_server_url[4:] + "/ws/chat"``."""
+    """Django's `LiveServerTestCase`, with WebSockets at ``"ws" + self.live_server_url[4:] + "/ws/chat"``."""
 
     server_thread_class = LiveServerThread

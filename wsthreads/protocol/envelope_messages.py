@@ -1,5 +1,6 @@
-"""The kinds of messages that the subprotocol ``wsthreads.1`` adds to those of the application. `envelope` reads and
-writes them.
+"""The kinds of messages that the subprotocol ``wsthreads.1`` adds to those of the application.
+
+`envelope` reads and writes them.
 """
 
 from __future__ import annotations

@@ -15,8 +15,10 @@ class Front(Protocol):
         """A snapshot."""
 
     def _hold_close(self, frame: bytes) -> bool:
-        """Keep the close frame, to append it behind all that comes before it. False, and nothing happens, if that is
-        here already. Does not wait."""
+        """Keep the close frame, to append it behind all that comes before it.
+
+        False, and nothing happens, if that is here already. Does not wait.
+        """
 
     def _wait_released(self, timeout_s: float) -> bool:
         """Wait until nothing is held, at most `timeout_s`. False if something is."""

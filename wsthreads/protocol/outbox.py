@@ -96,8 +96,10 @@ class Outbox(Writer):
         self.flush()
 
     def close(self, frame: bytes, *, discard: bool = False) -> bool:
-        """Queue the close frame, the last that is sent; False if there was one already. Like `append`, it waits for no
-        lock: others may send to this client without a pause, and who closes it may be another client's thread.
+        """Queue the close frame, the last that is sent; False if there was one already.
+
+        Like `append`, it waits for no lock: others may send to this client without a pause, and who closes it may be
+        another client's thread.
 
         With `discard`, what waits is dropped, but for a write that has begun: the peer does not read it. Of two calls
         at once, both may count as the first: `Connection` decides before whose it is.

@@ -55,8 +55,10 @@ class RateLimit:
 
 
 class Held:
-    """Messages of a client that has come back, more than its limit allows. They wait until they are within it. (Such a
-    client sends at once what it could not send while it was away.) For one thread.
+    """Messages of a client that has come back, more than its limit allows.
+
+    They wait until they are within it. (Such a client sends at once what it could not send while it was away.) For one
+    thread.
 
     Acknowledgements do not wait. They stand behind these messages in the stream, and a client whose acknowledgements
     are not read looks too slow.

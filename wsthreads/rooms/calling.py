@@ -74,8 +74,9 @@ class Calling:
         raise NotImplementedError
 
     def _want(self, name: str) -> None:
-        """This process has members in a room, and does not own it. Two threads may call this and `_unwant` in the
-        wrong order, so ask `is_wanted`.
+        """This process has members in a room, and does not own it.
+
+        Two threads may call this and `_unwant` in the wrong order, so ask `is_wanted`.
         """
         raise NotImplementedError
 

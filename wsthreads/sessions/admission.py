@@ -28,13 +28,13 @@ class _Here(local):
 class Admission:
     """`places` for sessions, at most `per_address` of them for one address (0: no limit). Any thread.
 
-    The thread of a connection takes and returns its place. Sessions without a connection have none; `max_suspended` of
-    them may wait for their clients. A client that may have come back to its session can take a place `beyond` these.
+    The thread of a connection takes a place and returns it. Sessions without a connection have no place; at most
+    `max_suspended` of them may wait for their clients. `beyond` more places are for clients that may resume a session.
     """
 
     def __init__(self, places: int, per_address: int = 0, *, max_suspended: int = 0, beyond: int = 0) -> None:
         self.places = places
-        #: How many more than `places`, for clients that may have come back.
+        #: The number of places beyond `places`, for clients that may resume a session.
         self.beyond = beyond
         self.max_suspended = max_suspended
         self._suspended = 0
@@ -44,16 +44,17 @@ class Admission:
         self._taken_by: dict[str, int] = {}  # network -> places; only with a limit
         #: After `close`: the close code and reason for sessions that are just opening.
         self.goodbye: tuple[int, str] | None = None
-        #: And when the shutdown is to be over, as by `monotonic`.
+        #: After `close`: the end of the shutdown, by `monotonic`.
         self.ends_at = 0.0
-        self._left_out = 0  # how many of the taken places belong to threads in `wait_others`, or past it
+        self._left_out = 0  # how many of the taken places belong to threads that have called `wait_others`
         self._here = _Here()
         self._changed = Condition()  # guards _taken, _taken_by, _left_out, _suspended, _waiting_by and goodbye
 
     def admit(self, address: str, *, may_come_back: bool) -> tuple[str, bool]:
-        """`enter`, if need be beyond the limits for a client that `may_come_back` to its session.
+        """Like `enter`, but a client that `may_come_back` to its session can get a place beyond the limits.
 
-        Returns its network, and whether the place is beyond the limits: then `shortage` tells whether it may be kept.
+        Returns the client's network, and whether the place is beyond the limits. If so, `shortage` tells whether the
+        client may keep it.
         """
         try:
             return self.enter(address), False
@@ -66,8 +67,8 @@ class Admission:
         """Take a place. Returns its network, which `leave` needs.
 
         Raises `HandshakeRefused` with 503 if all places are taken, with 501 if the server has none at all, and with 429
-        if the address has too many. Clients on a Unix socket have no address and no such limit. One that `is_beyond`
-        the limits may be one more than those of its address, and `beyond` more than all.
+        if the address has too many. Clients on a Unix socket have no address and no such limit. With `is_beyond`, the
+        limits are one higher for the address, and `beyond` higher in total.
         """
         network = network_of(address) if self._per_address else ""
         with self._changed:
@@ -90,7 +91,7 @@ class Admission:
             return self._shortage_locked(network, 1, 1)
 
     def _shortage_locked(self, network: str, more: int, more_of_address: int) -> HandshakeRefused | None:
-        """Why there is no place, where there may be so many more than the limits."""
+        """Why there is no place. `more` raises the limit in total, `more_of_address` the limit of the address."""
         if self._taken >= self.places + more:
             bounds = "max_sessions, or --threads minus those reserved for HTTP"
             return _refusal(503, f"all {self.places} places for sessions are taken ({bounds})", "full")
@@ -113,10 +114,11 @@ class Admission:
             self._changed.notify_all()
 
     def suspend(self, address: str = "", *, surely: bool = False, leaves: bool = False) -> str | None:
-        """A session has lost its connection, and would wait for its client. None if it may not.
+        """Count a session that has lost its connection and waits for its client. None if the session may not wait.
 
-        Otherwise its network, which `end_suspension` needs. As many sessions of one address may wait as may be
-        connected. It `surely` may if it is only about to wait. At a shutdown it may if it `leaves` for another process.
+        Otherwise returns its network, which `end_suspension` needs. As many sessions of one address may wait as may be
+        connected. With `surely`, no limit applies: the session gets a connection at once. At a shutdown, a session may
+        wait only if it `leaves` for another process.
         """
         network = network_of(address) if self._per_address else ""
         with self._changed:
@@ -131,7 +133,7 @@ class Admission:
         return network
 
     def end_suspension(self, network: str = "") -> None:
-        """A session does not wait any more: it has a connection again, or `on_close` has returned."""
+        """A session no longer waits: it has a connection again, or `on_close` has returned."""
         with self._changed:
             if network:
                 self._waiting_by[network] -= 1
@@ -143,7 +145,7 @@ class Admission:
     def close(self, code: int, reason: str, timeout_s: float = 0.0) -> bool:
         """Refuse new sessions from now on. Returns False, and does nothing, if it was called before.
 
-        Those that are there have `timeout_s` to end.
+        The current sessions have `timeout_s` to end.
         """
         with self._changed:
             first = self.goodbye is None

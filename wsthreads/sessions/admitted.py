@@ -13,11 +13,11 @@ __all__ = ["Admitted"]
 
 
 class Admitted(NamedTuple):
-    """A client that was let in, before its 101."""
+    """A client that was accepted, before its 101."""
 
     request: Request
     session_id: str
     verdict: Verdict
     agreement: Agreement | None  # to deflate messages
     network: str  # the network whose sessions it counts for
-    is_beyond: bool  # its place is beyond the limits, for the session that it may come back to
+    is_beyond: bool  # its place is beyond the limits, because the client may resume a session

@@ -17,7 +17,7 @@ __all__ = ["Carrier"]
 
 
 class Carrier:
-    """Made by the thread that reads the connection, by `messages` and `read`.
+    """Made by the thread that reads the connection, with `messages` and `read`.
 
     Only that thread may `read` and `finish`.
     """
@@ -31,26 +31,32 @@ class Carrier:
         self.messages = connection.messages()
         #: The thread that reads.
         self.thread = get_ident()
-        #: Hands on messages without Python, if there is one: see `Dialogue.read_by`.
+        #: Passes messages to the handler without Python, if there is one: see `Dialogue.read_by`.
         self.reader: Reader | None = None
         #: How many of the reader's messages the dialogue has counted, and their bytes. Guarded by the dialogue's lock.
         self.counted = (0, 0)
-        #: Nothing more can be read.
+        #: Whether nothing more can be read.
         self.is_over = False
 
     def passed(self) -> tuple[int, int]:
-        """How many messages the reader has handed on that are not counted yet, and their bytes. Any thread."""
+        """How many messages the reader has passed on that the dialogue has not counted yet, and their bytes.
+
+        Any thread.
+        """
         reader, (texts, size) = self.reader, self.counted
         return (0, 0) if reader is None else (reader.messages_in - texts, reader.bytes_in - size)
 
     def may_read(self) -> bool:
-        """Whether the calling thread is the one that reads, and is not just reading: a finalizer may ask."""
+        """Whether the calling thread may call `read`.
+
+        Only the thread that made this object may, and only while no `read` is running: a finalizer may run inside
+        `read`."""
         if self.thread != get_ident() or self.is_over:
             return False
         return not (isinstance(self.messages, GeneratorType) and self.messages.gi_running)
 
     def read(self, timeout_s: float) -> str | bytes | None:
-        """The next message. None if there is none for so long, or never: then it `is_over`."""
+        """The next message. None after `timeout_s`, or if there will be no more: then `is_over` is true."""
         try:
             message = self.connection.read(self.messages, timeout_s)
         except StopIteration:
@@ -59,5 +65,5 @@ class Carrier:
         return None if message is NO_MESSAGE else message
 
     def finish(self) -> tuple[int, str]:
-        """Code and reason of the end, as the connection tells them. Call it when nothing more is read."""
+        """The close code and reason of the connection. Call this when nothing more is read."""
         return self.connection.finish()

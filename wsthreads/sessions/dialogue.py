@@ -1,15 +1,15 @@
-"""What a session that speaks ``wsthreads.1`` has, whatever connection carries it: its counts, its turn, its ending.
+"""The channel of a session that speaks ``wsthreads.1``: its connections come and go, its counts and its turn stay.
 
-For the session, a `Dialogue` stands in for a connection's `Channel`. It has one outbox for all connections.
+For the session, a `Dialogue` takes the place of a connection's `Channel`. It has one outbox for all connections.
 
 Invariants:
 
 - `_lock` guards `_carrier`, the counts, `secrets` and `_is_closing`. Only the outbox's lock, stripes and lock-free
-  queues are used under it. No code of the application runs under it, and no finalizer needs it.
-- What was taken will be handled in this process, or in the one that the session moves to.
-- Open comes first. Suspend and resume alternate. Close comes once, last.
-- A thread whose connection was replaced may finish the call that it is in, and handle the events that wait. It then
-  ends without any effect on the session.
+  queues are used under it. No code of the application runs under this lock, and no finalizer needs it.
+- Each message that was taken from the client is handled, in this process or in the one that the session moves to.
+- The handler's `open` is called first. `suspend` and `resume` alternate. `close` is called once, last.
+- When a connection is replaced, its thread may finish the call that it is in, and handle the events that wait. Then the
+  thread ends, without any effect on the session.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def _nothing() -> None:
 
 
 class Dialogue(Ending):
-    """The channel of a session that speaks ``wsthreads.1``. Any thread, where nothing else is said.
+    """The channel of a session that speaks ``wsthreads.1``. Any thread, unless a method says otherwise.
 
-    The thread that makes it has the turn until `start`. `begin` comes before everything else, and `attach` next.
+    The thread that makes a dialogue has the turn until `start`. It calls `begin` first, and `attach` next.
     """
 
     __slots__ = (
@@ -63,18 +63,18 @@ class Dialogue(Ending):
         #: The application's own subprotocol.
         self.subprotocol = subprotocol
         self._has_peer_closed = False  # as in `Channel`
-        #: Grows with each connection that comes or goes. Guarded by the lock.
+        #: Grows by 1 when a connection comes or goes. Guarded by the lock.
         self.epoch = 0
-        #: What `on_suspend` has returned last. Written by whoever holds the turn.
+        #: The last return value of `on_suspend`. Written by the thread that has the turn.
         self.returned: object = None
-        #: It is about to go on in another process, or in this one: no client can come back just now.
+        #: The session is about to move to another process, or to this one. Meanwhile, its client cannot come back.
         self.is_moving = False
         self._has_lapsed_meanwhile = False
-        #: It goes on in another process.
+        #: The session has moved to another process.
         self.is_gone = False
 
     def begin(self, session: Session, life: Life, *, most_requests: int) -> None:
-        """The session was made. Called once, before any other thread knows of the dialogue."""
+        """Take the session that uses this dialogue. Called once, before any other thread knows of the dialogue."""
         self.session, self._life = session, life
         outbox = self.outbox
         self.requests = Requests(
@@ -96,9 +96,10 @@ class Dialogue(Ending):
             return self.secrets.has(shown)
 
     def judge_received(self, received: int) -> str:
-        """Why a client with this count cannot go on: "counts" if it has acknowledged more, so that its hello is late.
+        """Returns "counts" if the client has acknowledged more than `received`, so that its hello is outdated; else "".
 
-        Raises `ProtocolError` for more than was written. A session that is closing or moving has nothing to compare.
+        Raises `ProtocolError` if `received` is more than was written. Empty also for a session that is closing or
+        moving.
         """
         with self._lock:
             if self.ending is not None or self.is_moving or self.is_gone:
@@ -113,14 +114,15 @@ class Dialogue(Ending):
 
     @property
     def is_connected(self) -> bool:
-        """Whether it has a connection, as far as that is known."""
+        """Whether the session has a connection, as far as the server knows."""
         carrier = self._carrier
         return carrier is not None and carrier.channel.ending is None and not self.outbox.is_suspended
 
     @property
     def is_known_to_have_ended(self) -> bool:
-        """Whether the client knows that the session has ended: it has closed it, has answered the server's close frame,
-        or has left a session that could not wait.
+        """Whether the client knows that the session has ended.
+
+        It closed the session, answered the server's close frame, or left a session that could not wait.
         """
         return self._has_peer_closed or isinstance(self.ending, Leaving)
 
@@ -135,13 +137,15 @@ class Dialogue(Ending):
         shown: str = "",
         request: Request | None = None,
     ) -> str:
-        """Go on over a connection, in whose thread this is called. Returns why it does not, or nothing.
+        """Go on over a connection. Returns why the session cannot, or an empty text. Called in the connection's thread.
 
-        That is "unknown" if the session or the connection is closing, and "busy" if it is about to go on in another
-        process. `welcome` gets how many messages were taken and the next secret, and returns the frame of the welcome.
-        With the `request` of its handshake, the session is resumed, by the secret with the digest `shown`, for a client
-        that has `received` so many messages; "counts" if it has acknowledged more, so that its hello is late. Raises
-        `ProtocolError`, and nothing happens, for more than was written.
+        "unknown": the session or the connection is closing. "busy": the session is about to move to another process.
+        "counts": the client has acknowledged more than `received`, so its hello is outdated.
+
+        `welcome` makes the frame of the welcome from the number of messages taken and the next secret. A session that
+        is resumed gets the `request` of the new handshake, the digest `shown` of the client's secret, and how many
+        messages the client has `received`. Raises `ProtocolError`, without any effect, if that is more than was
+        written.
         """
         with self._lock:
             if self.is_moving or self.is_gone:
@@ -159,14 +163,14 @@ class Dialogue(Ending):
                         return "unknown"
                     self._lose_locked()
                     self._events.append(lambda it: it._suspend("replaced by a new connection"))
-                    if not self._keeper.suspended(self, surely=True):  # while nobody has it
+                    if not self._keeper.suspended(self, surely=True):  # at a shutdown
                         self._claim((int(CloseCode.ABNORMAL), "replaced by a new connection"))
                         self._close_locked(detaches=True)
                         return "unknown"
                 self.secrets.show(shown)
             try:
                 is_attached = self._attach_locked(carrier, welcome, received, request)
-            except BaseException:  # of another thread; or a bug
+            except BaseException:  # set by another thread, or a bug
                 self._carrier = None
                 self._claim((int(CloseCode.INTERNAL_ERROR), "server error"))
                 self._keeper.end_soon(self)
@@ -179,7 +183,7 @@ class Dialogue(Ending):
     def _attach_locked(
         self, carrier: Carrier, welcome: Callable[[int, str | None], bytes], received: int, request: Request | None
     ) -> bool:
-        """False, and nothing happens, if the connection is closing."""
+        """Attach a connection. False, without any effect, if the connection is closing."""
         channel, keeps = carrier.channel, self.outbox.is_keeping
         channel.on_ending = lambda: self._on_channel_ending(carrier)
         first = welcome(self.received, self.secrets.make() if keeps else None)
@@ -191,7 +195,7 @@ class Dialogue(Ending):
             channel.on_ending = _nothing
             return False
         self._to_confirm = keeps
-        self._ack_at = self.received + 1  # so that the next message is looked at
+        self._ack_at = self.received + 1  # so that the next message calls `_look_locked`
         self._carrier = carrier
         self.epoch += 1
         self._keeper.connected(self, carrier)
@@ -199,14 +203,14 @@ class Dialogue(Ending):
         return True
 
     def _catch_up(self, carrier: Carrier) -> None:
-        """The connection or the session may have begun to close when neither knew of the other."""
+        """Handle a close of the connection or of the session that began before the two were attached."""
         channel = carrier.channel
         self._on_channel_ending(carrier)
         if self.ending is not None:
             channel.begin_close(*self.ending, is_kick=self.was_kicked, is_expiry=self.has_expired)
 
     def start(self, *, is_refused: bool = False) -> None:
-        """Give up the turn that the dialogue was made with. If the session `is_refused`, it is never opened."""
+        """Give up the turn that the maker of this dialogue has. If the session `is_refused`, it is never opened."""
         self._is_refused = is_refused
         self._give_up_turn()
 
@@ -220,13 +224,13 @@ class Dialogue(Ending):
             steps.callback(self._life.close, code, "")
 
     def _on_channel_ending(self, carrier: Carrier) -> None:
-        """A connection begins to close, in the thread that closes it. Takes no lock."""
+        """A connection begins to close. Called in the thread that closes it. Takes no lock."""
         channel = carrier.channel
         if carrier.reader is not None:
             carrier.reader.stop()
         if channel.ending is not None and not channel.suspends:
             self._claim(channel.ending)
-        elif self._keeper.is_leaving:  # a handler that waits for a reply would wait for nothing
+        elif self._keeper.is_leaving:  # no reply will come to this process
             self.requests.hold()
 
     def _lose_locked(self) -> None:
@@ -241,10 +245,10 @@ class Dialogue(Ending):
         self._room.notify_all()
 
     def hear_out(self, carrier: Carrier, code: int) -> None:
-        """The client ends a connection, with this code: wait until all that it has sent was handled.
+        """The client ends a connection with this close code: wait until all messages that it has sent were handled.
 
-        A handler that waits for the client's reply is told that none will come. If the session lives on, it goes on
-        waiting, and this does not: the reply may come by the next connection.
+        If the session ends, too, requests to the client fail now. If the session lives on, this returns at once:
+        replies may arrive over the next connection.
         """
         if carrier.channel.would_suspend(code):
             return
@@ -253,7 +257,7 @@ class Dialogue(Ending):
         self.catch_up(carrier)
 
     def part(self, carrier: Carrier) -> None:
-        """A connection is over, in whose thread this is called: the session waits for its client, or is closed.
+        """A connection is over: the session waits for its client, or is closed. Called in the connection's thread.
 
         Does nothing if the connection was replaced. Idempotent. Call `run` afterwards.
         """
@@ -273,14 +277,17 @@ class Dialogue(Ending):
                 self._close_locked(detaches=channel.suspends)
 
     def drop(self, carrier: Carrier) -> None:
-        """`part` has failed, or another thread has raised an exception in it: end the session."""
+        """End the session after `part` has failed, or after another thread has set an exception in this one."""
         self._claim((int(CloseCode.INTERNAL_ERROR), "server error"))
         if self._carrier is carrier:
             self._carrier = None
         self._keeper.end_soon(self)
 
     def lapse(self, epoch: int) -> None:
-        """The client did not come back in time. Called by a timer that was set at this `epoch`."""
+        """The client did not come back in time.
+
+        Called by a timer that was set at this `epoch`; does nothing at another one.
+        """
         with self._lock:
             if self.epoch != epoch or self._carrier is not None:
                 return
@@ -294,9 +301,10 @@ class Dialogue(Ending):
     # From one process to another: see `moves`
 
     def hold(self, timeout_s: float) -> bool:
-        """Keep the session as it is until `let_go` or `vanish`: without a connection, and with its turn.
+        """Drop the connection and take the turn, so that nothing changes until `let_go` or `vanish`.
 
-        Waits at most `timeout_s` for calls of the handler. False if it cannot be, or is closing.
+        Waits at most `timeout_s` for running calls of the handler. False if they take longer, or if the session is
+        closing.
         """
         deadline = monotonic() + timeout_s
         with self._lock:
@@ -307,7 +315,7 @@ class Dialogue(Ending):
                     return False
                 self._lose_locked()
                 self._keeper.suspended(self, surely=True)
-                self._events.append(lambda it: it._suspend("goes on in another process"))
+                self._events.append(lambda it: it._suspend("moves to another process"))
             self.is_moving = True
         self.requests.hold()
         while monotonic() < deadline:
@@ -317,7 +325,7 @@ class Dialogue(Ending):
             if not self._claims and not self._events:
                 return True
             self._give_up_turn()
-            if self._claims:  # it was closed meanwhile
+            if self._claims:  # the session was closed meanwhile
                 break
         self._end_move()
         return False
@@ -337,10 +345,13 @@ class Dialogue(Ending):
         self.run()
 
     def vanish(self) -> tuple[int, str] | None:
-        """After `hold`: go on in another process, and be none of this one. Returns how it was closed meanwhile."""
+        """After `hold`: the session has moved to another process; forget it.
+
+        Returns code and reason if it was closed meanwhile.
+        """
         with self._lock:
             ending = self.ending
-            self._claim((int(CloseCode.ABNORMAL), "goes on in another process"))
+            self._claim((int(CloseCode.ABNORMAL), "moved to another process"))
             self.discard()
             self.is_gone = True
         self.requests.end()
@@ -348,7 +359,7 @@ class Dialogue(Ending):
         return ending
 
     def discard(self) -> None:
-        """Make no more calls of the handler. The turn is this thread's, or nobody has had it yet."""
+        """Make no more calls of the handler. The calling thread has the turn, or no thread has had it yet."""
         self._is_closing = self.is_over = True
         self._claim((int(CloseCode.ABNORMAL), ""))
         self._events.clear()
@@ -356,7 +367,7 @@ class Dialogue(Ending):
         self.outbox.detach()
 
     def settle(self, received: int, heard: int) -> None:
-        """It has come from another process: it waits for its client, after `let_go`."""
+        """The session has come from another process with these counts. After `let_go`, it waits for its client."""
         with self._lock:
             self.received, self.heard = received, heard
             self._keeper.suspended(self, surely=True)
@@ -376,7 +387,7 @@ class Dialogue(Ending):
 
 
 def _lost_by(ending: tuple[int, str]) -> str:
-    """How a connection has ended that leaves its session alive, for the log."""
+    """For the log: how the connection of a suspended session has ended."""
     code, reason = ending
     if code == CloseCode.ABNORMAL:
         return reason or "connection lost"

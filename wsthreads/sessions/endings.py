@@ -1,7 +1,8 @@
 """How a session that speaks ``wsthreads.1`` ends: once, whether it has a connection or not.
 
-`ending` is decided once, without a lock: finalizers may close. Who closes sets `ending` and then reads `_carrier`; a
-connection that comes or goes writes `_carrier` and then reads `ending`. So one of both has the close event queued.
+`ending` is decided once, and without a lock, because finalizers may close a session. A thread that closes sets `ending`
+and then reads `_carrier`. A thread whose connection comes or goes writes `_carrier` and then reads `ending`. So at
+least one of the two threads queues the close event.
 """
 
 from __future__ import annotations
@@ -23,25 +24,27 @@ __all__ = ["Ending", "Keeper"]
 
 
 class Keeper(Protocol):
-    """What keeps the sessions that wait for their clients."""
+    """Keeps the sessions that wait for their clients: `suspensions.Suspensions`."""
 
     #: The longest wait, in seconds; 0: no session waits.
     resume_s: float
 
     @property
     def is_leaving(self) -> bool:
-        """The process ends, and its sessions go on in other ones."""
+        """Whether the process ends, and its sessions move to other processes."""
 
     def suspended(self, dialogue: Any, *, surely: bool = False) -> bool:
-        """A session has lost its connection. False if it may not wait, which it may `surely` if it goes on in another
-        process. Called under the dialogue's lock.
+        """A session has lost its connection.
+
+        False if it may not wait for its client. `surely` skips the limits, for a session that moves or has a new
+        connection. Called under the dialogue's lock.
         """
 
     def connected(self, dialogue: Any, carrier: Carrier) -> None:
-        """It has a connection, perhaps another one. Called under the dialogue's lock."""
+        """A session has a connection, perhaps another one. Called under the dialogue's lock."""
 
     def closing(self, dialogue: Any) -> None:
-        """Its `ending` is decided: have its requests ended by another thread. Takes no lock."""
+        """The session's `ending` is decided: let another thread end its requests. Takes no lock."""
 
     def end_soon(self, dialogue: Any) -> None:
         """Let another thread call `Dialogue.end`. Takes no lock."""
@@ -50,11 +53,11 @@ class Keeper(Protocol):
         """The session has ended: `on_close` has returned."""
 
     def gone(self, dialogue: Any) -> None:
-        """The session goes on in another process."""
+        """The session has moved to another process."""
 
 
 class Ending(Intake):
-    """`Dialogue` without what makes connections come and go."""
+    """The part of `Dialogue` that ends the session."""
 
     __slots__ = (
         "_claims",
@@ -73,25 +76,25 @@ class Ending(Intake):
     def __init__(self, outbox: Outbox, handler: Handler, keeper: Keeper, most_bytes: int) -> None:
         super().__init__(outbox, handler, most_bytes)
         self._keeper = keeper
-        self._claims: list[tuple[int, str]] = []  # of each attempt to close it; the first counts
+        self._claims: list[tuple[int, str]] = []  # (code, reason) of each attempt to close; the first counts
         self._is_refused = False  # `on_open` is not to be called
         #: The session was closed because its client was too slow.
         self.was_too_slow = False
-        #: Its client did not come back in time.
+        #: The client did not come back in time.
         self.has_lapsed = False
-        self._is_closing = False  # the close event was queued
-        self._detaches = False  # no connection's thread will let go of the outbox
-        #: `on_close` has returned, or the session goes on in another process.
+        self._is_closing = False  # whether the close event was queued
+        self._detaches = False  # whether `_close` detaches the outbox, because no connection's thread will
+        #: `on_close` has returned, or the session has moved to another process.
         self.is_over = False
 
     @property
     def was_kicked(self) -> bool:
-        """Whether the application has closed it."""
+        """Whether the application has closed the session."""
         return isinstance(self.ending, Kick)
 
     @property
     def has_expired(self) -> bool:
-        """Whether the application has closed it, at a time that was known before."""
+        """Whether the session was closed because its expiry has come."""
         return isinstance(self.ending, Expired)
 
     def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False, is_expiry: bool = False) -> bool:
@@ -119,17 +122,17 @@ class Ending(Intake):
     def on_stuck(self, reason: str) -> None:
         """Too much waits for a client that has no connection."""
         if self.ending is None:
-            self.was_too_slow = True  # first: whoever sees that the session ends may ask why
+            self.was_too_slow = True  # before `ending`: a thread that sees the ending may read this
             self.was_too_slow = self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}")
 
     def _run_later(self) -> None:
-        """Let another thread handle what waits: that of the connection at its end, or one of the keeper."""
+        """Let another thread handle the events that wait: the connection's at its end, or one of the keeper."""
         self._keeper.end_soon(self)
 
     def end(self) -> None:
-        """The session is closing: have `on_close` called. Called by a thread of the keeper."""
+        """The session is closing: queue the close event, and handle the events. Called by a thread of the keeper."""
         with self._lock:
-            if self._carrier is not None:  # its thread will do it
+            if self._carrier is not None:  # the connection's thread will do it
                 return
             self._close_locked(detaches=True)
         self.run()

@@ -1,6 +1,6 @@
 """One path: its handler, its rooms, its sessions. Judges handshakes; a client that passes is served by `Service`.
 
-Anything that is no good handshake is an HTTP answer.
+Any other request gets an HTTP response.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ log = get_logger(__name__)
 
 VALIDATED = "wsgiref.validate holds an application to WSGI, which knows no WebSockets: WebSocketApp(validator(app))"
 
-#: More sessions of one process are not told to others.
+#: The most sessions that one process describes to other processes.
 MAX_DESCRIBED = 1000
 
-#: The counters of what a handler has done wrong.
+#: The counters of errors in a handler's code.
 HANDLER_ERRORS = ("handler_errors", "script_timeouts", "unhandled_rejections")
 
 
@@ -80,7 +80,7 @@ class Endpoint:
         self.rooms = rooms
         handler.use_rooms(rooms)
         handler.endpoint_path = path
-        #: Who is there in the rooms.
+        #: The presence of the rooms.
         self.roster = rooms.use_roster(
             timers=flusher,
             report=partial(_report_presence, ref(self)),
@@ -105,7 +105,7 @@ class Endpoint:
         )
         handler.on_loaded = self.ownership.refresh
         self.ownership.refresh()
-        #: What the rooms hold.
+        #: The attributes of the rooms.
         self.attributes = rooms.use_attributes(
             timers=flusher, max_bytes=config.max_room_bytes, keep_s=config.room_keep_s
         )
@@ -131,9 +131,10 @@ class Endpoint:
         )
         #: The sessions that wait for their clients.
         self.suspensions = self._service.suspensions
-        #: Its sessions, for those that hand them over to other processes.
+        #: Its sessions, for moving them to other processes.
         self.moves = Moves(self._service)
-        #: Reaches users and single sessions. Like the rooms, it may outlive the endpoint, and must not keep it.
+        #: Reaches users and single sessions. Like the rooms, the directory may outlive the endpoint, so it has no
+        #: reference to the endpoint.
         self.directory = rooms.use_directory(
             path=path,
             count=metrics.add,
@@ -149,7 +150,7 @@ class Endpoint:
 
     @property
     def handover(self) -> Handover | None:
-        """What hands sessions over to other processes; None without a broker."""
+        """Moves sessions to other processes; None without a broker."""
         return self._service.handover
 
     def look_for_overdue(self) -> None:
@@ -159,7 +160,7 @@ class Endpoint:
             handover.start()
 
     def say_goodbye(self, code: int, reason: str) -> None:
-        """At a shutdown: sessions that wait for their clients go on in other processes, or end. Does not block."""
+        """At a shutdown: move sessions that wait for their clients to other processes, or end them. Does not block."""
         handover, leave = self._service.handover, self._service.leave
         if handover is None:
             self.suspensions.close_all(code, reason)
@@ -192,7 +193,7 @@ class Endpoint:
         return User(name, self.directory)
 
     def session(self, session_id: str) -> Peer:
-        """A handle on one session; over Redis, of any process. Raises `UsageError` for what is no id."""
+        """A handle on one session; over Redis, of any process. Raises `UsageError` for an invalid id."""
         return Peer(session_id, self.directory)
 
     def sessions(self) -> list[Session]:
@@ -200,10 +201,10 @@ class Endpoint:
         return [served.session for served in self._service.served.snapshot().values()]
 
     def sessions_everywhere(self, timeout_s: float = 1.0) -> list[dict[str, Any]]:
-        """The sessions in all processes, at most `MAX_DESCRIBED` of each; over Redis, waits at most `timeout_s`.
+        """The sessions in all processes, at most `MAX_DESCRIBED` per process. Over Redis, waits at most `timeout_s`.
 
         Each is a dict: ``id``, ``user``, ``since``, ``address``, ``rooms``, and its process's ``pid`` and ``host``.
-        After a restart, a session that waits for its client is in no process, and so not in the list.
+        A session that waits for its client after a restart of its process is in no process, and so not in the list.
         """
         return self.directory.sessions_everywhere(timeout_s)
 
@@ -216,16 +217,16 @@ class Endpoint:
         return len(self._service.served)
 
     def live(self) -> dict[Session, Connection]:
-        """The sessions that have connections, with these. A snapshot."""
+        """The sessions that have connections, each with its connection. A snapshot."""
         every = ((served.session, served.connection) for served in self._service.served.snapshot().values())
         return {session: connection for session, connection in every if connection is not None}
 
     def served(self) -> dict[Session, Served]:
-        """The sessions, also those that wait for their clients, each with what serves it. A snapshot."""
+        """All sessions, also those that wait for their clients, with their connections and dialogues. A snapshot."""
         return {served.session: served for served in self._service.served.snapshot().values()}
 
     def totals(self) -> Totals:
-        """Counters of this endpoint, now and since the process began. Takes some microseconds for each session."""
+        """The counters of this endpoint since the process began. Takes some microseconds for each session."""
         counts, times = self._metrics.snapshot(), self._metrics.distributions()
         owned, history = self.ownership.states().values(), self.rooms.history
         history_messages, history_bytes = (None, None) if history is None else history.totals()
@@ -257,9 +258,10 @@ class Endpoint:
     def accept(
         self, environ: dict[str, Any], start_response: StartResponse, path_parameters: Mapping[str, Any]
     ) -> SessionResponse:
-        """Judge a request for this path. Raises `HandshakeRefused` for anything but a good handshake.
+        """Judge a request for this path. Raises `HandshakeRefused` for anything but a valid handshake.
 
-        A place is taken from here on; the response gives it back when it is over, or closed before it began.
+        The request has a place from here on. The response returns the place at its end, or when it is closed before it
+        began.
         """
         with self._scheduling.opening():
             request, agreement = self._judge(environ, path_parameters)
@@ -312,13 +314,13 @@ class Endpoint:
     def _start_flusher(self) -> None:
         try:
             self._flusher.start()
-        except (OSError, RuntimeError) as error:  # no descriptor, or no thread, is to be had just now
+        except (OSError, RuntimeError) as error:  # out of descriptors or threads
             log.error("the housekeeping thread cannot be started: %s", error)
             retry = [("Retry-After", str(RETRY_AFTER_S))]
             raise HandshakeRefused(503, "out of resources", retry, cause="resources") from error
 
     def _start_handler(self) -> None:
-        """Where a script's isolate has died, or this is a forked process, that loads the script again."""
+        """Start the handler. After the death of its isolate, or in a forked process, a script loads again."""
         try:
             self.handler.start()
         except WSThreadsError as error:
@@ -333,14 +335,15 @@ class Endpoint:
         return [*{**without, **with_session}.values()]  # for a moment, one may be in both
 
     def cut_off(self) -> int:
-        """End every connection at once; how many there were."""
+        """End every connection at once. Returns how many there were."""
         connections = self.connections()
         for connection in connections:
             connection.channel.lose("cut off at shutdown")
         return len(connections)
 
 
-# The thread of a script keeps the rooms, and must not keep the endpoint and its handler: it ends when they are dropped.
+# The thread of a script holds the rooms. It ends when endpoint and handler are dropped, so the rooms must not hold
+# these.
 
 
 def _session_of(served: StripedDict[str, Served], session_id: str) -> Session | None:
@@ -349,7 +352,7 @@ def _session_of(served: StripedDict[str, Served], session_id: str) -> Session | 
 
 
 def _describe(served: StripedDict[str, Served]) -> list[dict[str, Any]]:
-    """What `Endpoint.sessions_everywhere` tells of the sessions of this process."""
+    """The entries of this process's sessions for `Endpoint.sessions_everywhere`."""
     return [
         {
             "id": session.id,

@@ -1,11 +1,11 @@
-"""The time at which a session ends: that of a token, for example.
+"""The time at which a session ends, such as the expiry of a token.
 
-The time is by the wall clock, which may be set while the session lasts; timers go by the monotonic clock. So the wall
-clock decides, and it is looked at when it should be time, and at least every `LOOK_S`. If it is set back, the session
-lasts longer. If it is set forward, or the machine has slept, the session ends up to `LOOK_S` late.
+The time is by the wall clock, which may be set while the session lasts. Timers use the monotonic clock. So a timer
+compares with the wall clock when the time should have come, and at least every `LOOK_S`. If the wall clock is set back,
+the session lasts longer. If it is set forward, or the machine has slept, the session ends up to `LOOK_S` late.
 
-A session without a connection does not end by this: its client may come back with a fresh token. Then the handshake of
-that connection counts.
+A session without a connection does not expire: its client may come back with a fresh token. Then the handshake of the
+new connection decides.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from wsthreads.threads.flusher import Timer, Timers, weakly
 
 __all__ = ["Expiry"]
 
-#: How often the wall clock is looked at.
+#: The longest time between two looks at the wall clock.
 LOOK_S = 60.0
 
-#: How often whether a session that should end has a connection again.
+#: How often to check whether an expired session has a connection again.
 AWAY_LOOK_S = 1.0
 
-#: Never sooner, so that a wall clock that goes more slowly than the monotonic one causes no busy loop.
+#: The shortest timer, so that a wall clock slower than the monotonic clock causes no busy loop.
 LEAST_S = 0.001
 
 
 class Expiring(Protocol):
-    """What is needed of a session."""
+    """A session, as `Expiry` needs it."""
 
     _expiry: Expiry | None
 
@@ -43,7 +43,7 @@ class Expiring(Protocol):
 class Expiry:
     """Closes a session at `at`, in seconds since the epoch, unless the session has another expiry by then.
 
-    Any thread. It does not keep the session in memory.
+    Any thread. An expiry does not keep the session in memory.
     """
 
     __slots__ = ("__weakref__", "_due", "_session", "_timer", "_timers", "at")
@@ -73,6 +73,6 @@ class Expiry:
         return self._timers.time() >= self._due
 
     def cancel(self) -> None:
-        """The session has another one."""
+        """The session has another expiry."""
         if self._timer is not None:
             self._timer.cancel()

@@ -1,7 +1,7 @@
 """Detects functions whose call does not run their body: generators, async generators, coroutines.
 
-As a handler's function, they are a mistake. Most can be detected before a call. Behind a decorator, only the return
-value of a call shows it.
+As handler functions, they are a mistake. Most can be detected before a call. Behind a decorator, only the return value
+of a call shows the mistake.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 
 def kind_of(function: Callable[..., Any]) -> str | None:
-    """What kind of function it is, if its call does not run its body; else None.
+    """The kind of a function whose call does not run its body; None for any other function.
 
     >>> async def f(): yield
     >>> kind_of(partial(f)), kind_of(print)
@@ -61,7 +61,9 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def returned(result: object) -> tuple[str, Place] | None:
-    """If a call returned a generator or coroutine that has not run: what it is, and where it is defined. Else None.
+    """The kind and the place of a generator or coroutine that a call has returned without running it.
+
+    None for any other result.
 
     Closes the generator or coroutine, so that Python does not warn that it was never awaited.
     """

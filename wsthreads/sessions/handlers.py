@@ -185,7 +185,7 @@ class PythonHandler(Handler):
             return None
 
     def _message_of(self, hook: str, answer: Any) -> str | bytes | None:
-        """What a function has returned, as a message."""
+        """The return value of a function, as a message."""
         if answer is None or isinstance(answer, (str, bytes)):
             return answer
         self._check_returned(hook, answer)
@@ -219,7 +219,7 @@ class PythonHandler(Handler):
         self._count(error)
 
     def _call(self, hook: str, function: Callable[..., Any], session: Session, *arguments: Any) -> tuple[bool, Any]:
-        """Call the user's function. Whether it returned, and what."""
+        """Call the user's function. Returns whether it returned, and its result."""
         fork = forks.number
         try:
             result = function(session, *arguments)
@@ -254,7 +254,7 @@ class PythonHandler(Handler):
         """Log an exception of the user's function. `NotRun` is logged once per hook, because every call raises it."""
         context = log_context(environ, error=error)
         kind = type(error)  # isinstance would run code of the error's class
-        if issubclass(kind, BadVerdict):  # its stack has only wsthreads's frames
+        if issubclass(kind, BadVerdict):  # its stack has only frames of wsthreads
             log.error("%s", printable(str(error)), extra=log_context(environ))
         elif not issubclass(kind, NotRun):
             log.error("%s.%s failed %s", self.name, hook, where, exc_info=exc_info_of(error), extra=context)

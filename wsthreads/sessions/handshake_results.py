@@ -1,4 +1,4 @@
-"""What an `on_handshake` decides about a client, in both languages."""
+"""The decision of an `on_handshake` about a client, in both languages."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ NO_REDIRECT = "browsers do not follow a redirect of a WebSocket"
 class Refusal:
     """Return this from `on_handshake` to refuse a client with a close code that its page can read.
 
-    A browser hides the HTTP status of a refused handshake: the page sees 1006, as for a lost connection. So this
-    accepts the client and closes the connection at once with `code` and `reason`. No other function of the handler is
+    A browser hides the HTTP status of a refused handshake: the page sees 1006, as for a lost connection. So a `Refusal`
+    accepts the client, and closes the connection at once with `code` and `reason`. No other function of the handler is
     called. Use 4000 to 4999 for your own codes. Raises `CloseCodeError` for a code that `Session.close` does not
     accept.
     """
@@ -56,8 +56,8 @@ def verdict_of(answer: Any, request: Request, what: str, *, shown: str | None = 
 
     None and True accept the client. False refuses with 403, a whole number with that status. A text is the subprotocol
     to speak, which the client must have offered. A `Refusal` closes with its code. Raises `HandshakeRefused` for a
-    refusal by status, and `BadVerdict` for any other value. For errors, `what` names the function, `shown` is the value
-    and `refusal` a `Refusal`, in the handler's language.
+    refusal by status, and `BadVerdict` for any other value. For the text of errors, `what` is the function, `shown` the
+    value and `refusal` the name of `Refusal`, in the handler's language.
     """
     if answer is None or answer is True:
         return Verdict(attributes=request.attributes)

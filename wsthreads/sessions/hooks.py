@@ -49,11 +49,11 @@ ARGUMENTS = {
     "on_room_end": ("room",),
 }
 HOOKS = tuple(ARGUMENTS)
-#: With one of them, the rooms of an endpoint are owned.
+#: If a handler has one of these, the rooms of its endpoint have owners.
 ROOM_HOOKS = frozenset({"on_room_start", "on_post", "on_tick", "on_room_end"})
-#: They are called only with `resume_s`.
+#: These are called only if `resume_s` is not 0.
 RESUMING_HOOKS = ("on_suspend", "on_resume")
-#: Those of a script. A Python handler is not reloaded in its process.
+#: The functions that a script may have. Only scripts are reloaded in their process.
 SCRIPT_HOOKS = (*HOOKS, "on_reload")
 
 
@@ -68,7 +68,7 @@ class NotRun(HandlerError):
 def not_run(what: str, hook: str, function: Callable[..., Any], *, in_file: bool) -> HandlerError:
     """The error for a function whose call does not run its body.
 
-    With its place unless `in_file`, where that is known.
+    The text has the place of the function, unless the function is `in_file`, whose name is known.
     """
     message = f"{what}, whose body never runs; handlers are plain functions"
     code = getattr(unwrapped(function), "__code__", None)
@@ -97,12 +97,15 @@ def check_signature(name: str, hook: str, function: Callable[..., Any]) -> None:
 
 
 def tick_rate_of(name: str, target: object, *, has_ticks: bool) -> float | None:
-    """The `tick_rate` of a handler. Raises `HandlerError` if it is not valid, or goes without `on_tick`."""
+    """The `tick_rate` of a handler.
+
+    Raises `HandlerError` if it is not valid, or if only one of `tick_rate` and `on_tick` is there.
+    """
     rate = getattr(target, "tick_rate", None)
     if rate is None and not has_ticks:
         return None
     missing = "tick_rate" if rate is None else "on_tick"
-    names = (written for written in dir(target) if written != missing)  # it may be there, and be None
+    names = (written for written in dir(target) if written != missing)  # it may exist and be None
     meant = next((written for written in names if did_you_mean(written, (missing,))), None)
     hint = "" if meant is None else f"; {name} has {meant}, did you mean {missing}?"
     if rate is None:

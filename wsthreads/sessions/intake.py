@@ -1,7 +1,7 @@
-"""What comes from the client of a session that speaks ``wsthreads.1``: it is counted, acknowledged, and made an event.
+"""Takes, counts and acknowledges the messages that a client sends in the protocol ``wsthreads.1``.
 
-Messages are taken from `_carrier` alone, and counted in the same step. So once a connection was replaced or given up,
-the count that the client is told is final, and nothing more of that connection is handled.
+Messages are taken only from `_carrier`, and counted in the same step. So once a connection was replaced or given up,
+its count is final, and no later message of that connection is handled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Intake"]
 
 
 class Intake(Turn):
-    """What a `Dialogue` takes from its client. At most `most_bytes` wait for the turn."""
+    """The part of `Dialogue` that takes messages from the client. At most `most_bytes` wait for the turn."""
 
     __slots__ = ("_most_bytes", "_to_confirm", "ending", "outbox", "secrets", "uncounted_out")
 
@@ -34,18 +34,19 @@ class Intake(Turn):
         #: The outbox of the session.
         self.outbox = outbox
         self._most_bytes = most_bytes
-        #: Code and reason once the session is closing for good. Set once.
+        #: Code and reason once the session itself is closing. Set once.
         self.ending: tuple[int, str] | None = None
         self._carrier: Carrier | None = None
         #: How many of the client's counted messages were taken; see `messages_in`. Guarded by the lock.
         self.received = 0
-        #: The last id of a request that came in. Guarded by the lock.
+        #: The id of the last request from the client. Guarded by the lock.
         self.heard = 0
-        self._ack_at, self._ack_bytes_at = envelope.ACK_MESSAGES, envelope.ACK_BYTES  # then an acknowledgement is due
-        #: What the client may come back with. Guarded by the lock.
+        self._ack_at, self._ack_bytes_at = envelope.ACK_MESSAGES, envelope.ACK_BYTES  # when the next ack is due
+        #: The secrets with which the client may come back. Guarded by the lock.
         self.secrets = Secrets()
-        self._to_confirm = False  # the client has not shown yet that it has the last welcome
-        #: Control messages to the client that an outbox counts, because it does not keep messages. Guarded by the lock.
+        self._to_confirm = False  # whether the client has yet to show that it has the last welcome
+        #: Control messages to the client, if the outbox counts them because it does not keep messages. Guarded by the
+        #: lock.
         self.uncounted_out = 0
 
     def part(self, carrier: Carrier) -> None:
@@ -57,7 +58,7 @@ class Intake(Turn):
         raise NotImplementedError
 
     def take(self, carrier: Carrier, message: str | bytes) -> bool:
-        """Take a message that `pass_by` does not, and handle what waits if it is this thread's turn.
+        """Take a message that `pass_by` has refused, and handle waiting events unless another thread has the turn.
 
         False if the connection was replaced. Called in the connection's thread. Raises `ProtocolError`.
         """
@@ -67,7 +68,7 @@ class Intake(Turn):
         return True
 
     def _handle_waiting(self, carrier: Carrier) -> None:
-        """Handle what waits, if it is this thread's turn. While too much waits, take nothing more."""
+        """Handle the events that wait, unless another thread has the turn. While too much waits, take nothing more."""
         self.run()
         if self._events and self._bytes_waiting() > self._most_bytes:
             self._wait_for_turn(carrier)
@@ -146,12 +147,15 @@ class Intake(Turn):
         return True
 
     def _is_progress(self, message: envelope.Ack | envelope.Heartbeat) -> bool:
-        """Whether it acknowledges something new. The more a client receives, the more of these it sends."""
+        """Whether a message acknowledges something new.
+
+        Such messages have no rate limit: a client sends more of them the more it receives.
+        """
         outbox = self.outbox
         return isinstance(message, envelope.Ack) and outbox.is_keeping and message.received > outbox.acknowledged
 
     def _count_locked(self, queued: int) -> bool:
-        """Count a message. Whether an acknowledgement was due, and the caller has to flush."""
+        """Count a message. Returns whether an acknowledgement was due; then the caller has to flush."""
         self.received += 1
         self._bytes_queued += queued
         is_due = self.received >= self._ack_at or self._bytes_queued >= self._ack_bytes_at
@@ -175,13 +179,16 @@ class Intake(Turn):
         self.outbox.append(message_frame(envelope.ack(self.received)))
 
     def _confirm_locked(self) -> None:
-        """The client has shown that it has the last welcome: no earlier secret is valid any more."""
+        """The client has shown that it has the last welcome: earlier secrets are no longer valid."""
         if self._to_confirm:
             self._to_confirm = False
             self.secrets.confirm()
 
     def _wait_for_turn(self, carrier: Carrier) -> None:
-        """Another thread has the turn, and too much waits for it: take nothing more until it has handled some of it."""
+        """Another thread has the turn, and too much waits.
+
+        Take nothing more until that thread has handled some of it.
+        """
         with self._lock:
             while self._carrier is carrier and self.ending is None and self._bytes_waiting() > self._most_bytes:
                 self._is_full = True
@@ -191,10 +198,10 @@ class Intake(Turn):
     # Without Python
 
     def read_by(self, carrier: Carrier) -> bool:
-        """Let the handler itself read what comes by a connection, as far as it can. False if it cannot.
+        """Let the handler read messages from a connection itself. False if it has no reader.
 
-        Called once, in the connection's thread. Such messages pass the events by: the handler takes them only while
-        none waits there, and keeps the order. Their number is final once the reader has stopped.
+        Called once, in the connection's thread. Such messages do not become events: the handler takes them only while
+        no event waits, and keeps the order. Their number is final once the reader has stopped.
         """
         connection, channel = carrier.connection, carrier.channel
         reader = self._handler.reader(
@@ -210,7 +217,7 @@ class Intake(Turn):
             carrier.reader = reader
         connection.read_by(reader)
         channel.on_ending = partial(self._on_channel_ending, carrier)
-        if channel.ending is not None:  # before the hook was set again
+        if channel.ending is not None:  # it ended before `on_ending` was set
             self._on_channel_ending(carrier)
         return True
 
@@ -221,10 +228,10 @@ class Intake(Turn):
         return self.received + (0 if carrier is None else carrier.passed()[0])
 
     def _due(self, carrier: Carrier) -> tuple[int, int] | None:
-        """Count what has passed the events by, and acknowledge if it is time.
+        """Count the messages that the reader has taken, and acknowledge if that is due.
 
-        Returns after how many more messages, or bytes, it will be time. None if no message may pass the events by now:
-        some wait there, or the client is not known to have its welcome.
+        Returns after how many more messages, or bytes, the next acknowledgement is due. None if the reader may take no
+        message now: events wait, or the client has not shown that it has the welcome.
         """
         with self._lock:
             if self._carrier is not carrier:
@@ -257,15 +264,15 @@ class Intake(Turn):
     # Reading while a handler waits
 
     def pump(self, left_s: float) -> bool:
-        """Take what comes, for at most `left_s`, if the calling thread is the one that reads the connection.
+        """Take the next message, if the calling thread reads the connection. Waits at most `left_s`.
 
-        False if it is not, or may not now: a handler that waits has to wait for another thread then. What comes waits
-        for the turn, replies and acknowledgements aside.
+        False if the calling thread cannot read now. Then a handler that waits for a reply waits for another thread.
+        Replies and acknowledgements take effect at once; other messages wait for the turn.
         """
         carrier = self._carrier
         if carrier is None or self.ending is not None or not carrier.may_read():
             return False
-        if self._has_lock():  # a finalizer has interrupted this very thread
+        if self._has_lock():  # a finalizer that runs inside a method of this object
             return False
         if self._bytes_waiting() > self._most_bytes:
             return False

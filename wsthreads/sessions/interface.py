@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FAILED", "NO_HANDLER", "NO_SCRIPT_HANDLER", "Answer", "Handler", "json_attributes"]
 
-#: What the other side is told of a request without a handler, and of one whose handler has failed.
+#: The text that the other side gets for a request without a handler, and for one whose handler has failed.
 NO_HANDLER = "no handler: the server has no on_request"
 NO_SCRIPT_HANDLER = "no handler: the server has no onRequest"
 FAILED = "failed"
@@ -49,7 +49,7 @@ class Handler(ABC):
     """The endpoint's view of a handler.
 
     The session's thread calls `handshake`, `open`, `message`, `catch_up` and `close`, in this order. For a session that
-    speaks ``wsthreads.1``, `request`, `suspend` and `resume` come between, and another thread may call. Calls for
+    speaks ``wsthreads.1``, `request`, `suspend` and `resume` come between, and other threads may call. Calls for
     different sessions are concurrent. `open`, `message` and `request` may return before the user's function has run,
     but the calls of one session keep their order and never overlap. No method raises an error of the user's code,
     except that `handshake` raises `HandshakeRefused`. Methods that are not abstract are optional.
@@ -61,15 +61,17 @@ class Handler(ABC):
     hooks: frozenset[str]
     #: How often `on_tick` is called, in ticks a second; None without it. May change with `hooks`.
     tick_rate: float | None = None
-    #: The most calls that `call_rooms` takes at once. If it is 1, several threads call it, and otherwise one does.
+    #: The most calls that `call_rooms` takes at once. If this is 1, several threads call `call_rooms`, otherwise one
+    #: thread.
     room_batch = 1
-    #: Whether its calls wait for each other in a queue, as those of a script do.
+    #: Whether the handler's calls wait for each other in a queue, as the calls of a script do.
     has_queue = False
-    #: To be called when `hooks` or `tick_rate` have changed. Set by the endpoint.
+    #: The handler calls this when `hooks` or `tick_rate` have changed. Set by the endpoint.
     on_loaded: Callable[[], None] = staticmethod(_nothing_changed)
     #: The endpoint's path, for logs. Set by the endpoint.
     endpoint_path = ""
-    #: Called for each logged failure of the user's code, in any thread, with the exception or a script's error text.
+    #: The handler calls this for each logged failure of the user's code, in any thread, with the exception or a
+    #: script's error text.
     on_failure: Callable[[BaseException | str], None] = staticmethod(_nobody)
 
     def use_rooms(self, rooms: Rooms[Any]) -> None:  # noqa: B027
@@ -91,7 +93,7 @@ class Handler(ABC):
         """
 
     def abandon(self, session_id: str) -> None:  # noqa: B027
-        """Drop what `handshake` kept for an accepted client whose session was never opened."""
+        """Drop the data that `handshake` kept for an accepted client whose session was never opened."""
 
     @abstractmethod
     def open(self, session: Session) -> None:
@@ -105,28 +107,30 @@ class Handler(ABC):
         """
 
     def request(self, session: Session, message: str | bytes, answer: Answer) -> None:
-        """Call `on_request`, and give its result to `answer`, at any time, in any thread. Blocks as `message` does."""
+        """Call `on_request`, and give its result to `answer`, at any time, in any thread. May block like `message`."""
         answer.failed(NO_HANDLER)
 
     def suspend(self, session: Session) -> Any:  # noqa: B027
-        """Call `on_suspend`: the session has lost its connection. Returns when the user's function has returned.
+        """Call `on_suspend`: the session has lost its connection.
 
-        Returns what the function has returned, for `export_attributes`.
+        Returns the function's return value, for `export_attributes`, when the function has returned.
         """
 
     def resume(self, session: Session) -> None:  # noqa: B027
         """Call `on_resume`: the session has a connection again. Returns when the user's function has returned."""
 
     def export_attributes(self, session: Session, returned: Any) -> str:
-        """The session's attributes as the JSON text of an object, for another process, which calls `adopt`.
+        """The session's attributes as the JSON text of an object. Another process passes the text to `adopt`.
 
-        `returned` is what `suspend` has returned. Raises `UsageError`, which names the attribute that is not JSON.
+        `returned` is the return value of `suspend`. Raises `UsageError` with the name of the attribute that is not
+        JSON.
         """
         return json_attributes(session.attributes if returned is None else returned)
 
     def adopt(self, session: Session, attributes: dict[str, Any]) -> None:
-        """Another process has handed the session over, with these attributes. Called in place of `open`, before
-        `resume`.
+        """Take a session with these attributes from another process.
+
+        Called instead of `open`, before `resume`.
         """
         session.attributes.update(attributes)
 
@@ -141,8 +145,8 @@ class Handler(ABC):
 
         `descriptor` is the socket, or -1 if it cannot be read directly. Called after `open`: once, or for a session
         that speaks ``wsthreads.1`` once for each connection. Such a reader takes no message that begins with DLE. It
-        calls `due` before it reads and before it returns, and whenever it has taken so many messages, or bytes, as that
-        has returned the last time. It takes none after None.
+        calls `due` before it reads and before it returns. `due` returns how many messages, or bytes, the reader may
+        take before it calls `due` again. After None, the reader takes no more.
         """
         return None
 
@@ -161,7 +165,7 @@ class Handler(ABC):
         return dict(session.attributes)
 
     def shown(self, text: str) -> str:
-        """A text of a session or a room, as a page may show it: without the secrets of a script. Any thread."""
+        """A text of a session or a room without the secrets of a script, so that a page may show it. Any thread."""
         return text
 
     def settle(self, timeout_s: float) -> bool:
@@ -173,25 +177,25 @@ class Handler(ABC):
         return None
 
     def probe(self) -> None:  # noqa: B027
-        """If it `has_queue`: measure how long a call that comes now waits for others. Does not block."""
+        """If the handler `has_queue`: measure how long a call waits that is made now. Does not block."""
 
     def recent_waits(self) -> tuple[float, float] | None:
-        """The median and the longest wait of the last minute that `probe` measured, in seconds; None without one."""
+        """The median and the longest wait that `probe` measured in the last minute, in seconds; None without any."""
         return None
 
     def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:
         """`on_presence`: what to send to the members of the room in this process, or None.
 
-        One call at a time, by a thread of the endpoint, if `hooks` has ``on_presence``. May block.
+        Called by one thread at a time, if `hooks` has ``on_presence``. May block.
         """
         return None
 
     def call_rooms(self, calls: Sequence[RoomCall]) -> None:
         """Call `on_room_start`, `on_post`, `on_tick` and `on_room_end`: the ``hook`` of each of the `calls`.
 
-        Calls for one room are in order, and must not overlap; no further call for it comes until all are done. Right
-        before each function, ask ``call.begin()``; if that is false, do not call the function. In any case, call
-        ``call.done()`` once, at any time, in any thread. A function that is missing is done at once.
+        Calls for one room are in order, and must not overlap; no further call for the room comes until all are done.
+        Right before each function, call ``call.begin()``. If it returns false, do not call the function. In any case,
+        call ``call.done()`` once, at any time, in any thread. For a missing function, call ``call.done()`` at once.
         """
         for call in calls:
             call.done()
@@ -200,18 +204,18 @@ class Handler(ABC):
     def close(self, session: Session, code: int, reason: str) -> None:
         """Call `on_close`; the session is already closed.
 
-        Returns when the user's function has returned, or never will.
+        Returns when the user's function has returned, or when it is certain that it never will.
         """
 
 
 def json_attributes(attributes: Any) -> str:
-    """The attributes of a session as the JSON text of an object. Raises `UsageError` for what is not JSON."""
+    """The attributes of a session as the JSON text of an object. Raises `UsageError` for values that are not JSON."""
     if not isinstance(attributes, dict):
         raise UsageError(f"what on_suspend returns is a dict of JSON values or None, not {type(attributes).__name__}")
     for name, value in attributes.items():
         try:
             if type(name) is not str or json.loads(json.dumps(value, allow_nan=False)) != value:
                 raise ValueError("it would be another value")
-        except Exception as error:  # also of the value's class
+        except Exception as error:  # the value's class may raise anything
             raise UsageError(f"the attribute {brief(name)} is not JSON: {error}") from None
     return json.dumps(attributes, ensure_ascii=False, allow_nan=False)

@@ -1,7 +1,7 @@
-"""The life of one session: opened once, closed once, whatever carries its messages meanwhile.
+"""The life of one session: opened once, closed once, however many connections it has.
 
-`Service` serves the connections. What happens to a session because its connection has come or gone is decided there,
-and for clients that speak ``wsthreads.1`` by `Dialogue`.
+`Service` serves the connections, and decides what a new or lost connection means for its session. For clients that
+speak ``wsthreads.1``, `Dialogue` decides.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ __all__ = ["Life"]
 
 log = get_logger(__name__)
 
-#: The end of a session whose client was too slow: a logger of its own, which the log under gunicorn has from info up.
+#: Logs the end of a session whose client was too slow. A logger of its own, because gunicorn's log has its lines from
+#: info up.
 slow_log = get_logger(f"{__name__}.slow")
 
 
 class Life:
-    """Calls `open`, `close` and `record_end` of the handler, the rooms, the counters and the log, in this order.
+    """Tells the handler, the rooms, the counters and the log of each step in a session's life.
 
-    Nothing that a handler does can get a later step left out. The start and the end are logged at `log_level`.
+    Nothing that a handler does makes a later step be left out. The start and the end are logged at `log_level`.
     """
 
     __slots__ = (
@@ -65,7 +66,7 @@ class Life:
         self._log_context = log_context
         self._began = monotonic()
         self._is_opened = False
-        self._closing = Lock()  # taken by the first `close`, and never let go of
+        self._closing = Lock()  # taken by the first `close`, and never released
         self._ending = ""
 
     def open(self) -> None:
@@ -78,14 +79,15 @@ class Life:
         self._handler.open(session)
 
     def take_over(self) -> None:
-        """In place of `open`: the session comes from another process."""
+        """Called instead of `open` for a session that comes from another process."""
         self._is_opened = True
-        session, text = self.session, "session %s on %s goes on in this process"
+        session, text = self.session, "session %s on %s has moved to this process"
         log.log(self._log_level, text, session.id, self._path, extra=self._log_context)
 
     def suspend(self, why: str) -> Any:
-        """Call `on_suspend`, and return what it has returned: the session has lost its connection, and waits for its
-        client. Comes after `open` or `resume`. The log says `why`.
+        """Call `on_suspend`, and return its result. Comes after `open` or `resume`.
+
+        The session has lost its connection, and waits for its client. `why` is for the log.
         """
         self._metrics.add("sessions_suspended")
         session, text = self.session, "session %s suspended on %s: %s"
@@ -100,10 +102,12 @@ class Life:
         self._handler.resume(session)
 
     def close(self, code: int, reason: str, *, is_lost: bool = False) -> bool:
-        """Call `on_close` if `on_open` was called, then leave all rooms. If the connection `is_lost`, the session's
-        presence stays for a while. False, and nothing happens, from the second call on.
+        """Call `on_close` if `on_open` was called, then leave all rooms.
 
-        The session's connection has ended, or is closing. Any thread, but none at the same time as `open`.
+        If the connection `is_lost`, the session's presence stays for `presence_grace_s`. A second call does nothing and
+        returns False.
+
+        Called when the session's connection has ended or is closing. Any thread, but not at the same time as `open`.
         """
         if not self._closing.acquire(blocking=False):
             return False

@@ -1,8 +1,8 @@
-"""Sessions that leave for another process, or come from there: what `brokers.handover` needs of an endpoint.
+"""Moves sessions to and from other processes: the part of an endpoint that `brokers.handover` uses.
 
-A session that leaves has no connection, and its turn is taken: nothing of it is called any more. It stays in the list
-of the endpoint until the other process can have it. A session that comes is in the list, without a turn to be had,
-before it is certain that this process gets it.
+A session that leaves has no connection. Its turn is taken, so no function of the handler is called for it. It stays in
+the endpoint's list of sessions until the other process can have it. A session that arrives is in this list before it is
+certain that this process gets it. Until then, its turn is taken, too.
 """
 
 from __future__ import annotations
@@ -49,15 +49,17 @@ __all__ = [
 
 log = get_logger(__name__)
 
-#: Nobody has the session: it has ended, or its process was killed.
+#: No process has the session: it has ended, or its process was killed.
 UNKNOWN = "unknown"
 
-#: Somebody has it, and cannot hand it over just now. The client comes again.
+#: A process has the session, and cannot hand it over now. The client tries again.
 BUSY = "busy"
 
 
 class CannotMove(UsageError):
-    """A session has ended, since it cannot move: for its client, who has one of these secrets for so many seconds."""
+    """A session has ended because it cannot move.
+
+    Its client has one of these secrets, and may come back for `left_s` more seconds."""
 
     def __init__(self, message: str, secrets: list[str], left_s: float) -> None:
         super().__init__(message)
@@ -66,12 +68,12 @@ class CannotMove(UsageError):
 
 
 class Claim(NamedTuple):
-    """What a client that comes back shows, in its hello and its handshake."""
+    """The data of a client that comes back, from its hello and its handshake."""
 
     session_id: str
-    #: The digest of its secret.
+    #: The digest of the client's secret.
     secret: str
-    #: How many messages it has received.
+    #: How many messages the client has received.
     received: int
     user: str | None
     origin: str | None
@@ -80,45 +82,50 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a session has ended that the server has closed, for its client: as in `suspensions.Record`."""
+    """How the server has closed a session, to be told to its client.
+
+    As `suspensions.Record`, but for other processes.
+    """
 
     code: int
     reason: str
-    #: The digests of its secrets.
+    #: The digests of the session's secrets.
     secrets: list[str]
     user: str | None
     origin: str | None
 
 
 class Handover(Protocol):
-    """Hands sessions over to other processes: `brokers.handover.Handover`."""
+    """Moves sessions to other processes: `brokers.handover.Handover`."""
 
     def fetch(self, claim: Claim, request: Request) -> Arriving | str | tuple[int, str]:
-        """The session of a client that has come back, which is this process's now; or why it cannot be resumed.
+        """Take the session of a client that has come back from another process.
 
-        `BUSY`: the client must come again. Code and reason: the session was closed with these. Blocks for seconds.
+        Otherwise, returns why it cannot be resumed.
+
+        `BUSY`: the client must try again. Code and reason: the session was closed with these. Can block for seconds.
         """
 
     def export(self, session_id: str) -> bool:
         """Let other processes take a session, and forget it. False if it stays here. Blocks."""
 
     def take_no_more(self) -> None:
-        """The process ends: what other processes have stored is for others."""
+        """The process ends: take no more sessions from other processes."""
 
     def put(self, calls: Iterable[Callable[[], object]]) -> None:
         """Call these in other threads."""
 
     def start(self) -> None:
-        """Look, from now on, for sessions whose clients do not come back. Idempotent."""
+        """From now on, end the sessions of ended processes whose clients do not come back. Idempotent."""
 
     def stop(self, timeout_s: float) -> None:
-        """End the threads. Other processes know from now on how sessions have ended that this process has closed."""
+        """End the threads. Before that, tell other processes how this process has closed its sessions."""
 
     def give_up(self) -> None: ...
 
 
-class Setting(Protocol):
-    """What is needed of a `Service`."""
+class _Service(Protocol):
+    """The part of `Service` that `Moves` uses."""
 
     config: Config
     handler: Handler
@@ -135,33 +142,33 @@ def origin_of(request: Request) -> str | None:
 
 
 def same_origin(before: str | None, now: str | None) -> bool:
-    """Whether two handshakes have the same Origin, or both none."""
+    """Whether two handshakes have the same Origin, or both have none."""
     if before is None or now is None:
         return before is now
     return before == now or (parse_origin(before) is not None and parse_origin(before) == parse_origin(now))
 
 
 def _nobody_cares(reason: str) -> None:
-    """That too much waits, before the session is here for sure."""
+    """Ignore that too much waits for the client: it is not certain yet that this process gets the session."""
 
 
 class Moves:
     """For one endpoint. Any thread."""
 
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
+    def __init__(self, service: _Service) -> None:
+        self._service = service
 
     def judge(
         self, session_id: str, secret: str, user: str | None, origin: str | None, encoding: str, received: int
     ) -> str | tuple[int, str]:
-        """Why a client may not resume a session of this process. Empty if it may, `UNKNOWN` if there is none.
+        """Why a client may not resume a session of this process. Empty if it may, `UNKNOWN` without such a session.
 
-        Code and reason if the server has closed the session, and the client has to know, or if it cannot have
-        `received` so many messages. `secret` is a digest, `encoding` a name. Does not block.
+        Code and reason for the client if the server has closed the session, or if it has not sent as many messages as
+        the client says it `received`. `secret` is a digest, `encoding` a name. Does not block.
         """
         dialogue = self._find(session_id)
         if dialogue is None or not dialogue.may_resume(secret):
-            record = self._setting.suspensions.record(session_id, secret)
+            record = self._service.suspensions.record(session_id, secret)
             is_theirs = record is not None and record.user == user
             if record is None or not is_theirs or not same_origin(origin_of(record.request), origin):
                 return UNKNOWN
@@ -179,22 +186,24 @@ class Moves:
             return int(error.close_code), str(error)
 
     def ended(self) -> list[tuple[str, Ended, float]]:
-        """The sessions that the server has closed, and for how much longer their clients have to be told."""
+        """The sessions that the server has closed: id, ending, and for how many more seconds the client may ask."""
         return [
             (name, Ended(each.code, each.reason, digests, each.user, origin_of(each.request)), left_s)
-            for name, each, left_s in self._setting.suspensions.records()
+            for name, each, left_s in self._service.suspensions.records()
             if (digests := each.secrets.export())
         ]
 
     def depart(self, session_id: str, timeout_s: float) -> Departing | None:
-        """Suspend a session, and take its turn. None if it is not there, or a call of the handler takes too long.
+        """Suspend a session, and take its turn.
 
-        Raises `CannotMove` for one that has ended by that.
+        None if there is no such session, or if a call of the handler takes too long.
+
+        Raises `CannotMove` if the session cannot move; then the session has ended.
         """
         dialogue = self._find(session_id)
         if dialogue is None or not dialogue.hold(timeout_s):
             return None
-        departing = Departing(self._setting, dialogue)
+        departing = Departing(self._service, dialogue)
         try:
             departing.prepare()
         except UsageError as error:
@@ -210,39 +219,40 @@ class Moves:
         return departing
 
     def arrive(self, state: Any, request: Request | None, encoding: Encoding) -> Arriving:
-        """Make a session of a `SessionState`, on an outbox without a connection. `request` is None if its client does
-        not come back.
+        """Make a session from a `SessionState`, with an outbox but without a connection.
+
+        `request` is the handshake of the client that has come back, or None if the session only arrives to be ended.
         """
-        return Arriving(self._setting, state, request, encoding)
+        return Arriving(self._service, state, request, encoding)
 
     def _find(self, session_id: str) -> Dialogue | None:
-        served = self._setting.served.get(session_id)
+        served = self._service.served.get(session_id)
         return None if served is None else served.dialogue
 
 
 class Departing:
     """A session that is about to leave this process."""
 
-    def __init__(self, setting: Setting, dialogue: Dialogue) -> None:
-        self._setting = setting
+    def __init__(self, service: _Service, dialogue: Dialogue) -> None:
+        self._service = service
         self._dialogue = dialogue
         self._attributes = "{}"
         self.session: Any = dialogue.session
         self.outbox = dialogue.outbox
-        #: How much longer its client may be away.
-        self.left_s = setting.suspensions.left_s(dialogue)
+        #: How many more seconds the client may be away.
+        self.left_s = service.suspensions.left_s(dialogue)
 
     @property
     def secrets(self) -> list[str]:
-        """The digests of its secrets."""
+        """The digests of the session's secrets."""
         return self._dialogue.secrets.export()
 
     def prepare(self) -> None:
-        """Raises `UsageError` if the attributes are not JSON."""
-        self._attributes = self._setting.handler.export_attributes(self.session, self._dialogue.returned)
+        """Export the attributes. Raises `UsageError` if they are not JSON."""
+        self._attributes = self._service.handler.export_attributes(self.session, self._dialogue.returned)
 
     def state(self) -> dict[str, Any]:
-        """The fields of `SessionState` that neither rooms nor outbox know. Does not block."""
+        """The fields of `SessionState`, except those of the rooms and the outbox. Does not block."""
         session, dialogue = self.session, self._dialogue
         return {
             "id": session.id,
@@ -257,13 +267,13 @@ class Departing:
             "received": dialogue.received,
             "heard": dialogue.heard,
             **dialogue.requests.export(),
-            "messages": [],  # all that was taken has been handled
+            "messages": [],  # all messages that were taken have been handled
         }
 
     def leave(self) -> tuple[int, str] | None:
         """Forget the session, without on_close. Returns code and reason if it was closed meanwhile."""
         ending = self._dialogue.vanish()
-        self._setting.handler.abandon(self.session.id)
+        self._service.handler.abandon(self.session.id)
         return ending
 
     def stay(self) -> None:
@@ -277,18 +287,18 @@ class Departing:
 
 
 class Arriving:
-    """A session that is about to go on in this process, without a connection so far."""
+    """A session that is about to move to this process. It has no connection yet."""
 
-    def __init__(self, setting: Setting, state: Any, request: Request | None, encoding: Encoding) -> None:
-        config = setting.config
-        self._setting = setting
+    def __init__(self, service: _Service, state: Any, request: Request | None, encoding: Encoding) -> None:
+        config = service.config
+        self._service = service
         self._state = state
         if request is None:
             request = Request({})
             request.user = state.user
         outbox = Outbox(
             NOWHERE,
-            setting.flusher,
+            service.flusher,
             max_bytes=config.max_outbox_bytes,
             timeout_s=config.send_timeout_s,
             on_stuck=_nobody_cares,
@@ -297,33 +307,33 @@ class Arriving:
         self.dialogue = Dialogue(
             outbox,
             subprotocol=state.subprotocol,
-            handler=setting.handler,
-            keeper=setting.suspensions,
+            handler=service.handler,
+            keeper=service.suspensions,
             most_bytes=config.max_message_bytes + config.max_resume_bytes,
         )
         self.dialogue.is_moving = True
-        self.dialogue.secrets = Secrets(state.secrets)  # whoever shows one is told that the session is on its way
-        session, self._life = setting.make_session(state.id, request, self.dialogue)
+        self.dialogue.secrets = Secrets(state.secrets)  # a client that shows one of them is told to try again
+        session, self._life = service.make_session(state.id, request, self.dialogue)
         session.attributes = {}
         session.opened_at = state.opened_at
         self.session: Any = session
         self.dialogue.begin(session, self._life, most_requests=config.max_pending_requests)
 
     def appear(self) -> None:
-        """Whoever looks for the session finds it from now on. Does not block."""
-        self._setting.served.put(self.session.id, Served(self.session, None, self.dialogue))
+        """Add the session to the endpoint's list. Does not block."""
+        self._service.served.put(self.session.id, Served(self.session, None, self.dialogue))
 
     def settle(self, acknowledged: int, frames: list[bytes]) -> None:
-        """It has become a suspended session of this process."""
-        state, dialogue, config = self._state, self.dialogue, self._setting.config
+        """The session has become a suspended session of this process."""
+        state, dialogue, config = self._state, self.dialogue, self._service.config
         dialogue.outbox.keep(
             config.max_resume_bytes, on_stuck=dialogue.on_stuck, acknowledged=acknowledged, frames=frames
         )
         self._life.take_over()
         try:
-            self._setting.handler.adopt(self.session, json.loads(state.attributes))
+            self._service.handler.adopt(self.session, json.loads(state.attributes))
         except Exception:
-            log.exception("session %s cannot go on in this process", self.session.id)
+            log.exception("session %s cannot move to this process", self.session.id)
             dialogue.begin_close(CloseCode.INTERNAL_ERROR, "server error")
         dialogue.settle(state.received, state.heard)
         dialogue.requests.import_(state.asked, state.unanswered)
@@ -332,14 +342,14 @@ class Arriving:
         dialogue.let_go()
 
     def drop(self) -> None:
-        """It has not: undo `appear`."""
-        served = self._setting.served.get(self.session.id)
+        """The session has not moved to this process: undo `appear`."""
+        served = self._service.served.get(self.session.id)
         if served is not None and served.session is self.session:
-            self._setting.served.pop(self.session.id)
+            self._service.served.pop(self.session.id)
         self.dialogue.discard()
 
     def end(self, code: int, reason: str, *, has_lapsed: bool = False) -> None:
-        """After `settle`: end it, with on_close. If it `has_lapsed`, its client did not come back in time."""
+        """After `settle`: end the session, with on_close. `has_lapsed`: its client did not come back in time."""
         if has_lapsed:
             self.dialogue.has_lapsed = True
         self.dialogue.begin_close(code, reason)

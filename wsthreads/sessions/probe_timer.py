@@ -1,4 +1,4 @@
-"""Has a handler probe its queue every second, while its endpoint has sessions."""
+"""Lets a handler probe its queue every second, while its endpoint has sessions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTERVAL_S = 1.0
 
 
 class ProbeTimer:
-    """Runs from the first of the `sessions` to the last, if the handler has a queue. Any thread."""
+    """Runs while there are `sessions`, if the handler has a queue. Any thread."""
 
     def __init__(self, handler: Handler, sessions: Sized, flusher: Flusher) -> None:
         self._handler = handler
@@ -27,7 +27,7 @@ class ProbeTimer:
         self._running = Lock()  # held while there is a timer; taken without waiting
 
     def session_begins(self) -> None:
-        """Call it when the session is one of the `sessions`."""
+        """Call this when a session was added to the `sessions`."""
         if self._handler.has_queue and self._running.acquire(blocking=False):
             self._set()
 
@@ -45,5 +45,5 @@ class ProbeTimer:
             self._handler.probe()
         else:
             self._running.release()
-            if self._sessions:  # one has begun meanwhile, and may have met the lock
+            if self._sessions:  # one may have begun meanwhile, while the lock was held
                 self.session_begins()

@@ -1,4 +1,4 @@
-"""Runs a Python file of the user's as a module: a handler, or what a script imports."""
+"""Runs a Python file of the user's as a module: a handler, or a module that a script imports."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ def load_module(file: Path) -> ModuleType:
     that of the file, such as ``json.py``. No import statement can spell it, so it hides no other module. A file that is
     loaded twice is run twice.
 
-    Python has one module of a name in a process. If an import would get another file than the one beside this file,
-    because a file elsewhere has imported a module of that name, that is an error. Only imports in this file are looked
-    at.
+    A Python process has only one module of a name. So an import may get a module from elsewhere instead of the file
+    beside this file. That is an error. Only the imports in this file are checked.
 
     Raises `ScriptError`, with file and line, for any exception of the file except KeyboardInterrupt, and `OSError` if
     the file cannot be read.
@@ -77,7 +76,7 @@ def load_module(file: Path) -> ModuleType:
 
 
 class _StandardLibrary:
-    """Finds modules of the standard library, also if a file in the folder has the name of one."""
+    """Finds modules of the standard library, even if a file in the folder has the same name."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -93,7 +92,7 @@ class _StandardLibrary:
 def _check_imports(tree: ast.Module, file: Path, written: Path) -> None:
     """Raise `ScriptError` if an import in the file, also in a function, would get a module from elsewhere.
 
-    Not for names of the standard library, whose module is meant: ``queue.py`` may be a handler.
+    Names of the standard library are not checked, because their modules are meant: ``queue.py`` may be a handler.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -147,7 +146,7 @@ def _is_imported_as(name: str, file: Path) -> bool:
     invalidate_caches()  # the file may be new
     try:
         spec = None if "." in name else find_spec(name)
-    except (ImportError, ValueError):  # a finder of the user's may raise them
+    except (ImportError, ValueError):  # the user's finders may raise these
         return False
     finally:
         if is_new:

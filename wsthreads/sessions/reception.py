@@ -1,7 +1,7 @@
-"""Serves connections of clients that speak ``wsthreads.1``: the hello, then a new session or one that goes on.
+"""Serves connections of clients that speak ``wsthreads.1``: reads the hello, then begins or resumes a session.
 
-A client that shows a valid token, for the same user and origin, gets its session. It is told why it does not, and gets
-a new one. A session that the server has closed, whose client may not know of it, is not replaced by a new one: the
+A client with a valid token, for the same user and origin, resumes its session. Otherwise the welcome says why not, and
+a new session begins. There is one exception: if the server has closed the session, and the client may not know, the
 connection is closed with the same code.
 """
 
@@ -56,8 +56,8 @@ WHY = {
 _TOKEN = re.compile(r"([\w-]{22})\.[\w-]{22}", re.ASCII)
 
 
-class Setting(Protocol):
-    """What is needed of a `Service`."""
+class _Service(Protocol):
+    """The part of `Service` that `Reception` uses."""
 
     config: Config
     handler: Handler
@@ -67,20 +67,20 @@ class Setting(Protocol):
     suspensions: Suspensions
     path: str
 
-    #: Hands sessions over to other processes.
+    #: Moves sessions to other processes; None without a broker.
     handover: Handover | None
 
     def make_session(self, session_id: str, request: Request, channel: Dialogue) -> tuple[Session, Life]:
         """A session that is not open yet."""
 
     def enter(self, session: Session, connection: Connection, dialogue: Dialogue) -> bool:
-        """The session is one of the endpoint's from now on. False if its user is banned: then it is closing."""
+        """Add a session to the endpoint's list. False if its user is banned: then the session is closing."""
 
     def leave(self, dialogue: Dialogue) -> None:
-        """At a shutdown: a session without a connection goes on in another process, or ends. Blocks."""
+        """At a shutdown: move a session without a connection to another process, or end it. Blocks."""
 
     def has_session(self, connection: Connection) -> None:
-        """A session goes on over the connection."""
+        """A session was resumed over this connection."""
 
     def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
         """A connection of the session has ended."""
@@ -93,17 +93,18 @@ class Setting(Protocol):
 
 
 class Reception:
-    """Begins sessions, and lets clients with tokens go on with theirs. Any thread.
+    """Begins sessions, and resumes those of clients with tokens. Any thread.
 
-    A session has a token, ``<id>.<secret>``. No log line and no error has one.
+    The token of a session is ``<id>.<secret>``. No log line and no error contains a token.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
+    def __init__(self, service: _Service) -> None:
+        self._service = service
 
     def serve(self, client: Admitted, connection: Connection, spoken: str | None) -> None:
-        """Serve a client, whose 101 was sent, until its connection has ended. `spoken` is the application's own
-        subprotocol.
+        """Serve a client, whose 101 was sent, until its connection has ended.
+
+        `spoken` is the application's own subprotocol.
         """
         carrier, is_new = Carrier(connection), False
         dialogue: Dialogue | None = None
@@ -112,26 +113,26 @@ class Reception:
             if hello is not None:
                 dialogue, why = self._resume(carrier, hello, client.request, spoken)
                 if dialogue is None and hello.token is not None and any(carrier.channel.transport.end_seen()):
-                    carrier.channel.lose("connection lost")  # while its session was looked for
+                    carrier.channel.lose("connection lost")  # the client has left while its session was looked for
                 if dialogue is None and self._has_place(client, carrier):
                     dialogue = self._begin(client, carrier, spoken, why)
                     is_new = dialogue is not None
-                if dialogue is None:  # it is closing
+                if dialogue is None:  # the connection is closing
                     for _ in carrier.messages:
                         pass
         finally:
             if not is_new:
-                self._setting.handler.abandon(client.session_id)
+                self._service.handler.abandon(client.session_id)
         if dialogue is None:
             connection.finish()
             connection.hang_up()
         else:
-            with in_context(log_context(client.request.environ)), self._setting.scheduling.session_thread() as thread:
+            with in_context(log_context(client.request.environ)), self._service.scheduling.session_thread() as thread:
                 self._talk(dialogue, carrier, thread)
 
     def _talk(self, dialogue: Dialogue, carrier: Carrier, thread: ScheduledThread) -> None:
-        """Hand over what comes by one connection of a session, until that ends."""
-        goodbye = self._setting.admission.goodbye
+        """Pass the messages of one connection to its session, until the connection ends."""
+        goodbye = self._service.admission.goodbye
         if goodbye is not None:  # the shutdown began after the handshake, and may not have seen this session
             self._say_goodbye(dialogue, carrier, *goodbye)
         try:
@@ -151,7 +152,7 @@ class Reception:
             raise
         finally:
             with ExitStack() as steps:  # in reverse order; if one fails, the others still run
-                steps.callback(self._setting.disconnected, dialogue, carrier.connection)
+                steps.callback(self._service.disconnected, dialogue, carrier.connection)
                 steps.callback(carrier.connection.hang_up)
                 steps.callback(self._run_or_leave, dialogue)
                 try:
@@ -161,13 +162,13 @@ class Reception:
                     raise
 
     def _run_or_leave(self, dialogue: Dialogue) -> None:
-        """A connection is over: handle what waits. At a shutdown, a session without a connection leaves the process."""
+        """After the end of a connection: handle the events that wait. At a shutdown, the session leaves the process."""
         dialogue.run()
-        if self._setting.admission.goodbye is not None and not dialogue.is_connected:
-            self._setting.leave(dialogue)
+        if self._service.admission.goodbye is not None and not dialogue.is_connected:
+            self._service.leave(dialogue)
 
     def _say_goodbye(self, dialogue: Dialogue, carrier: Carrier, code: int, reason: str) -> None:
-        if self._setting.handover is None:
+        if self._service.handover is None:
             dialogue.begin_close(code, reason)
         else:
             carrier.channel.part(code, reason)
@@ -178,20 +179,20 @@ class Reception:
         """Whether a new session may begin. If it may not, the connection is closing."""
         if carrier.channel.ending is not None:
             return False
-        refusal = self._setting.admission.shortage(client.network) if client.is_beyond else None
+        refusal = self._service.admission.shortage(client.network) if client.is_beyond else None
         if refusal is None:
             return True
         code, reason = CloseCode.TRY_AGAIN_LATER, refusal.reason
         if carrier.channel.begin_close(code, reason):
-            self._setting.record_refusal(client.request, code, reason, refusal.cause)
+            self._service.record_refusal(client.request, code, reason, refusal.cause)
         return False
 
     def _begin(self, client: Admitted, carrier: Carrier, spoken: str | None, why: str) -> Dialogue | None:
-        """Begin a session. None if the client is gone. `why` another one could not be resumed, or empty."""
-        setting, outbox = self._setting, carrier.channel.outbox
-        config, suspensions = setting.config, setting.suspensions
+        """Begin a session. None if the client is gone. `why`: why its old session could not be resumed, or empty."""
+        service, outbox = self._service, carrier.channel.outbox
+        config, suspensions = service.config, service.suspensions
         keeps = config.resume_s > 0
-        if keeps:  # until the welcome, what others send to the session waits
+        if keeps:  # until the welcome, messages to the session wait
             outbox = Outbox.apart(
                 outbox.flusher,
                 max_bytes=config.max_outbox_bytes,
@@ -201,26 +202,26 @@ class Reception:
         dialogue = Dialogue(
             outbox,
             subprotocol=spoken,
-            handler=setting.handler,
+            handler=service.handler,
             keeper=suspensions,
             most_bytes=config.max_message_bytes + config.max_resume_bytes,
         )
-        session, life = setting.make_session(client.session_id, client.request, dialogue)
+        session, life = service.make_session(client.session_id, client.request, dialogue)
         dialogue.begin(session, life, most_requests=config.max_pending_requests)
         if keeps:
             outbox.keep(config.max_resume_bytes, on_stuck=dialogue.on_stuck)
         carrier.connection.before_end = partial(dialogue.hear_out, carrier)
         try:
             if keeps:  # the client may come back as soon as it has the welcome
-                setting.enter(session, carrier.connection, dialogue)
-            with setting.scheduling.opening():
+                service.enter(session, carrier.connection, dialogue)
+            with service.scheduling.opening():
                 why_not = dialogue.attach(carrier, self._welcome(session.id, spoken, why=why))
             if why_not:
                 if dialogue.ending is not None:
                     carrier.channel.begin_close(*dialogue.ending)
                 dialogue.break_off(CloseCode.ABNORMAL)
                 return None
-            is_refused = not keeps and not setting.enter(session, carrier.connection, dialogue)
+            is_refused = not keeps and not service.enter(session, carrier.connection, dialogue)
             dialogue.start(is_refused=is_refused)
         except BaseException:
             dialogue.break_off(CloseCode.INTERNAL_ERROR)
@@ -230,8 +231,8 @@ class Reception:
     def _welcome(
         self, session_id: str, spoken: str | None, *, why: str = "", is_resumed: bool = False
     ) -> Callable[[int, str | None], bytes]:
-        """Makes the frame of a welcome, with how many messages were taken and the next secret."""
-        config = self._setting.config
+        """Returns a function that makes the welcome's frame from the number of messages taken and the next secret."""
+        config = self._service.config
 
         def make(received: int, secret: str | None) -> bytes:
             message = envelope.Welcome(
@@ -248,14 +249,14 @@ class Reception:
 
         return make
 
-    # Sessions that go on
+    # Resumed sessions
 
     def _resume(
         self, carrier: Carrier, hello: envelope.Hello, request: Request, spoken: str | None
     ) -> tuple[Dialogue | None, str]:
-        """The session of the client's token, which goes on over this connection. Otherwise None, and why it does not.
+        """Resume the session of the client's token over this connection. Otherwise returns None, and why not.
 
-        The reason is empty for a client without a token. It may be that the connection is closing instead.
+        The reason is empty for a client without a token. After a failure, the connection may be closing.
         """
         if hello.token is None:
             return None, ""
@@ -269,28 +270,28 @@ class Reception:
         if dialogue is not None and not why:
             why = self._attach(dialogue, carrier, hello, wanted, request, spoken)
             if not why:
-                self._setting.has_session(carrier.connection)
+                self._service.has_session(carrier.connection)
                 return dialogue, ""
         if why == BUSY:
             carrier.channel.begin_close(CloseCode.TRY_AGAIN_LATER, "the session is on its way")
         if why == UNKNOWN:
             self._tell_end(dialogue, carrier, session_id, wanted, request)
         if carrier.channel.ending is None:
-            self._setting.count(f"resumes_refused_{why}")
+            self._service.count(f"resumes_refused_{why}")
             asked, words = _shown_id(hello.token), f"{why}: {WHY.get(why, '')}".removesuffix(": ")
             context = log_context(request.environ)
-            log.info("session %s on %s is not resumed: %s", asked, self._setting.path, words, extra=context)
+            log.info("session %s on %s is not resumed: %s", asked, self._service.path, words, extra=context)
         return None, why
 
     def _fetch(
         self, carrier: Carrier, received: int, session_id: str, wanted: str, request: Request
     ) -> tuple[Dialogue | None, str]:
-        """The session if it comes from another process, and why it does not."""
-        handover, setting = self._setting.handover, self._setting
-        served = setting.served.get(session_id)
+        """The session, moved from another process, or None; and why not."""
+        handover, service = self._service.handover, self._service
+        served = service.served.get(session_id)
         if served is not None and served.dialogue is not None and served.dialogue.is_moving:
-            return None, BUSY  # for an earlier hello, which may be late: the secret may be one that came after it
-        if handover is None or served is not None or setting.suspensions.record(session_id, wanted):
+            return None, BUSY  # the secret of this hello may be outdated, so that `_find` did not find it
+        if handover is None or served is not None or service.suspensions.record(session_id, wanted):
             return None, UNKNOWN
         encoding = carrier.channel.outbox.encoding
         claim = Claim(session_id, wanted, received, request.user, origin_of(request), encoding)
@@ -300,8 +301,8 @@ class Reception:
         if isinstance(found, tuple):
             carrier.channel.begin_close(*found)
             return None, UNKNOWN
-        if setting.admission.goodbye is not None:  # the shutdown may not have seen this session
-            setting.leave(found.dialogue)
+        if service.admission.goodbye is not None:  # the shutdown may not have seen this session
+            service.leave(found.dialogue)
             return None, BUSY
         return found.dialogue, ""
 
@@ -330,7 +331,7 @@ class Reception:
         carrier.connection.is_resumed = True
         welcome = self._welcome(session_id, spoken, is_resumed=True)
         try:
-            with self._setting.scheduling.opening():
+            with self._service.scheduling.opening():
                 return dialogue.attach(carrier, welcome, received=hello.received, shown=wanted, request=request)
         except ProtocolError as error:
             carrier.channel.refuse(error)
@@ -338,12 +339,12 @@ class Reception:
 
     def _find(self, session_id: str, wanted: str) -> Dialogue | None:
         """The session with this id, if a secret with this digest is valid."""
-        served = self._setting.served.get(session_id)
+        served = self._service.served.get(session_id)
         dialogue = None if served is None else served.dialogue
         return dialogue if dialogue is not None and dialogue.may_resume(wanted) else None
 
     def _why_not(self, dialogue: Dialogue, request: Request, carrier: Carrier) -> str:
-        """Why a session cannot go on for who shows its token here. Empty if it can."""
+        """Why a client with the session's token cannot resume the session here. Empty if it can."""
         session = dialogue.session
         if session.user != request.user:
             return "user"
@@ -354,11 +355,11 @@ class Reception:
     def _tell_end(
         self, dialogue: Dialogue | None, carrier: Carrier, session_id: str, wanted: str, request: Request
     ) -> None:
-        """If the session was closed for good, and its client may not know: close the connection in the same way."""
+        """Close the connection as the server has closed its session, if the client may not know of that."""
         if dialogue is not None:
             ending = None if dialogue.is_known_to_have_ended else dialogue.ending
         else:
-            record = self._setting.suspensions.record(session_id, wanted)
+            record = self._service.suspensions.record(session_id, wanted)
             if record is None or record.user != request.user:
                 return
             if not same_origin(origin_of(record.request), origin_of(request)):
@@ -369,6 +370,6 @@ class Reception:
 
 
 def _shown_id(token: str) -> str:
-    """The id in a token, for the log. Of a text that is no token, nothing is shown: it may be the secret."""
+    """The id in a token, for the log. Shows nothing of an invalid token, because its text may contain a secret."""
     found = _TOKEN.fullmatch(token)
     return "?" if found is None else found[1]

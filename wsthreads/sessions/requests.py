@@ -1,11 +1,11 @@
-"""The requests of one session that speaks ``wsthreads.1``: those that it sends, and the answers to those that come in.
+"""The requests of one session that speaks ``wsthreads.1``, in both directions.
 
 Invariants:
 
-- The outcome of a request that was sent is told exactly once: whoever removes it from `_pending` tells it. It is told
-  without locks.
-- Requests leave in the order of their ids, without a gap: an id is taken and its frame appended under `_asking`.
-- Each request that comes in is answered once: whoever removes its id from `unanswered` sends the answer.
+- The outcome of a request to the client is passed on exactly once, by the thread that removes the request from
+  `_pending`, and without locks.
+- Requests are sent in the order of their ids, without a gap: under `_asking`, an id is taken and its frame appended.
+- Each request of the client is answered once, by the thread that removes its id from `unanswered`.
 - After `end`, nothing is pending, and nothing becomes pending.
 """
 
@@ -39,30 +39,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Done", "IncomingRequest", "Outcome", "PendingReply", "Requests"]
 
-#: How a request has ended: with the reply, or with an error.
+#: How a request has ended: the reply, or an error.
 Outcome = str | bytes | None | RequestTimeout | SessionClosed | SessionMoved | RequestError
 Done = Callable[[Outcome], None]
 
-#: An outcome that is being told is there after this.
+#: The longest wait for an outcome that another thread is passing on.
 TOLD_S = 5.0
 
-#: The other side is told this if it has more requests than `max_pending_requests`.
+#: The answer to a request beyond `max_pending_requests`.
 TOO_MANY = "too many requests"
 
 
 class PendingReply:
-    """An outcome that a thread waits for."""
+    """The outcome of a request, for one thread that waits for it."""
 
     __slots__ = ("_arrived", "is_done", "outcome")
 
     def __init__(self) -> None:
         self.outcome: Outcome = None
         self.is_done = False
-        self._arrived = Lock()  # held until the outcome is there
+        self._arrived = Lock()  # held until `done`
         self._arrived.acquire()
 
     def done(self, outcome: Outcome) -> None:
-        """The outcome is there. Called once."""
+        """Set the outcome. Called once."""
         self.outcome = outcome
         self.is_done = True
         self._arrived.release()
@@ -73,9 +73,12 @@ class PendingReply:
 
 
 class Requests:
-    """Both directions. Any thread, where nothing else is said. At most `most` that were sent may be unanswered.
+    """The requests of a session in both directions.
 
-    `read` takes what the client sends, for at most so many seconds. It returns False if the calling thread cannot.
+    At most `most` requests to the client may be unanswered. Any thread.
+
+    `read` takes messages from the client, for at most the given number of seconds. It returns False if the calling
+    thread does not read the connection.
     """
 
     __slots__ = (
@@ -106,14 +109,14 @@ class Requests:
         self._asking = RLock()  # guards _asked; held while a frame is appended, so that ids leave in order
         self._asked = 0  # the last id that was used
         self._pending: dict[int, Done] = {}
-        self._clocks: dict[int, Timer] = {}  # of those for which no thread waits
-        #: The ids of requests that have come in. `Intake` adds them, under its lock.
+        self._clocks: dict[int, Timer] = {}  # timeouts of requests for which no thread waits
+        #: The ids of the client's requests without an answer. `Intake` adds them, under its lock.
         self.unanswered: dict[int, None] = {}
-        self._answering: dict[int, None] = {}  # removed from there; the answer may not be in the outbox yet
+        self._answering: dict[int, None] = {}  # ids removed from `unanswered` whose answer may not be in the outbox yet
         self._has_ended = False
         self._is_held = False  # see `hold`
 
-    # What this side asks.
+    # Requests to the client
 
     @property
     def is_asking(self) -> bool:
@@ -121,18 +124,18 @@ class Requests:
         return bool(self._pending)
 
     def read(self, timeout_s: float) -> bool:
-        """Take what the client sends, for at most so long, where a thread waits that may have to read the replies.
+        """Take messages from the client, for at most `timeout_s`, while a thread waits for a reply.
 
-        False if the calling thread cannot.
+        False if the calling thread does not read the connection.
         """
         return self._read(timeout_s)
 
     def frame(self, message: str | bytes) -> bytes:
-        """The frame of a request, a reply or a failure: it is not escaped, but may be deflated."""
+        """The frame of a request, a reply or a failure. These are not escaped, but may be deflated."""
         return self._encoding.frame(message_frame(message))
 
     def ask(self, message: str | bytes, timeout_s: float) -> str | bytes | None:
-        """Send a request, and wait for the reply. The session's own thread reads meanwhile.
+        """Send a request, and wait for the reply. The session's own thread reads the connection meanwhile.
 
         Raises `RequestTimeout`, `SessionClosed`, `SessionMoved` and `RequestError`.
         """
@@ -155,7 +158,7 @@ class Requests:
             done(error)
         else:
             self._clocks[number] = self._timers.call_later(timeout_s, weakly(self._time_out, number, timeout_s))
-            if number not in self._pending:  # the outcome was quicker
+            if number not in self._pending:  # the outcome has arrived already
                 self._stop_clock(number)
 
     def _time_out(self, number: int, timeout_s: float) -> None:
@@ -170,8 +173,8 @@ class Requests:
     def send(self, message: str | bytes, done: Done) -> int:
         """Send a request. `done` is called once with the outcome, unless `forget` comes before it.
 
-        Returns the id. Raises `SessionClosed` if the session is closed, `SessionMoved` if it goes on elsewhere, and
-        `RequestError` if too many requests are unanswered. Does not block.
+        Returns the id. Raises `SessionClosed` if the session is closed, `SessionMoved` if it has moved to another
+        process, and `RequestError` if too many requests are unanswered. Does not block.
         """
         if not isinstance(message, (str, bytes)):
             raise MessageTypeError(f"a request is text or bytes, not {type(message).__name__}; try json.dumps")
@@ -191,29 +194,29 @@ class Requests:
         return number
 
     def forget(self, number: int) -> bool:
-        """Wait for a reply no more. False if the outcome was told, or is being told."""
+        """Stop waiting for a reply. False if the outcome was passed on, or is being passed on."""
         return self._pending.pop(number, None) is not None
 
     def settle(self, number: int, outcome: Outcome) -> None:
-        """A reply has come, or a failure. Ignored unless the request is pending."""
+        """Take a reply or a failure. Does nothing unless the request is pending."""
         done = self._pending.pop(number, None)
         if done is not None:
             self._stop_clock(number)
             done(outcome)
 
     def check_asked(self, number: int) -> None:
-        """Raise `ProtocolError` for the id of a reply to what was never asked."""
+        """Raise `ProtocolError` for the id of a reply if no request has had this id."""
         if number > self._asked:
             raise ProtocolError(f"a reply to request {number}, the last one was {self._asked}")
 
-    # What the other side asks.
+    # Requests of the client
 
     def refuse(self, number: int) -> None:
-        """Answer a request that was one too many."""
+        """Refuse a request beyond the limit."""
         self._session._post(self.frame(envelope.failure(number, TOO_MANY)), timeout=0.0)
 
     def answer(self, number: int, message: str | bytes) -> None:
-        """Send the answer to a request, unless there was one."""
+        """Send the answer to a request, unless it has been answered."""
         self._answering[number] = None
         try:
             if self.unanswered.pop(number, number) is None:
@@ -222,28 +225,31 @@ class Requests:
         finally:
             self._answering.pop(number, None)
 
-    # The end, and another process.
+    # The end, and moves to another process
 
     def end_asking(self) -> None:
-        """The client replies no more: what is asked fails, now and later. Its own requests may still be answered."""
+        """The client sends no more replies: requests to it fail, now and later.
+
+        Its own requests may still be answered.
+        """
         self._has_ended = True
         self._break_off()
 
     def end(self) -> None:
-        """The session has ended: nothing is waited for any more."""
+        """The session has ended: fail all pending requests."""
         self.unanswered.clear()
         self.end_asking()
 
     def hold(self) -> None:
-        """The session is about to go on in another process: wait for no reply, and ask nothing, until `let_go`.
+        """The session is about to move to another process: until `let_go`, all requests to the client fail.
 
-        Otherwise a handler that waits for a reply would keep the session from going there.
+        Otherwise a handler that waits for a reply would keep the session from moving.
         """
         self._is_held = True
         self._break_off()
 
     def let_go(self) -> None:
-        """The session stays."""
+        """The session stays in this process."""
         self._is_held = False
 
     def _break_off(self) -> None:
@@ -256,16 +262,19 @@ class Requests:
             done(self._no_reply())
 
     def _no_reply(self) -> SessionClosed | SessionMoved:
-        """Why no reply will come."""
+        """The error that tells why no reply will come."""
         return moved() if self._is_held else closed()
 
     def export(self) -> dict[str, Any]:
-        """What another process needs to go on: JSON values."""
+        """The state for another process, as JSON values."""
         unanswered = sorted({*self._answering.copy(), *self.unanswered.copy()})
         return {"asked": self._asked, "unanswered": unanswered}
 
     def import_(self, asked: int, unanswered: list[int]) -> None:
-        """Go on from what another process has exported. Nobody here waits for its replies, or answers its requests."""
+        """Go on from the state of another process.
+
+        No thread here waits for earlier replies, or answers earlier requests.
+        """
         self._asked = asked
         for number in unanswered:
             self._session._post(self.frame(envelope.failure(number, FAILED)), timeout=0.0)
@@ -300,5 +309,5 @@ def closed() -> SessionClosed:
 
 
 def moved() -> SessionMoved:
-    return SessionMoved("the session goes on in another process, where nobody waits for the reply: "
+    return SessionMoved("the session has moved to another process, so no reply will come: "
                         "ask again in on_resume (in a script, onResume)")  # fmt: skip

@@ -1,7 +1,8 @@
 """The secrets with which the client of one session may come back. Only their digests are kept.
 
-Each welcome brings a new one. The client may never get it, so an earlier one stays valid until the client has shown
-that it has a later one: by coming back with it, or by a message on the connection whose welcome brought it.
+Each welcome contains a new secret. The client may never receive that welcome. So an earlier secret stays valid until
+the client has shown that it has a later one: it comes back with the later one, or sends a message on the connection
+whose welcome contained it.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from secrets import token_urlsafe
 
 __all__ = ["Secrets", "digest"]
 
-#: The most secrets that are valid at once: the last one that the client has shown, and the last ones that it was sent.
+#: The most secrets that are valid at once: the last one that the client has shown, and the last ones sent to it.
 MOST = 16
 
 
 def digest(secret: str) -> str:
-    """What is kept of a secret."""
+    """The digest of a secret, as the server keeps it."""
     return sha256(secret.encode()).hexdigest()
 
 
 class Secrets:
-    """The valid ones, in the order in which they were made. The caller holds a lock."""
+    """The digests of the valid secrets, oldest first. The caller holds a lock."""
 
     __slots__ = ("_digests",)
 
@@ -31,7 +32,7 @@ class Secrets:
         self._digests = list(digests)
 
     def make(self) -> str:
-        """Make another one: 128 random bits as text."""
+        """Make a new secret: 128 random bits as text."""
         secret = token_urlsafe(16)
         self._digests.append(digest(secret))
         if len(self._digests) > MOST:
@@ -39,25 +40,25 @@ class Secrets:
         return secret
 
     def confirm(self) -> None:
-        """The client has the last one: the others are not valid any more."""
+        """The client has the last secret: the others are no longer valid."""
         del self._digests[:-1]
 
     def show(self, wanted: str) -> bool:
-        """The client has come back with a secret, of which this is the digest: those before it are not valid any more.
+        """The client has come back with the secret of this digest: earlier secrets are no longer valid.
 
-        False, and nothing happens, if it is not valid itself.
+        False, without any effect, if this secret is not valid.
         """
         place = self._place(wanted)
         del self._digests[: max(0, place)]
         return place >= 0
 
     def has(self, wanted: str) -> bool:
-        """Whether a secret is valid, by its digest."""
+        """Whether the secret with this digest is valid."""
         return self._place(wanted) >= 0
 
     def _place(self, wanted: str) -> int:
         place = -1
-        for number, known in enumerate(self._digests):  # all of them, so that the time tells nothing
+        for number, known in enumerate(self._digests):  # compare with all, so that the time tells nothing
             if hmac.compare_digest(known, wanted):
                 place = number
         return place

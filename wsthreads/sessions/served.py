@@ -1,4 +1,4 @@
-"""A session in the list of its endpoint, with its connection if it has one."""
+"""An entry in an endpoint's list of sessions: the session, and its connection if it has one."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Served:
 
     def __init__(self, session: Session, connection: Connection | None, dialogue: Dialogue | None = None) -> None:
         self.session = session
-        #: None while the session has none.
+        #: None while the session has no connection.
         self.connection = connection
-        #: For a session that speaks ``wsthreads.1``.
+        #: None unless the session speaks ``wsthreads.1``.
         self.dialogue = dialogue
-        self._earlier_bytes_in = 0  # of the connections before
+        self._earlier_bytes_in = 0  # of earlier connections
 
     def connect(self, connection: Connection) -> None:
-        """The session goes on over another connection."""
+        """The session has another connection."""
         if self.connection is not connection:
             self.disconnect(self.connection)
             self.connection = connection
 
     def disconnect(self, connection: Connection | None) -> None:
-        """A connection has ended. Does nothing if it is not the current one."""
+        """A connection has ended. Does nothing if it is not the current connection."""
         if connection is not None and self.connection is connection:
             self._earlier_bytes_in += connection.traffic().bytes_in
             self.connection = None

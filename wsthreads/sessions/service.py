@@ -1,8 +1,9 @@
 """Serves the connections of one endpoint, each in its own thread, from the 101 to the end of TCP.
 
-The order for a client that was let in: send the 101, make the session, make it one of its user's sessions, `on_open`,
-hand over messages, end the sending side of TCP, `on_close`, leave the rooms, end TCP. A client that was let in only to
-be closed gets the 101 and a close frame, and no session. So does one whose user was banned after the handshake.
+The order for an accepted client: send the 101, make the session, add it to its user's sessions, `on_open`, pass
+messages to the handler, end the sending side of TCP, `on_close`, leave the rooms, end TCP. A client that is refused
+with a close code gets the 101 and a close frame, and no session. So does a client whose user was banned after the
+handshake.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ from wsthreads.threads.scheduling import ScheduledThread, Scheduling
 
 __all__ = ["Service"]
 
-#: At a shutdown: how often to try to have a session go on in another process. This long before the end, it is closed.
+#: At a shutdown: how often to try to move a session to another process; and how long before the end it is closed
+#: instead.
 RETRY_S = 0.1
 CLOSE_S = 1.0
 
@@ -52,7 +54,7 @@ log = get_logger(__name__)
 
 
 class Service:
-    """Serves connections, and has a list of them. Any thread."""
+    """Serves connections, and keeps lists of them and of the sessions. Any thread."""
 
     def __init__(
         self,
@@ -84,7 +86,7 @@ class Service:
         self._warned: set[str] = set()
         #: The sessions, also those in `on_close`, by their ids.
         self.served: StripedDict[str, Served] = StripedDict()
-        #: The connections of clients that have no session yet, or get none, by their id().
+        #: The connections of clients without a session, or without one so far, by their id().
         self.without_session: StripedDict[int, Connection] = StripedDict()
         #: Measures how long calls of the handler wait for others.
         self.probe_timer = ProbeTimer(handler, self.served, flusher)
@@ -97,13 +99,14 @@ class Service:
             served=self.served,
             over=self._forget_over,
         )
-        #: Hands sessions over to other processes. Set once, before any client comes; None without a broker.
+        #: Moves sessions to other processes. Set once, before any client comes; None without a broker.
         self.handover: Handover | None = None
         self._reception = Reception(self)
 
     def serve(self, client: Admitted) -> None:
-        """Serve a client to the end, and give its place back. Raises nothing: thread and connection belong to the WSGI
-        server.
+        """Serve a client to the end, and return its place.
+
+        Raises nothing: thread and connection belong to the WSGI server.
         """
         request = client.request
         try:
@@ -119,7 +122,7 @@ class Service:
             self.admission.leave(client.network)
 
     def abandon(self, client: Admitted) -> None:
-        """Give back the place and the data of a client that will not be served."""
+        """Return the place and drop the data of a client that will not be served."""
         try:
             self.handler.abandon(client.session_id)
         finally:
@@ -128,7 +131,7 @@ class Service:
     def _turn_away(self, client: Admitted, refusal: Refusal) -> None:
         """Send the 101 and then a close frame. Browsers tell the page a close code, but not an HTTP status.
 
-        A browser gives up a connection without one of the subprotocols that it offers, so the answer names one of them.
+        A browser that offers subprotocols gives up a connection that uses none of them, so the 101 names one.
         """
         request = client.request
         offered = request.subprotocols
@@ -157,11 +160,11 @@ class Service:
         log.info("handshake on %s from %s refused with a 101: %s", self.path, request.remote_addr, why, extra=context)
 
     def _serve(self, client: Admitted) -> None:
-        """Serve a client that gets a session, or goes on with one."""
+        """Serve a client that gets a session, or resumes one."""
         connection: Connection | None = None
         life: Life | None = None
         request, context = client.request, log_context(client.request.environ)
-        is_ours = not request.speaks_envelope  # the session has one connection, this one
+        is_ours = not request.speaks_envelope  # the session has only this connection
         try:
             spoken = client.verdict.subprotocol or choose_subprotocol(request.subprotocols, self.config.subprotocols)
             try:
@@ -196,17 +199,17 @@ class Service:
                     steps.callback(self.without_session.pop, id(connection))
                 if life is not None:  # does nothing after `_hand_over`
                     steps.callback(life.close, CloseCode.INTERNAL_ERROR, "")
-                if connection is not None and connection.connected:  # a bug of wsthreads, outside of `_hand_over`
+                if connection is not None and connection.connected:  # an error outside of `_hand_over`
                     steps.callback(_give_up, connection)
                 if is_ours:
                     steps.callback(self._forget, client.session_id)
 
     def _catch_up(self, session: Session, code: int) -> None:
-        """The client of a plain connection ends it: first, wait until all that it has sent was handled."""
+        """The client of a plain connection closes it: wait until all messages that it has sent were handled."""
         self.handler.catch_up(session)
 
     def make_session(self, session_id: str, request: Request, channel: Channel) -> tuple[Session, Life]:
-        """A session, which is not opened yet and in no room."""
+        """A session that is not open yet, and in no room."""
         session = self._session_class(
             session_id,
             request,
@@ -227,8 +230,9 @@ class Service:
         return session, life
 
     def enter(self, session: Session, connection: Connection, dialogue: Dialogue | None = None) -> bool:
-        """Make a session one of the endpoint's, and one of its user's. False if the user was banned meanwhile: then it
-        is closing, and is not to be opened.
+        """Add a session to the endpoint's list and to its user's sessions.
+
+        False if the user was banned meanwhile. Then the session is closing, and must not be opened.
         """
         if session.user is not None:
             self.without_session.put(id(connection), connection)  # so that a shutdown can close it meanwhile
@@ -250,7 +254,7 @@ class Service:
         self._metrics.add(name)
 
     def leave(self, dialogue: Dialogue) -> None:
-        """At a shutdown: a session without a connection goes on in another process, or ends. Blocks."""
+        """At a shutdown: move a session without a connection to another process, or end it. Blocks."""
         while self.handover is not None and not dialogue.is_over and dialogue.ending is None:
             if self.handover.export(dialogue.session.id) or monotonic() > self.admission.ends_at - CLOSE_S:
                 break
@@ -259,7 +263,7 @@ class Service:
             dialogue.begin_close(*(self.admission.goodbye or (CloseCode.ABNORMAL, "")))
 
     def has_session(self, connection: Connection) -> None:
-        """A session goes on over the connection."""
+        """A session was resumed over this connection."""
         self.without_session.pop(id(connection))
 
     def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
@@ -275,15 +279,15 @@ class Service:
     def _forget_over(self, dialogue: Dialogue) -> None:
         """Forget a session once it is over and its last connection has ended."""
         served = self.served.get(dialogue.session.id)
-        if served is None or served.dialogue is not dialogue:  # it has gone to another process, and has come back
+        if served is None or served.dialogue is not dialogue:  # it has moved away and back
             return
         if dialogue.is_over and served.connection is None:
             self._forget(dialogue.session.id)
 
     def _forget(self, session_id: str) -> None:
-        """A session is over, or its client has got none."""
+        """Forget a session that is over, or a client that has got no session."""
         served = self.served.pop(session_id)
-        if served is None:  # it never had a session
+        if served is None:  # the client never had a session
             self.handler.abandon(session_id)
         else:
             code, _ = served.session._channel.ending or (CloseCode.ABNORMAL, "")
@@ -343,7 +347,7 @@ class Service:
         return connection
 
     def _hint_at_protocol(self, request: Request, spoken: str | None) -> None:
-        """Warn once of clients that want to speak something else."""
+        """Warn once about clients that want to speak another protocol."""
         if request.subprotocols and spoken is None:  # they may be tokens, so the log does not name them
             self._warn_once(
                 "a client of %s offers only subprotocols that the endpoint does not speak, so browsers give up the "
@@ -360,9 +364,9 @@ class Service:
 
 
 def _may_come_back(code: int, connection: Connection) -> bool:
-    """Whether the client of a connection that has ended may soon be back, so that its presence stays for a while.
+    """Whether the client of an ended connection may soon come back, so that its presence stays for a while.
 
-    One whose session has expired comes back with a new token.
+    A client whose session has expired comes back with a new token.
     """
     channel = connection.channel
     return channel.has_expired or (code in LOST_CODES and not channel.was_kicked)

@@ -28,12 +28,12 @@ __all__ = ["Session", "new_session_id"]
 
 
 def new_session_id() -> str:
-    """22 characters of URL-safe base64: 128 random bits, so neither guessed nor met twice."""
+    """22 characters of URL-safe base64: 128 random bits, so nobody can guess an id, and no two are equal."""
     return secrets.token_urlsafe(16)
 
 
 class Asks(Protocol):
-    """`Requests`, as a session needs it."""
+    """The part of `Requests` that a session uses."""
 
     @property
     def is_asking(self) -> bool: ...
@@ -46,35 +46,35 @@ class Asks(Protocol):
 
 
 class Channel(Protocol):
-    """What a session needs to send and to close: the `protocol.channel.Channel` of its connection, or a `Dialogue`."""
+    """Sends and closes for a session: the `protocol.channel.Channel` of its connection, or a `Dialogue`."""
 
     outbox: Outbox
-    #: Code and reason once the session is closing; then nothing is sent any more.
+    #: Code and reason once the session is closing; from then on, nothing is sent.
     ending: tuple[int, str] | None
     #: The subprotocol that was agreed on.
     subprotocol: str | None
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection, as far as that is known, and it is not closing."""
+        """Whether there is a connection that is not closing, as far as the server knows."""
 
     @property
     def requests(self) -> Asks | None:
-        """What sends requests; None if the client does not know them."""
+        """Sends requests; None if the client's protocol has no requests."""
 
     @property
     def was_kicked(self) -> bool:
-        """Whether the application has closed it."""
+        """Whether the application has closed the session."""
 
     def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False, is_expiry: bool = False) -> bool:
-        """Start to close. False if it is closing already. Does not block. Any thread.
+        """Start to close. False if the session is closing already. Does not block. Any thread.
 
-        `is_kick`: the handler closes. `is_expiry`: the session's time has come.
+        `is_kick`: the handler closes the session. `is_expiry`: the session has expired.
         """
 
 
 class Surroundings(Protocol):
-    """An `Endpoint`, as its sessions see it."""
+    """The part of `Endpoint` that its sessions use."""
 
     path: str
 
@@ -129,7 +129,8 @@ class Session:
     ) -> None:
         self._id = session_id
         self._user = request.user
-        #: The handshake: path, headers, parameters, address. Called, it sends a request: see `Request.__call__`.
+        #: The handshake: path, headers, parameters, address. A call of it sends a request to the client: see
+        #: `Request.__call__`.
         self.request = request
         request._session = ref(self)
         #: Values that the handler keeps with this session.
@@ -139,7 +140,7 @@ class Session:
         self._channel = channel
         self._outbox = channel.outbox
         self._rooms = rooms
-        self._thread = get_ident()  # the connection's own; this thread may wait in send()
+        self._thread = get_ident()  # the connection's thread; only this thread may wait in send()
         self._wait_s = wait_s
         self._request_timeout_s = request_timeout_s
         # Guards the writing of _outbox, _joined and _ended; only stripe locks are taken under it.
@@ -164,12 +165,13 @@ class Session:
         Frames of concurrent calls are never mixed. Messages of one thread arrive in order. A lone surrogate in a str is
         sent as U+FFFD. Raises `MessageTypeError` for anything but str and bytes.
 
-        It does not block. If more than `max_outbox_bytes` wait for the client, the client is closed with 1013. There is
-        one exception: in the session's own thread, in a Python handler, `send` waits until there is room, for at most
-        `timeout` seconds, by default `send_timeout_s`. So a handler may stream more than the outbox holds.
+        `send` does not block. If more than `max_outbox_bytes` wait for the client, the session is closed with 1013.
+        There is one exception: in a Python handler, in the session's own thread, `send` waits until there is room in
+        the outbox. It waits at most `timeout` seconds, by default `send_timeout_s`. So a handler may stream more than
+        the outbox holds.
 
-        With `latest`, a key of 1 to 256 characters, the message replaces one with the same key that waits for a slow
-        client. See `Room.broadcast`; keys of a session and of rooms are different.
+        With `latest`, a key of 1 to 256 characters, the message replaces a message with the same key that still waits
+        for a slow client. See `Room.broadcast`. A session and each room have keys of their own.
         """
         frame = message_frame(message) if latest is None else message_frame(message, latest=latest)
         channel = self._channel
@@ -185,7 +187,7 @@ class Session:
         return channel.ending is None and post(outbox, frame)
 
     def _post(self, frame: bytes, *, timeout: float | None = None) -> bool:
-        """`send` a frame, as its client gets it."""
+        """`send` for a frame."""
         channel = self._channel
         outbox = channel.outbox
         if outbox.is_blocked and self._thread == get_ident():
@@ -199,15 +201,15 @@ class Session:
         return self._requests.ask(message, self._request_timeout_s if timeout_s is None else timeout_s)
 
     def _use(self, request: Request) -> None:
-        """The client has come back by this handshake."""
+        """Use this handshake, by which the client has come back."""
         self.request = request
         request._session = ref(self)
 
     def _ask(self, message: str | bytes, timeout_s: float | None, done: Callable[[Any], None]) -> None:
         """A request to the client, without a thread that waits.
 
-        `done` gets the outcome, once, in any thread, without locks. Raises `MessageTypeError` for what is no message,
-        and `RequestError` if the client does not speak ``wsthreads.1``.
+        `done` gets the outcome, once, in any thread, without locks. Raises `MessageTypeError` for anything but str and
+        bytes, and `RequestError` if the client does not speak ``wsthreads.1``.
         """
         self._requests.ask_later(message, self._request_timeout_s if timeout_s is None else timeout_s, done)
 
@@ -228,29 +230,29 @@ class Session:
         self._kick(code, reason)
 
     def _kick(self, code: int, reason: str) -> bool:
-        """`close` with what was checked. False if the session was closing already."""
+        """`close` with a valid code and reason. False if the session was closing already."""
         return self._channel.begin_close(code, reason, is_kick=True)
 
     @property
     def expires_at(self) -> float | None:
-        """When the session is closed because it has expired, in seconds since the epoch, or None."""
+        """The time at which the session expires, in seconds since the epoch, or None."""
         expiry = self._expiry
         return None if expiry is None else expiry.at
 
     def set_expiry(self, unix_s: float) -> None:
-        """Close the session with 3000, reason "expired", at this time: that of a token, for example.
+        """Close the session with 3000, reason "expired", at this time, such as the expiry of a token.
 
-        A session that waits for its client then is not closed: the handshake of the next connection decides.
+        A session that waits for its client at that time is not closed: the next handshake decides.
 
-        `unix_s` is in seconds since the epoch. A time that is over closes the session now. A later call moves it.
-        Raises `ExpiryError` for anything but a finite number. Does nothing if the session is closed.
+        `unix_s` is in seconds since the epoch. A time in the past closes the session now. A later call replaces the
+        time. Raises `ExpiryError` for anything but a finite number. Does nothing if the session is closed.
         """
         check_expiry(unix_s)
         self._expire_at(unix_s)
         self._check_expiry()
 
     def _expire_at(self, unix_s: float) -> None:
-        """`set_expiry` for a session that may be without a connection at that time, and then lasts."""
+        """`set_expiry`, but a session without a connection stays open even if the time has passed."""
         old = self._expiry
         self._expiry = expiry = Expiry(self, unix_s, self._rooms._roster.timers)
         if old is not None:
@@ -258,7 +260,7 @@ class Session:
         expiry.look()
 
     def _check_expiry(self) -> None:
-        """Close the session if it is time, also without a connection."""
+        """Close the session if it has expired, even without a connection."""
         if self._expiry is not None and self._expiry.is_due:
             self._expire()
 
@@ -268,18 +270,20 @@ class Session:
     def is_open(self) -> bool:
         """Whether messages can be sent: False after `close`, after the client's close, and in `on_close`.
 
-        It is true while the session waits for its client (`resume_s`): then messages are kept. See `is_connected`.
+        True while the session waits for its client (`resume_s`), because messages are kept for it. See `is_connected`.
 
-        It also becomes False while a handler runs and the client is gone: at the first `send` that fails, and otherwise
-        after `ping_interval_s` plus `ping_timeout_s` at most.
+        If the client vanishes while a handler runs, this becomes False at the first `send` that fails, or after at most
+        `ping_interval_s` plus `ping_timeout_s`.
         """
         channel = self._channel
         return channel.ending is None and not channel.outbox.is_over
 
     def is_connected(self) -> bool:
-        """Whether the session has a connection: not while it waits for its client (`resume_s`), and not when closed.
+        """Whether the session has a connection.
 
-        It stays true until it is known that the connection is lost.
+        False while it waits for its client (`resume_s`), and when it is closed.
+
+        True until the server notices that the connection is lost.
         """
         return self._channel.is_connected
 
@@ -295,12 +299,15 @@ class Session:
 
     @property
     def remote_addr(self) -> str:
-        """The client's IP address. Behind configured proxies, the address that they name."""
+        """The client's IP address. Behind configured proxies, the address from their headers."""
         return self.request.remote_addr
 
     @property
     def path_parameters(self) -> Mapping[str, Any]:
-        """The parameters of a path such as ``/ws/rooms/<name>``, decoded and converted. Read-only, perhaps empty."""
+        """The parameters of a path such as ``/ws/rooms/<name>``, decoded and converted.
+
+        Read-only. Empty without parameters.
+        """
         return self.request.path_parameters
 
     @property
@@ -318,9 +325,9 @@ class Session:
 
     @property
     def endpoint(self) -> Surroundings:
-        """The `Endpoint` of this session. It reaches users, other sessions, and rooms.
+        """The `Endpoint` of this session, which gives access to users, other sessions and rooms.
 
-        Raises `UsageError` if its app has been dropped meanwhile.
+        Raises `UsageError` if the app has been dropped meanwhile.
         """
         endpoint: Surroundings | None = self._rooms.owner()
         if endpoint is None:

@@ -19,7 +19,7 @@ _EXPORT = re.compile(
 _LISTED = re.compile(r"(?:\w+\s+as\s+)?(?P<name>[\w$]+)\s*(?:,|$)")
 _COMMENT = re.compile(r"/\*.*?\*/|(?<![:'\"`\\/])//[^\n]*", re.DOTALL)
 
-#: Names of other libraries -> wsthreads's names.
+#: Names in other libraries -> names in wsthreads.
 _ALIASES = {
     "onconnect": "onopen",
     "onconnection": "onopen",
@@ -39,7 +39,7 @@ _ALIASES = {
 def names_in(source: str, *, in_script: bool) -> dict[str, tuple[int, int]]:
     """The names that a script exports or a Python module defines, with line and column, counted from 1.
 
-    A script is not parsed, so unusual exports are missing. Empty for Python with a syntax error.
+    A script is not parsed, so unusual exports are missing. Empty for a Python file with a syntax error.
     """
     return _exports(source) if in_script else _bindings(source)
 
@@ -47,7 +47,7 @@ def names_in(source: str, *, in_script: bool) -> dict[str, tuple[int, int]]:
 def did_you_mean(name: str, among: Iterable[str]) -> str | None:
     """The name in `among` that is most similar to `name`, or None. Ignores case and underscores.
 
-    The first two letters must be those of one in `among`: of handler functions, "on".
+    `name` must begin with the same two letters as a name in `among`: "on" for handler functions.
     """
     plain = {_plain(other): other for other in among}
     wanted = _ALIASES.get(_plain(name), _plain(name))

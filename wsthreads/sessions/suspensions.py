@@ -1,10 +1,10 @@
 """The sessions of one endpoint that have lost their connections, and wait for their clients.
 
-A session waits for `resume_s`. Then it ends, in a thread of a small pool, since `on_close` may take long. So does one
-that is closed meanwhile. If the application or the server has closed a session, its client is told so when it returns:
-a *record* has code and reason, for as long as the session would have waited.
+A session waits for `resume_s`. Then it ends, in a thread of a small pool, because `on_close` may take long. A session
+that is closed meanwhile ends in the same way. If the application or the server has closed a session, its client gets
+the close code and reason when it returns. A *record* keeps these for as long as the session would have waited.
 
-Locks: a dialogue's lock may be held by callers of `suspended` and `connected`. `_lock` is a leaf.
+Locks: callers of `suspended` and `connected` may hold the lock of a dialogue. `_lock` is a leaf.
 """
 
 from __future__ import annotations
@@ -39,36 +39,39 @@ log = get_logger(__name__)
 #: Threads for `on_close` of sessions without a connection.
 THREADS = 4
 
-#: A thread that cannot be started is tried again after this.
+#: After a failure to start a thread, the next try comes after this.
 RETRY_S = 1.0
 
 
 class Record(NamedTuple):
-    """How a session has ended, for its client."""
+    """How a session was closed, for its client."""
 
     code: int
     reason: str
-    #: Who has one of them is told.
+    #: A client with one of these secrets is told.
     secrets: Secrets
-    #: Who the client was.
+    #: The user and the handshake of the client.
     user: str | None
     request: Request
-    #: Until when the client is told, by the clock of the timers.
+    #: The record is kept until then, by the clock of the timers.
     until: float
 
 
 class _Wait(NamedTuple):
-    """The window of a session."""
+    """One session's wait for its client."""
 
     timer: Timer
-    #: By the clock of the timers.
+    #: The end of the wait, by the clock of the timers.
     until: float
-    #: That whose sessions it counts for.
+    #: The network in whose count the session is: see `Admission.suspend`.
     network: str
 
 
 class Suspensions:
-    """What the dialogues of an endpoint need of it: `dialogue.Keeper`. Any thread, where nothing else is said."""
+    """Keeps suspended sessions for the dialogues of an endpoint: their `Keeper`.
+
+    Any thread, unless a method says otherwise.
+    """
 
     def __init__(
         self,
@@ -80,17 +83,17 @@ class Suspensions:
         served: StripedDict[str, Served],
         over: Callable[[Dialogue], None],
     ) -> None:
-        #: How long a session waits; 0: none does.
+        #: How long a session waits; 0: no session waits.
         self.resume_s = resume_s
-        #: At a shutdown, sessions go on in other processes.
+        #: At a shutdown, sessions move to other processes.
         self.hands_over = False
-        #: The clock of the window. Tests set another one.
+        #: The clock for the waits. Tests set another one.
         self.timers = timers
         self._flusher = flusher
         self._admission = admission
         self._served = served
         self._over = over
-        self._lock = Lock()  # guards the next two
+        self._lock = Lock()  # guards _waiting and _records
         self._waiting: dict[str, _Wait] = {}  # by session id
         self._records: dict[str, Record] = {}  # by session id
         self._ending: deque[Dialogue] = deque()  # to be ended; appended to by finalizers, too
@@ -103,7 +106,10 @@ class Suspensions:
     # For dialogues
 
     def suspended(self, dialogue: Dialogue, *, surely: bool = False) -> bool:
-        """A session has lost its connection. False if it may not wait. Called under the dialogue's lock."""
+        """A session has lost its connection.
+
+        False if it may not wait: see `Keeper`. Called under the dialogue's lock.
+        """
         if not self.resume_s:
             return False
         address = dialogue.session.remote_addr
@@ -112,7 +118,7 @@ class Suspensions:
             return False
         session_id = dialogue.session.id
         served = self._served.get(session_id)
-        if served is None:  # never opened
+        if served is None:  # the session was never opened
             self._admission.end_suspension(network)
             return False
         served.disconnect(served.connection)
@@ -123,11 +129,11 @@ class Suspensions:
 
     @property
     def is_leaving(self) -> bool:
-        """The process ends, and its sessions go on in other ones."""
+        """Whether the process ends, and its sessions move to other processes."""
         return self.hands_over and self._admission.goodbye is not None
 
     def left_s(self, dialogue: Dialogue) -> float:
-        """How much longer a session waits for its client."""
+        """How many more seconds a session waits for its client."""
         wait = self._waiting.get(dialogue.session.id)
         return self.resume_s if wait is None else max(0.0, wait.until - self.timers.now())
 
@@ -139,7 +145,7 @@ class Suspensions:
         return [served.dialogue for served in found if served is not None and served.dialogue is not None]
 
     def gone(self, dialogue: Dialogue) -> None:
-        """A session goes on in another process."""
+        """A session has moved to another process."""
         self._forget(dialogue.session.id)
         self._over(dialogue)
 
@@ -159,11 +165,14 @@ class Suspensions:
             self._admission.end_suspension(wait.network)
 
     def closing(self, dialogue: Dialogue) -> None:
-        """The ending of a session is decided: have its requests ended. Takes no lock, so finalizers may call it."""
+        """The ending of a session is decided: let another thread end its requests.
+
+        Takes no lock, so finalizers may call this.
+        """
         self._flusher.call_later(0.0, dialogue.requests.end)
 
     def end_soon(self, dialogue: Dialogue) -> None:
-        """Let another thread call `Dialogue.end`. Takes no lock, so finalizers may call it."""
+        """Let another thread call `Dialogue.end`. Takes no lock, so finalizers may call this."""
         self._ending.append(dialogue)
         self._flusher.call_later(0.0, self._end_them)
 
@@ -171,7 +180,7 @@ class Suspensions:
         """A session has ended: `on_close` has returned."""
         session = dialogue.session
         code, reason = dialogue.ending or (int(CloseCode.ABNORMAL), "")
-        # After another code, the client comes back and gets a new session.
+        # After any other code, the client comes back and gets a new session.
         if self.resume_s and is_final(code) and not dialogue.is_known_to_have_ended:
             until = self.timers.now() + self.resume_s
             record = Record(int(code), reason, dialogue.secrets, session.user, session.request, until)
@@ -189,13 +198,13 @@ class Suspensions:
                 del self._records[session_id]
 
     def record(self, session_id: str, wanted: str) -> Record | None:
-        """How a session that the server has closed has ended, for a client whose secret has the digest `wanted`."""
+        """The record of a session that the server has closed, for a client whose secret has the digest `wanted`."""
         with self._lock:
             found = self._records.get(session_id)
         return found if found is not None and found.secrets.has(wanted) else None
 
     def records(self) -> list[tuple[str, Record, float]]:
-        """All of these, with the ids of their sessions, and for how much longer the clients are told."""
+        """All records, each with the id of the session, and for how many more seconds it is kept."""
         now = self.timers.now()
         with self._lock:
             return [(session_id, record, record.until - now) for session_id, record in self._records.items()]
@@ -209,7 +218,7 @@ class Suspensions:
             batch.append(self._ending.popleft())
         try:
             self._pool.put(batch)
-        except RuntimeError:  # no thread is to be had; they wait in the pool
+        except RuntimeError:  # no thread can be started; the sessions wait in the pool
             self._flusher.call_later(RETRY_S, self._retry)
 
     def _retry(self) -> None:
@@ -225,11 +234,11 @@ class Suspensions:
 
     @property
     def moved(self) -> int:
-        """Grows when sessions have ended. For tests that wait."""
+        """A number that grows when sessions have ended. For tests that wait."""
         return self._pool.moved
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait at most `timeout_s` until those that are to be ended have ended. False if they have not. For tests."""
+        """Wait at most `timeout_s` until no session waits to be ended. False if some do. For tests."""
         self._end_them()
         return self._pool.wait_idle(timeout_s)
 

@@ -1,9 +1,8 @@
-"""The turn of a session that speaks ``wsthreads.1``: whoever has it handles what happens to the session.
+"""The turn of a session that speaks ``wsthreads.1``: only the thread that has the turn handles the session's events.
 
-All that happens is an event in `_events`, in order: open, message, request, suspend, resume, close. Whoever has the
-turn handles them, as an outbox's writer does. So the calls of a session never overlap, and a new connection is served
-although a call for the old one still runs. A message or a request that finds the turn free, and no events, passes them
-by.
+Events wait in `_events`, in order: open, message, request, suspend, resume, close. So the calls of a session never
+overlap, and a new connection can be served while a call for the old one still runs. A message or a request that finds
+the turn free, and no events, is handled at once, without becoming an event.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOK_S", "MARKS", "Turn"]
 
-#: What a message that waits for the turn counts beside its own length.
+#: Counted for each message that waits for the turn, beside its length.
 MESSAGE_BYTES = 64
 
-#: A thread that waits for the turn's holder, or for its own client, looks again after this at the latest.
+#: A thread that waits for the turn, or for its client, looks again after this at the latest.
 LOOK_S = 0.5
 
-#: How a message begins that is no ordinary one, or that was escaped.
+#: The first character of control messages, and of ordinary messages that were escaped.
 MARKS = frozenset({envelope.DLE, envelope.DLE.encode()})
 
 
 class FastPath:
-    """What each message and each request of a client reads or writes. `_speedups` has it in C."""
+    """The state that each message and each request of a client reads or writes. `_speedups` has a version in C."""
 
     __slots__ = (
         "_ack_at",
@@ -95,11 +94,12 @@ class FastPath:
         raise NotImplementedError
 
     def pass_by(self, carrier: Carrier, message: str | bytes) -> bool:
-        """Count an ordinary message or a request, and have it handled, if the turn is free and no events wait.
+        """Count an ordinary message or a request, and call the handler, if the turn is free and no events wait.
 
-        Handles events that come meanwhile, too. False, and nothing happens, if that is not so, if an acknowledgement is
-        due, if the connection was replaced, or if it is not the next request, or one too many. Called in the
-        connection's thread. Raises what the handler raises; then the session is closing.
+        Also handles events that come meanwhile. False, without any effect, for a message that needs more: the turn is
+        taken, events wait, an acknowledgement is due, the connection was replaced, a request's id is not the next one,
+        or too many requests are unanswered. Called in the connection's thread. Raises what the handler raises; then the
+        session is closing.
         """
         number = 0
         if message[:1] in MARKS:
@@ -153,17 +153,17 @@ class Turn(FastPath):
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._drops = False  # the server has closed it: what the client has sent before is not handled any more
-        self._lock = RLock()  # nobody takes it twice; `pump` asks whether its thread has it
-        self._room = Condition(self._lock)  # for a thread that waits until fewer events wait, or for the turn
-        self._is_full = self._is_awaited = False  # such a thread waits
-        # Messages, requests, and functions for all else.
+        self._drops = False  # the server has closed the session: waiting messages are not handled
+        self._lock = RLock()  # not taken twice; reentrant because `pump` asks whether its thread has it
+        self._room = Condition(self._lock)  # for threads that wait for fewer events, or for the turn
+        self._is_full = self._is_awaited = False  # whether such a thread waits
+        # Messages, requests, and functions for all other events.
         self._events: deque[str | bytes | envelope.Request | Callable[[Any], None]] = deque()
-        self._is_taken = True  # a thread has the turn. Guarded by the lock
-        self._runner = 0  # that thread, in `run`
-        self._thread = 0  # what the session has as its thread; written by whoever holds the turn
-        self._bytes_queued = 0  # of messages that ever were events
-        self._bytes_handled = 0  # of those that are none any more; written by whoever holds the turn
+        self._is_taken = True  # whether a thread has the turn. Guarded by the lock
+        self._runner = 0  # the thread that handles an event; 0 for none
+        self._thread = 0  # the same as `session._thread`; written by the thread that has the turn
+        self._bytes_queued = 0  # bytes of all messages that became events
+        self._bytes_handled = 0  # bytes of those that were handled; written by the thread that has the turn
 
     def _has_lock(self) -> bool:
         """Whether the calling thread holds the lock."""
@@ -181,7 +181,7 @@ class Turn(FastPath):
             return True
 
     def _await_turn(self, timeout_s: float) -> bool:
-        """`_take_turn`, but wait for it. False after `timeout_s`."""
+        """Wait for the turn, and take it. False after `timeout_s`."""
         deadline = monotonic() + timeout_s
         with self._lock:
             while self._is_taken:
@@ -198,7 +198,7 @@ class Turn(FastPath):
         self._handler.request(self.session, data, IncomingRequest(self.requests, number))
 
     def _give_up_turn(self) -> None:
-        """Look for events afterwards: one may have come before."""
+        """The caller must look for events afterwards: one may have come before."""
         with self._lock:
             self._is_taken = False
             if self._is_awaited:
@@ -210,7 +210,7 @@ class Turn(FastPath):
         raise NotImplementedError
 
     def run(self) -> None:
-        """Handle what waits, unless another thread does so. The events of a session are handled one at a time."""
+        """Handle the events that wait, unless another thread has the turn."""
         events, has_failed = self._events, False
         while events and self._take_turn():
             try:
@@ -240,12 +240,12 @@ class Turn(FastPath):
             finally:
                 self._runner = 0
                 self._give_up_turn()
-                if has_failed and events:  # whose threads have found the turn taken
+                if has_failed and events:  # the threads that queued them have found the turn taken
                     self._run_later()
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits, and nobody handles anything. A snapshot."""
+        """Whether no event waits and no thread has the turn. A snapshot."""
         return not self._events and not self._is_taken
 
     def _bytes_waiting(self) -> int:

@@ -57,8 +57,9 @@ class Pool(Generic[T]):
         self._is_ending = False
 
     def put(self, items: Iterable[T]) -> None:
-        """Let threads work on some items. Raises RuntimeError if there is no thread at all; the items wait for the next
-        call then.
+        """Let threads work on some items.
+
+        Raises RuntimeError if there is no thread at all; the items wait for the next call then.
         """
         with self._lock:
             self._items.extend(items)

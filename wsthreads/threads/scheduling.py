@@ -67,8 +67,9 @@ class Scheduling:
         return _NO_THREAD
 
     def opening(self) -> AbstractContextManager[object]:
-        """A context: in it, the calling thread opens a connection. It does not wait there for the client, nor for code
-        of the application.
+        """A context: in it, the calling thread opens a connection.
+
+        It does not wait there for the client, nor for code of the application.
         """
         return _NO_TURN
 
