@@ -76,9 +76,10 @@ _OWN_ATTRIBUTES = (
 class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base class has no annotations
     """One upgraded connection. The constructor sends the 101.
 
-    Afterwards, the connection's thread iterates over `messages`, and calls `finish` and `hang_up`. `channel` sends and closes, from any thread. When the client exceeds a limit, `count` is called, without a lock,
-    with the name of a counter: `slow_sessions_closed`, or `past_` and the name of the setting. `round_trips` gets the
-    times from pings to pongs.
+    Afterwards, the connection's thread iterates over `messages`, and calls `finish` and `hang_up`. `channel` sends and
+    closes, from any thread. When the client exceeds a limit, `count` is called, without a lock, with the name of a
+    counter: `slow_sessions_closed`, or `past_` and the name of the setting. `round_trips` gets the times from pings to
+    pongs.
     """
 
     __slots__ = _OWN_ATTRIBUTES

@@ -1,14 +1,14 @@
-"""What rooms hold: JSON values by keys, for all members.
+"""The attributes of rooms: JSON values by keys, shared by all members.
 
 A room's attributes live while the room has members, and `keep_s` longer. They are kept as JSON texts, so each reader
-gets a copy of its own. A subclass keeps them, in this process or at a broker: it overrides the methods at the end of
+gets its own copy. A subclass keeps them, in this process or at a broker: it overrides the methods at the end of
 `Attributes`.
 
-The function of an update runs under no lock of the store: the new value replaces the old one only if that is still
-there. Threads that update the same key take turns, so that they do not overtake each other again and again. A turn is
-no lock that anything relies on: nobody waits for it for long, and not at all in the function of another update. Over a
-broker, an update that was overtaken `CLAIM_AFTER` times claims the key, so that other processes wait for it for a
-moment.
+The function of an update runs without a lock of the store: the new value replaces the old one only if the old one is
+still there. Threads that update the same key take turns, so that they do not overtake each other again and again.
+Correctness does not depend on turns: no thread waits long for a turn, and a thread inside the function of another
+update does not wait at all. Over a broker, an update that was overtaken `CLAIM_AFTER` times claims the key, so that
+other processes wait for a moment.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ MAX_KEY_CHARS = 256
 #: An update that others overtake for longer than this raises an error.
 UPDATE_S = 5.0
 
-#: Longest wait for the turn of another thread that updates the same key. Its function may be slow.
+#: The longest wait while another thread has the turn for the same key: its function may be slow.
 TURN_S = 1.0
 
-#: An update that was overtaken so many times claims the key.
+#: An update that was overtaken this many times claims the key.
 CLAIM_AFTER = 3
 
-#: The bytes of a room's attributes are those of one JSON object: these, and `entry_bytes` of each.
+#: The size of a room's attributes is that of one JSON object: these bytes, and the `entry_bytes` of each attribute.
 EMPTY_BYTES = 1
 
-#: What an update does: gets the JSON text of a value, or None if there is none, and returns another one.
+#: The function of an update: gets the JSON text of a value, or None if there is none, and returns the new JSON text.
 Change = Callable[["str | None"], str]
 
 
 def check_key(key: object) -> str:
-    """The key of an attribute, as it is kept. Raises `RoomStateError`.
+    """The key of an attribute, normalized. Raises `RoomStateError` for an invalid key.
 
-    Two surrogates that belong together are one character, as in JavaScript. So one key has one JSON text.
+    A pair of surrogates becomes one character, as in JavaScript. So each key has one JSON text.
     """
     if not isinstance(key, str):
         raise RoomStateError(
@@ -76,7 +76,7 @@ def check_key(key: object) -> str:
 
 
 def entry_bytes(key: str, text: str) -> int:
-    """How many bytes an attribute adds to its room's, as JSON in UTF-8: also a colon, and a comma or brace."""
+    """How many bytes an attribute adds to the JSON of its room, in UTF-8, with a colon and a comma or brace."""
     return len(json.dumps(key, ensure_ascii=False).encode("utf-8", "surrogatepass")) + len(text.encode()) + 2
 
 
@@ -96,7 +96,7 @@ def lost_fence(name: str, fence: int) -> RoomStateError:
 class Attributes:
     """The attributes of all rooms of one endpoint, as JSON texts. Any thread."""
 
-    #: Replaced by tests that move the clock. A broker has a clock of its own.
+    #: Tests that move the clock replace this. A broker has its own clock.
     timers: Timers
 
     def __init__(self, *, max_bytes: int, keep_s: float) -> None:
@@ -123,31 +123,35 @@ class Attributes:
         return self._get(name, check_key(key))
 
     def fresh_text(self, name: str, key: str) -> str | None:
-        """The same, as it is now: raises `BrokerError` if that is not known."""
+        """The current value, as JSON text. Raises `BrokerError` if it is not known."""
         return self._fresh(name, check_key(key))
 
     def put(self, name: str, key: str, text: str, fence: int | None = None) -> None:
-        """Set a value. With a `fence`, only in the ownership with that fencing number. Raises `RoomStateError`."""
+        """Set a value.
+
+        With a `fence`, only while the ownership with that fencing number lasts. Raises `RoomStateError`.
+        """
         self._put(name, self._free(name, check_key(key)), text, fence)
 
     def delete(self, name: str, key: str, fence: int | None = None) -> bool:
-        """Remove a value. False if there is none."""
+        """Remove a value. False if there was none."""
         return self._delete(name, self._free(name, check_key(key)), fence)
 
     def swap(
         self, name: str, key: str, before: str | None, after: str, fence: int | None = None, claim: str = ""
     ) -> tuple[bool, str | None]:
-        """Set a value if it is `before` now. Returns whether it was, and the value that is there.
+        """Set a value to `after` if it is `before` now. Returns whether it was, and the current value.
 
-        If it was not, a `claim`, a random text, keeps others from changing it for a moment. Give one after the value
-        was another one `CLAIM_AFTER` times.
+        If it was not, a `claim`, a random text, keeps others from changing the value for a moment. Pass one after
+        `CLAIM_AFTER` failures.
         """
         return self._swap(name, self._free(name, check_key(key)), before, after, fence, claim)
 
     def update(self, name: str, key: str, change: Change, fence: int | None = None) -> str:
-        """Replace a value by what `change` makes of it, as one step. Returns the new value.
+        """Replace a value by ``change(value)``, as one step. Returns the new value.
 
-        `change` is called again if the value has changed meanwhile. Raises what it raises; then nothing is changed.
+        `change` is called again if the value has changed meanwhile. Raises what `change` raises; then nothing is
+        changed.
         """
         key = self._free(name, check_key(key))
         deadline, fork, claim = monotonic() + UPDATE_S, forks.number, ""
@@ -190,7 +194,7 @@ class Attributes:
         return keys
 
     def _free(self, name: str, key: str) -> str:
-        """The key. Raises `RoomStateError` in a function that is to make the new value of the same key."""
+        """The normalized key. Raises `RoomStateError` inside the function of an update of the same key."""
         if (name, key) in self._keys():
             raise RoomStateError(
                 f"the function of an update must return the new value of {key!r:.80}, and not set it itself"
@@ -199,15 +203,15 @@ class Attributes:
 
     @contextmanager
     def _turn(self, name: str, key: str) -> Iterator[None]:
-        if self._keys():  # to wait for another key under a turn could be a circle
+        if self._keys():  # waiting for another key while having a turn could deadlock
             yield
             return
         with self._turns.take((name, key)):
             yield
 
-    # What happens to a room. Cheap, while there are no attributes.
+    # Joins and leaves. Cheap while there are no attributes.
 
-    #: Whether the next two are to be called.
+    #: Whether `before_join` and `before_leave` must be called.
     is_told = False
 
     def before_join(self, name: str) -> None:
@@ -217,9 +221,9 @@ class Attributes:
         """A session is about to leave, and is still a member."""
 
     def forget(self, name: str) -> None:
-        """This process has no members in a room any more. Takes only a lock that is a leaf."""
+        """The last member in this process has left a room. Takes only a lock that is a leaf."""
 
-    # What a subclass does. Keys are checked, and values are JSON texts.
+    # A subclass overrides these. Keys have been checked, and values are JSON texts.
 
     def all(self, name: str) -> dict[str, str]:
         """All values, by key. A copy."""
@@ -237,7 +241,7 @@ class Attributes:
     def _swap(
         self, name: str, key: str, before: str | None, after: str, fence: int | None, claim: str
     ) -> tuple[bool, str | None]:
-        """As `swap`. With a `claim`, a random name, others may be kept from changing the value for a moment."""
+        """Like `swap`. A `claim` may keep others from changing the value for a moment."""
         raise NotImplementedError
 
     def _delete(self, name: str, key: str, fence: int | None) -> bool:
@@ -248,11 +252,11 @@ class Attributes:
 
 
 class _Turns:
-    """Threads that want the same take turns. Nobody waits for longer than `TURN_S`."""
+    """Threads that update the same key take turns. No thread waits longer than `TURN_S`."""
 
     def __init__(self) -> None:
         self._lock = Lock()  # guards _locks; a leaf
-        self._locks: dict[tuple[str, str], tuple[Lock, set[object]]] = {}  # with those who have it or want it
+        self._locks: dict[tuple[str, str], tuple[Lock, set[object]]] = {}  # each with its threads
 
     @contextmanager
     def take(self, key: tuple[str, str]) -> Iterator[None]:

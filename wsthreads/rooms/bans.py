@@ -1,4 +1,4 @@
-"""The users of one endpoint whose handshakes are refused for a while, as this process knows them."""
+"""The banned users of one endpoint, as far as this process knows: their handshakes are refused for a while."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from wsthreads.errors import UserError, brief
 
 __all__ = ["MAX_BAN_S", "Ban", "Bans", "check_ban"]
 
-#: The longest ban. What is to last for longer belongs in the application's database.
+#: The longest ban. A longer one belongs in the application's database.
 MAX_BAN_S = 365 * 86400
 
-#: At this many bans, those that are over are removed for the first time.
+#: At this number of bans, expired bans are removed for the first time.
 MIN_SWEEP = 100
 
 
 class Ban(NamedTuple):
-    """One ban: until when, on the clock of its `Bans`, and what the user's sessions are closed with."""
+    """One ban: its end on the clock of its `Bans`, and the close code and reason for the user's sessions."""
 
     until: float
     code: int
@@ -30,7 +30,7 @@ class Bans:
     """Bans by user. Any thread. Takes a lock that is a leaf."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        #: Replaced by tests that move the clock.
+        #: Tests that move the clock replace this.
         self.clock = clock
         self._lock = Lock()  # guards the rest
         self._bans: dict[str, Ban] = {}
@@ -41,7 +41,10 @@ class Bans:
         self._lock = Lock()
 
     def put(self, user: str, ban_s: float, code: int, reason: str) -> None:
-        """Ban a user from now on. A ban that lasts longer stays: a logout must not end the ban of a kick."""
+        """Ban a user from now on.
+
+        An earlier ban that lasts longer stays: a logout must not shorten the ban of a kick.
+        """
         with self._lock:
             now = self.clock()
             ban, former = Ban(now + ban_s, code, reason), self._bans.get(user)
@@ -52,7 +55,7 @@ class Bans:
                 self._sweep_at = max(MIN_SWEEP, 2 * len(self._bans))
 
     def get(self, user: str) -> Ban | None:
-        """The ban of a user; None if there is none, or if it is over."""
+        """The current ban of a user, or None."""
         if user not in self._bans:
             return None
         with self._lock:
@@ -73,7 +76,7 @@ class Bans:
 
 
 def check_ban(ban_s: float) -> None:
-    """Raise `UserError` for a ban of an invalid time."""
+    """Raise `UserError` for an invalid duration of a ban."""
     what = f"ban_s must be a number of seconds from 0 to {MAX_BAN_S}"
     if isinstance(ban_s, bool) or not isinstance(ban_s, (int, float)):
         raise UserError(f"{what}, not {brief(ban_s)}")

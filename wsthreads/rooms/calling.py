@@ -1,8 +1,8 @@
-"""The calls of a handler's functions for owned rooms: in which order, in which threads, and the ticks.
+"""Calls a handler's functions for owned rooms: `on_room_start`, `on_post`, `on_tick` and `on_room_end`.
 
-A room that has something to do waits in a pool of threads, at most once. A thread takes the room's next call, makes it,
-and looks again. So calls for one room never overlap, and no lock is held during a call. `Ownership` decides which rooms
-are owned.
+A room with calls to make waits in the queue of a thread pool, at most once. A thread takes the room's next call, makes
+it, and looks again. So calls for one room never overlap, and no lock is held during a call. `Ownership` decides which
+rooms are owned.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = ["MAX_POSTS_AT_ONCE", "Calling"]
 
 log = get_logger(__name__)
 
-#: The handler gets at most so many posts of one room at once, if it takes more than one call at once.
+#: The most posts of one room that the handler gets at once, if it takes several calls at once.
 MAX_POSTS_AT_ONCE = 100
 
 
 class Calling:
     """The part of `Ownership` that calls the handler. Any thread.
 
-    `run` gets the calls, at most `batch` at once, in one of so many `threads`; it calls `done` of each. `has_members`
+    `run` gets the calls, at most `batch` at once, in one of `threads` threads; it calls `done` of each. `has_members`
     says whether a room has members in this process.
     """
 
@@ -55,7 +55,7 @@ class Calling:
         self._count = count
         self._tick_lag = tick_lag
         self._most_posts = min(batch, MAX_POSTS_AT_ONCE)
-        #: The handler's functions for rooms. Without one, nothing is owned.
+        #: The handler's functions for rooms. Without any, no room is owned.
         self.hooks: frozenset[str] = frozenset()
         self._tick_rate: float | None = None
         self._pool: Pool[Mailbox] = Pool(_work, name="wsthreads-rooms", threads=threads, batch=batch, begin=serve_rooms)
@@ -63,14 +63,14 @@ class Calling:
         finalize(self, self._pool.release).atexit = False
 
     def _reset(self) -> None:
-        self._lock = Lock()  # guards what follows, and what is in the mailboxes; a rooms' stripe is taken under it
-        self._emptied = Condition(self._lock)  # there is no mailbox any more
+        self._lock = Lock()  # guards the following and the mailboxes; only a stripe of the rooms is taken under it
+        self._emptied = Condition(self._lock)  # notified when there is no mailbox any more
         self._mailboxes: dict[str, Mailbox] = {}
         self._schedule: Schedule | None = None  # while there is a room with ticks
         self._is_stopping = False
 
     def lose(self, name: str, fence: int) -> None:
-        """This process does not own a room any more."""
+        """This process has lost the ownership of a room."""
         raise NotImplementedError
 
     def _want(self, name: str) -> None:
@@ -81,16 +81,16 @@ class Calling:
         raise NotImplementedError
 
     def _release(self, name: str, fence: int) -> None:
-        """The room is not owned any more. Not called after `lose`."""
+        """The ownership of a room has ended. Not called after `lose`."""
 
     def _is_valid(self, name: str, fence: int) -> bool:
         """Whether this process still owns the room. Asked before each call, in the thread that makes it."""
         return True
 
     def _may_end(self, name: str) -> bool:
-        """Whether all posts are here that came before the last member left. If not, `go_on` has to follow.
+        """Whether all posts from before the last member's leave have arrived. If not, `go_on` must be called later.
 
-        Called under the lock. Takes only locks that are leaves.
+        Called under the lock. May take only locks that are leaves.
         """
         return True
 
@@ -113,12 +113,12 @@ class Calling:
         if mailboxes:
             try:
                 self._pool.put(mailboxes)
-            except RuntimeError as error:  # no thread can be started just now
+            except RuntimeError as error:  # no thread can be started now
                 log.error("the threads for the rooms of a handler cannot be started: %s", error)
                 self.timers.call_later(RETRY_S, weakly(self._put_again))
 
     def _put_again(self) -> None:
-        """Try again to start a thread. What is to be done waits in the pool."""
+        """Try again to start a thread. The rooms wait in the pool."""
         try:
             self._pool.put(())
         except RuntimeError:
@@ -146,7 +146,7 @@ class Calling:
         return calls
 
     def _take_locked(self, mailbox: Mailbox) -> list[RoomCall] | None:
-        """The next calls of a room, none if it has nothing to do now; None if its ownership is over."""
+        """The next calls of a room; empty if there is nothing to do now, None if its ownership is over."""
         if mailbox.phase is Phase.ENDING or mailbox.skips_end:
             return None
         if mailbox.phase is Phase.NEW:
@@ -156,7 +156,7 @@ class Calling:
             return [RoomCall(self, mailbox, "room_start")]
         must_end = self._must_end_locked(mailbox)
         if must_end:
-            mailbox.drop_tick()  # all posts go before on_room_end, also those behind a tick
+            mailbox.drop_tick()  # all posts come before on_room_end, even those behind the tick
         posts, tick = mailbox.take(self._most_posts)
         if posts:
             return [RoomCall(self, mailbox, "post", post) for post in posts]
@@ -232,7 +232,7 @@ class Calling:
             self._put([mailbox])
 
     def _settle(self, call: RoomCall, post: Post, failure: str | None) -> None:
-        """Report the outcome of a post. If the room was lost before, the broker tells it."""
+        """Report the outcome of a post. If the room was lost before, the broker reports it."""
         if call.may_run is False:
             if not call.mailbox.is_lost:
                 post.settled(PostError("the handler has been started again before it handled the post"))
@@ -240,13 +240,13 @@ class Calling:
             self._count("posts", 1)
             post.settled(None)
         elif call.may_run is None:
-            post.settled(PostError(f"the handler has not begun with the post: {failure}"))
+            post.settled(PostError(f"the handler has not begun to handle the post: {failure}"))
         else:
             unknown = f"the handler did not say whether it has handled the post: {failure}"
             post.settled(PostError(unknown, is_unknown=True))
 
     def _end_locked(self, mailbox: Mailbox) -> list[Post]:
-        """An ownership is over. The mailbox stays if the room is wanted again. Returns the posts that it had."""
+        """An ownership is over. The mailbox stays if the room is wanted again. Returns the posts in it."""
         mailbox.forget()
         mailbox.drop_tick()
         mailbox.is_scheduled = False
@@ -271,21 +271,21 @@ class Calling:
     # Ticks
 
     def use_timers(self, timers: Timers) -> None:
-        """Go by another clock, for tests that move it."""
+        """Use another clock, for tests that move it."""
         with self._lock:
             self.timers = timers
             self._forget_ticks_locked()
         self._keep_ticking()
 
     def _forget_ticks_locked(self) -> None:
-        """The clock or the rate is another one: each room begins with its ticks again."""
+        """The clock or the rate has changed: start the ticks of each room again."""
         self._schedule = None
         for mailbox in self._mailboxes.values():
             mailbox.drop_tick()
             mailbox.started_s, mailbox.last_tick = self.timers.now(), None
 
     def _keep_ticking(self) -> None:
-        """Begin with the ticks when the first room is to have them."""
+        """Start the ticks when the first room needs them."""
         with self._lock:
             rate = self._tick_rate
             if self._schedule is not None or rate is None or "on_tick" not in self.hooks:
@@ -322,11 +322,11 @@ class Calling:
 
     @property
     def moved(self) -> int:
-        """Grows when calls have been made or handed over. For tests that wait."""
+        """A number that grows when calls were made or queued. For tests that wait."""
         return self._pool.moved
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until the threads have nothing to do, at most `timeout_s`. False if they have."""
+        """Wait until the threads have nothing to do, at most `timeout_s`. False if they still have."""
         return self._pool.wait_idle(timeout_s)
 
 
@@ -338,7 +338,7 @@ def _work(mailboxes: Sequence[Mailbox]) -> None:
     if calls:
         try:
             ownership._run_calls(calls)
-        except BaseException:  # our bug: whatever was called, the rooms must go on
+        except BaseException:  # a bug of wsthreads: the other rooms must go on
             log.exception("%s for rooms failed", counted(len(calls), "call"))
             for call in calls:
                 call.done("down")

@@ -1,7 +1,7 @@
-"""Reaches the sessions of one endpoint from anywhere: those of a user, those in a room, or one by its id.
+"""Sends to the sessions of one endpoint, and closes them: those of a user, those in a room, or one by its id.
 
 The sessions of a user are members of the user's hidden room (see `names`), from before `on_open` until `on_close` has
-returned. So a message to a user is a broadcast: it has its place among all that the same thread sends.
+returned. So a message to a user is a broadcast, in order with all other messages of the same thread.
 
 A ban takes effect before the user's sessions are closed. A session asks for a ban when it has joined the hidden room.
 So a client that connects during a kick is closed by the kick, or finds the ban.
@@ -9,10 +9,10 @@ So a client that connects during a kick is closed by the kick, or finds the ban.
 Over a broker, a subclass reaches the sessions of other processes, too. It overrides
 
 - `_share_close`, which is called when this process has closed its own sessions,
-- `_ask_ban` and `_ask_ban_again`, which look for a ban that this process may not know,
+- `_ask_ban` and `_ask_ban_again`, which look for a ban that this process may not know of,
 - the methods that end in `_elsewhere`;
 
-and it hands what other processes ask for to `ban_here` and `close_here`.
+and it passes requests of other processes to `ban_here` and `close_here`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class UserSession:
 
 
 class Reachable(Protocol):
-    """What is needed of a session, beside what makes it a `Member`."""
+    """The part of a session that a directory uses, beside `Member`."""
 
     opened_at: float
 
@@ -64,7 +64,7 @@ class Reachable(Protocol):
 
 
 class Membership(Protocol):
-    """What is needed of `Rooms`."""
+    """The part of `Rooms` that a directory uses."""
 
     def join(self, name: str, session: Any) -> Joined: ...
 
@@ -84,9 +84,8 @@ def _nothing_found(session_id: str) -> None:
 class Directory:
     """The sessions of one endpoint, for `User`, `Peer` and `Room.close`. Any thread, but no finalizer.
 
-    `find` returns a session of this process by its id, `describe` tells of all of them. `count` gets the name of a
-    counter, and by how much it grows.
-    Names, codes and times have been checked by the caller.
+    `find` returns a session of this process by its id, `describe` returns entries for all of them. `count` adds to a
+    counter: it gets its name and a number. Names, codes and times have been checked by the caller.
     """
 
     def __init__(
@@ -106,19 +105,22 @@ class Directory:
         #: The users whose handshakes are refused.
         self.bans = Bans()
 
-    # The way in
+    # Handshakes
 
     def ban_of(self, user: str) -> Ban | None:
-        """The ban for which a handshake of a user is to be refused. Over a broker, this may wait for a second."""
+        """The ban because of which a user's handshake must be refused, or None.
+
+        Over a broker, this may wait for a second.
+        """
         return self.bans.get(user) or self._ask_ban(user)
 
     def enter(self, session: Any) -> Ban | None:
-        """Make a session one of its user's sessions. Returns a ban for which it is to be closed instead.
+        """Add a session to its user's sessions. Returns a ban if the session must be closed instead.
 
         Called once, before the session is opened. `Rooms.leave_all` undoes it.
         """
         ban = self.bans.get(session.user)
-        if ban is not None:  # what is sent to the user from now on is not for this session
+        if ban is not None:  # later messages to the user are not for this session
             return ban
         self._rooms.join(user_room(session.user), session)
         return self.bans.get(session.user) or self._ask_ban_again(session)
@@ -130,7 +132,7 @@ class Directory:
         self._rooms.broadcast(user_room(user), frame, hand_over=hand_over)
 
     def close_user(self, user: str, code: int, reason: str, ban_s: float) -> None:
-        """Close all sessions of a user. With `ban_s`, refuse new ones for so long. Raises `BrokerError`."""
+        """Close all sessions of a user. With `ban_s`, refuse new ones for that time. Raises `BrokerError`."""
         self._rooms.check_reach()
         if ban_s:
             self.ban_here(user, ban_s, code, reason)
@@ -160,16 +162,16 @@ class Directory:
     # One session
 
     def send_to_session(self, session_id: str, message: str | bytes, latest: str | None = None) -> bool:
-        """Send to one session. False if it is known to get nothing. Raises `MessageTypeError` and `BrokerError`."""
+        """Send to one session. False if it certainly gets nothing. Raises `MessageTypeError` and `BrokerError`."""
         session = self._find(session_id)
         if session is not None:
             return session.send(message, latest=latest)
-        frame = message_frame(message, latest=latest)  # raises for what is no message
+        frame = message_frame(message, latest=latest)  # raises for anything but str and bytes
         self._rooms.check_reach()
         return self._send_elsewhere(session_id, frame)
 
     def close_session(self, session_id: str, code: int, reason: str) -> None:
-        """Close one session. Does nothing if there is none. Raises `BrokerError`."""
+        """Close one session. Does nothing if there is no such session. Raises `BrokerError`."""
         session = self._find(session_id)
         if session is None:
             self._rooms.check_reach()
@@ -184,11 +186,11 @@ class Directory:
         return self._is_open_elsewhere(session_id) if session is None else session.is_open()
 
     def sessions_everywhere(self, timeout_s: float) -> list[dict[str, Any]]:
-        """What `describe` tells of the sessions of all processes, each with the process's ``pid`` and ``host``."""
+        """The entries of `describe` of all processes, each with the process's ``pid`` and ``host``."""
         here = {"pid": os.getpid(), "host": socket.gethostname()}
         return [{**row, **here} for row in self._describe()] + self._described_elsewhere(timeout_s)
 
-    # What other processes ask for
+    # Requests of other processes
 
     def ban_here(self, user: str, ban_s: float, code: int, reason: str) -> None:
         """Refuse a user's handshakes in this process."""
@@ -218,18 +220,18 @@ class Directory:
     def _sessions(self, name: str) -> list[Any]:
         return self._rooms.sessions(name)
 
-    # For a subclass
+    # A subclass overrides these
 
     def _ask_ban(self, user: str) -> Ban | None:
-        """A ban that this process does not know, before the 101. May wait for a second."""
+        """Before the 101: a ban that this process does not know of. May wait for a second."""
         return None
 
     def _ask_ban_again(self, session: Any) -> Ban | None:
-        """The same, when the session has joined its user's hidden room."""
+        """After the session has joined its user's hidden room: a ban that this process does not know of."""
         return None
 
     def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:
-        """Close a room in other processes; if it is a user's hidden room, perhaps with a ban."""
+        """Close a room in other processes. For a user's hidden room, `ban_s` may ban the user."""
 
     def _send_elsewhere(self, session_id: str, frame: bytes) -> bool:
         return False
@@ -251,7 +253,7 @@ class Directory:
 
 
 def shown(name: str) -> str:
-    """The name of a user or a room, for a line of a log."""
+    """The name of a user or a room, for a log line."""
     return printable(name if len(name) <= 80 else f"{name[:80]}…")
 
 

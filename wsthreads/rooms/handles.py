@@ -1,4 +1,6 @@
-"""Handles on rooms, users and single sessions. They only call `Rooms` and `Directory`, and hold nothing alive.
+"""Handles on rooms, users and single sessions.
+
+They only call `Rooms` and `Directory`, and keep no room and no session in memory.
 
 Handlers, scripts and applications use them, so their docstrings are the reference.
 """
@@ -23,15 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ID_CHARS", "Peer", "Room", "SessionRoom", "User"]
 
-#: The default of `presence`: any value, None too, is one that can be set.
+#: The default of `presence`: all other values, None too, can be set.
 _UNSET: Any = object()
 
-#: More than any id has.
+#: A limit that is longer than any id.
 MAX_ID_CHARS = 256
 
 
 class Owners(Protocol):
-    """What is needed of an `Ownership`."""
+    """The part of `Ownership` that handles use."""
 
     def post_value(
         self, name: str, value: Any, sender: Sender | None, *, wait: bool, timeout_s: float | None = None
@@ -43,11 +45,11 @@ class Owners(Protocol):
 
 
 class AllRooms(Protocol):
-    """What is needed of `Rooms`. A session is a member of them."""
+    """The part of `Rooms` that handles use. Members are sessions."""
 
     @property
     def attributes(self) -> Attributes:
-        """What the rooms hold."""
+        """The attributes of the rooms."""
 
     @property
     def directory(self) -> Directory:
@@ -55,7 +57,7 @@ class AllRooms(Protocol):
 
     @property
     def ownership(self) -> Owners:
-        """Has posts handled."""
+        """Passes posts to the rooms' owners."""
 
     @property
     def owner(self) -> Callable[[], Any]:
@@ -91,16 +93,16 @@ class AllRooms(Protocol):
         """A presence value as JSON text. Raises `PresenceError`."""
 
     def set_presence(self, name: str, session: Any, value: str) -> bool:
-        """Set the presence of a member, as JSON text. False for a session that is none."""
+        """Set the presence of a member, as JSON text. False if the session is not a member."""
 
     def persons(self, name: str, reader: str | None = None) -> list[Person]:
-        """Who is there, in order of arrival. `reader` is the id of the session that asks."""
+        """The persons in the room, in order of arrival. `reader` is the id of the session that asks."""
 
 
 class Room(AttributeMethods):
-    """A handle on a room. You may keep it: it does not keep the room alive. Any thread.
+    """A handle on a room. You may keep a handle: it does not keep the room alive. Any thread.
 
-    Do not use it in finalizers: a ``__del__`` may run during a broadcast, and would wait for its own thread.
+    Do not use handles in finalizers: a ``__del__`` may run during a broadcast, and would wait for its own thread.
     """
 
     __slots__ = ("_name", "_rooms")
@@ -116,9 +118,9 @@ class Room(AttributeMethods):
 
     @property
     def endpoint(self) -> Any:
-        """The `Endpoint` of the room. ``room.endpoint.session(sender.id)`` answers a post, for example.
+        """The `Endpoint` of the room. For example, ``room.endpoint.session(sender.id).send(…)`` answers a post.
 
-        Raises `UsageError` if its app has been dropped meanwhile.
+        Raises `UsageError` if the app has been dropped meanwhile.
         """
         endpoint = self._rooms.owner()
         if endpoint is None:
@@ -128,14 +130,16 @@ class Room(AttributeMethods):
     def broadcast(
         self, message: str | bytes, *, hand_over: bool = False, keep: bool = True, latest: str | None = None
     ) -> None:
-        """Send to all members, also to the sender if it is one. Raises `MessageTypeError`; over Redis, `BrokerError`.
+        """Send to all members, including the sender if it is a member.
 
-        With `hand_over`, another thread does the sending. Use it if the caller has more to do, such as more broadcasts.
-        With ``keep=False``, the room's history does not store the message.
+        Raises `MessageTypeError`; over Redis, `BrokerError`.
 
-        With `latest`, a key of 1 to 256 characters, the message replaces one with the same key that still waits for a
-        slow client. The new message goes to the end. A client that keeps up receives all of them. Each room has its
-        own keys.
+        With `hand_over`, another thread sends. Use this if the caller has more to do, such as more broadcasts. With
+        ``keep=False``, the room's history does not store the message.
+
+        With `latest`, a key of 1 to 256 characters, the message replaces a message with the same key that still waits
+        for a slow client. The new message is sent last, after all other messages that wait. A client that keeps up
+        receives all of them. Each room has its own keys.
         """
         self._rooms.broadcast(self._name, message_frame(message, latest=latest, keep=keep), hand_over=hand_over)
 
@@ -156,20 +160,22 @@ class Room(AttributeMethods):
         return self._rooms.newest(self._name, count)
 
     def position(self) -> str:
-        """Where the room's history ends now, for ``join(since=…)``: text without white space, for clients to keep.
+        """The current end of the room's history, for ``join(since=…)``.
 
-        Everything up to the position is queued for the members in this process. So a client that is sent the position
-        misses nothing when it joins again with it. Messages that were queued between this call and the sending of the
-        position reach the client twice. Over Redis, the call waits until what this process has broadcast to the room is
-        back, at most a second. Raises `HistoryError` if history is off; over Redis, `BrokerError`.
+        A text without white space, which clients can keep.
+
+        All messages up to the position are already queued for the members in this process. So a client that receives
+        the position, and later joins with it, misses nothing. It receives messages twice that were queued between this
+        call and the sending of the position. Over Redis, the call waits until all broadcasts of this process to the
+        room are in the history, at most a second. Raises `HistoryError` if history is off; over Redis, `BrokerError`.
         """
         return self._rooms.position(self._name)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close all members of the room; over Redis, in all processes. Does not block.
 
-        Code and reason are as in `Session.close`. A client that joins meanwhile may stay. Raises `CloseCodeError`; over
-        Redis, `BrokerError`.
+        Code and reason are as in `Session.close`. A session that joins meanwhile may stay. Raises `CloseCodeError`;
+        over Redis, `BrokerError`.
         """
         check_close(code, reason)
         self._rooms.directory.close_room(self._name, int(code), reason)
@@ -185,13 +191,13 @@ class Room(AttributeMethods):
         return self._rooms.persons(self._name)
 
     def post(self, value: Any, *, wait: bool = True) -> None:
-        """Call `on_post` with a value, in the process that owns the room. The value is anything that JSON knows.
+        """Call `on_post` with a JSON value, in the process that owns the room.
 
-        Waits until `on_post` has returned or raised, at most `post_timeout_s`. Without `wait`, and in `on_tick`,
-        `on_post`, `on_room_start` and `on_room_end`, it returns when the value waits for `on_post`. Posts of one thread
-        are handled in the order of its calls, each once.
+        Waits until `on_post` has returned or raised, at most `post_timeout_s`. With ``wait=False``, and always in
+        `on_tick`, `on_post`, `on_room_start` and `on_room_end`, returns as soon as the value is queued for `on_post`.
+        The posts of one thread are handled in the order of its calls, each once.
 
-        Raises `PostError` if the value was not handled: nobody is in the room, `on_post` is missing, too many posts
+        Raises `PostError` if the value was not handled: the room has no members, `on_post` is missing, too many posts
         wait, or the value is not JSON or has more than `max_post_bytes`. If the error's `is_unknown` is true, the value
         may have been handled, or may still be. Over Redis, also raises `BrokerError`.
         """
@@ -225,26 +231,26 @@ class SessionRoom(Room):
         since: str | None = None,
         max_members: int | None = None,
     ) -> Joined:
-        """Join the room. Does nothing if the session is a member, or has ended. Raises `RoomLimitError`.
+        """Join the room. Does nothing if the session is a member already, or has ended. Raises `RoomLimitError`.
 
-        With `presence`, also do what `set_presence` does. If the value is not valid, the session does not join.
+        With `presence`, also calls `set_presence`. If the value is not valid, the session does not join.
 
-        With `history`, a number of messages, the session first gets the last messages of the room, at most so many.
-        With `since`, a text of `position`, it first gets all messages after that position. Then it gets everything that
-        is broadcast from then on. Nothing is missing between the two, and nothing is sent twice. A session that is a
-        member gets nothing again. A session does not get what it has sent by `broadcast_except`.
+        With `history`, a number, the session first gets the last messages of the room, at most that number. With
+        `since`, a text from `position`, it first gets all messages after that position. Then it gets all later
+        broadcasts. No message is missing in between, and none is sent twice. A session that was already a member gets
+        no old messages. A session does not get its own messages of `broadcast_except`.
 
-        `complete` of the result says whether `since` was found: the history reaches back to it. If not, the client
-        misses messages, and the last `history` messages are sent. What is no position counts as not found.
+        `complete` of the result tells whether the history reaches back to `since`. If not, the client misses messages,
+        and gets the last `history` messages. An invalid position counts as one that the history does not reach.
 
         Raises `HistoryError` for anything but a whole number from 0 to `history_messages`, and if history is off. Over
         Redis, raises `BrokerError` if the history is not available within a second. Then the session has not joined.
 
         With `max_members`, the session joins only if the room has fewer members, over Redis in all processes. If not,
-        `joined` of the result is False. Use it in all joins of the room: a join without it is not limited. Over Redis,
-        this waits for Redis, at most a second. It raises `BrokerError` while Redis is away, and for 4 seconds after
-        Redis has lost its data. The members of a process that was killed count for 7 more seconds at most. Raises
-        `RoomStateError` for anything but a whole number from 1 to 1,000,000.
+        `joined` of the result is False. Use it in all joins of the room, because a join without it is not limited. Over
+        Redis, `max_members` waits for Redis, at most a second. It raises `BrokerError` while Redis is unavailable, and
+        for 4 seconds after Redis has lost its data. The members of a killed process count for at most 7 more seconds.
+        Raises `RoomStateError` for anything but a whole number from 1 to 1,000,000.
         """
         if max_members is not None:
             check_max_members(max_members)
@@ -256,17 +262,17 @@ class SessionRoom(Room):
         return joined
 
     def set_presence(self, value: Any) -> None:
-        """Set what the members of the room see of this session: a value that JSON knows, None included.
+        """Set the presence value of this session, which the room's members see: a JSON value; None is allowed.
 
-        Does nothing if the session has ended. Raises `PresenceError` if the session is not a member of the room, if the
-        value is not JSON, and if it has more than `max_presence_bytes` as JSON.
+        Does nothing if the session has ended. Raises `PresenceError` if the session is not a member of the room, or if
+        the value is not JSON or has more than `max_presence_bytes` as JSON.
         """
         rooms, name = self._rooms, self._name
         if not rooms.set_presence(name, self._session, rooms.presence_text(value)):
             raise PresenceError(f"only a member can set its presence in a room: join {name!r:.80} first")
 
     def presence(self) -> list[Person]:
-        """As in `Room`."""
+        """The persons in the room: see `Room.presence`."""
         return self._rooms.persons(self._name, self._session.id)
 
     def _sender(self) -> Sender | None:
@@ -285,10 +291,9 @@ class SessionRoom(Room):
 
 
 class User:
-    """A handle on a user: all sessions of an endpoint whose handshake has set this user, on all devices.
+    """A handle on a user: all sessions of an endpoint whose handshake has set this user, on all the user's devices.
 
-    You may keep it: it keeps nothing alive, and works whether the user is there or not. Any thread. Do not use it in
-    finalizers, see `Room`.
+    You may keep a handle, whether the user is online or not. Any thread, but not in finalizers: see `Room`.
     """
 
     __slots__ = ("_directory", "_name")
@@ -304,30 +309,30 @@ class User:
         return self._name
 
     def send(self, message: str | bytes, *, hand_over: bool = False, latest: str | None = None) -> None:
-        """Send to all sessions of the user. Does nothing if the user has none.
+        """Send to all sessions of the user. Does nothing if the user has no session.
 
-        Messages and broadcasts of one thread arrive in the order of its calls. With `hand_over`, another thread does
-        the sending. `latest` is as in `Room.broadcast`; each user has its own keys. Raises `MessageTypeError`; over
-        Redis, `BrokerError`.
+        Messages and broadcasts of one thread arrive in the order of its calls. With `hand_over`, another thread sends.
+        `latest` is as in `Room.broadcast`; each user has separate keys. Raises `MessageTypeError`; over Redis,
+        `BrokerError`.
         """
         self._directory.send_to_user(self._name, message_frame(message, latest=latest), hand_over=hand_over)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "", *, ban_s: float = 0) -> None:
         """Close all sessions of the user. Does not block. Code and reason are as in `Session.close`.
 
-        With `ban_s`, at most a year, new handshakes of the user are refused with 403 for so many seconds. A client that
-        connects at the same time is closed, too, and no function of the handler is called for it. An earlier ban stays
-        if it lasts longer.
+        With `ban_s`, new handshakes of the user are refused with 403 for that many seconds, at most a year. A client
+        that connects at the same time is closed, too, and no function of the handler is called for it. An earlier ban
+        that lasts longer stays.
 
-        Raises `CloseCodeError`, and `UserError` for an invalid time; then nothing has happened. Over Redis, it raises
-        `BrokerError` if the other processes cannot be told.
+        Raises `CloseCodeError`, and `UserError` for an invalid `ban_s`; then nothing has happened. Over Redis, raises
+        `BrokerError` if Redis does not reach the other processes.
         """
         check_close(code, reason)
         check_ban(ban_s)
         self._directory.close_user(self._name, int(code), reason, ban_s)
 
     def is_online(self) -> bool:
-        """Whether the user has an open session. One whose `on_close` runs does not count."""
+        """Whether the user has an open session. A session whose `on_close` runs does not count."""
         return self._directory.is_online(self._name)
 
     def sessions(self) -> list[UserSession]:
@@ -341,8 +346,7 @@ class User:
 class Peer:
     """A handle on one session by its id, from anywhere.
 
-    You may keep it: it keeps nothing alive, and does nothing once the session has ended. Any thread. Do not use it in
-    finalizers, see `Room`.
+    You may keep a handle: it does nothing once the session has ended. Any thread, but not in finalizers: see `Room`.
     """
 
     __slots__ = ("_directory", "_id")
@@ -361,7 +365,7 @@ class Peer:
         return self._id
 
     def send(self, message: str | bytes, *, latest: str | None = None) -> bool:
-        """Send to the session, as `Session.send`. Returns False if it is known that the session gets nothing.
+        """Send to the session, like `Session.send`. Returns False if the session certainly gets nothing.
 
         Over Redis, True can also mean that the message is on its way to another process. Raises `MessageTypeError`;
         over Redis, `BrokerError`.
@@ -369,12 +373,15 @@ class Peer:
         return self._directory.send_to_session(self._id, message, latest)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close the session, as `Session.close`. Does nothing if it has ended. Over Redis, raises `BrokerError`."""
+        """Close the session, like `Session.close`.
+
+        Does nothing if it has ended. Over Redis, may raise `BrokerError`.
+        """
         check_close(code, reason)
         self._directory.close_session(self._id, int(code), reason)
 
     def is_open(self) -> bool:
-        """Whether there is such a session, and it is open. Over Redis, this waits for a second at most."""
+        """Whether there is such a session, and it is open. Over Redis, this may wait for a second."""
         return self._directory.is_session_open(self._id)
 
     def __repr__(self) -> str:

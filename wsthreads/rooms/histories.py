@@ -1,10 +1,10 @@
-"""The histories of the rooms of one endpoint: their limits, and how long they live.
+"""The histories of all rooms of one endpoint, their limits and their lifetimes.
 
-A room has a log from its first message, first member or first `position` on. The log outlives the members: it is
-dropped once nobody is in the room, and nobody has used it for `history_s`. Under a log's `order`, `has_members` says
-whether somebody is in the room, and neither that nor `is_gone` changes meanwhile.
+A room has a log from its first message, first member or first `position` on. The log is dropped once the room has no
+members and the log was not used for `history_s`. While a log's `order` is held, neither `has_members` of its room nor
+`is_gone` changes.
 
-Over a broker, a subclass fills the logs from there. It overrides `_make`, `before_join`, `_newest` and
+Over a broker, a subclass fills the logs from the broker. It overrides `_make`, `before_join`, `_newest` and
 `position`.
 """
 
@@ -28,16 +28,17 @@ __all__ = ["MAX_EXCUSED_BYTES", "OFF", "Histories", "check_count", "check_since"
 
 OFF = "history is off: set history_messages"
 
-#: How often logs are looked at that may have expired: this part of `history_s`, but not more often than every second.
+#: How often to look for expired logs: this part of `history_s`, but at most once a second.
 LOOKS = 10
 
-#: Logs are looked through when there are so many of them, and then twice as many.
+#: At this number of logs, expired logs are dropped; the next time at twice the number that is left.
 MIN_SWEEP = 100
 
-#: A replay is encoded without the room's lock. After so many attempts, in which messages came meanwhile, under it.
+#: A replay is encoded without the room's lock. If new messages came during this many attempts, it is encoded under the
+#: lock.
 ENCODING_ATTEMPTS = 10
 
-#: A replay may be larger than a client's outbox. More than this is not queued for one that reads nothing.
+#: A replay may be larger than a client's outbox. If a client reads nothing, at most this many bytes are queued.
 MAX_EXCUSED_BYTES = 64 * 1024 * 1024
 
 L = TypeVar("L", bound=Log)
@@ -50,17 +51,17 @@ class Histories(Generic[L]):
     """
 
     def __init__(self, timers: Timers, limits: Limits, *, has_members: Callable[[str], bool]) -> None:
-        #: Replaced by tests that move the clock.
+        #: Tests that move the clock replace this.
         self.timers = timers
         self.limits = limits
         self._has_members = has_members
         self._logs: StripedDict[str, L] = StripedDict()
-        self._looking = Lock()  # guards the next; a leaf
-        self._sweep_at = MIN_SWEEP  # at so many logs, expired ones are dropped
+        self._looking = Lock()  # guards _looks; a leaf
+        self._sweep_at = MIN_SWEEP  # at this number of logs, expired ones are dropped
         self._looks = False  # whether a timer will look for logs that have expired
 
     def give_up(self) -> None:
-        """In a forked process: the members are its parent's."""
+        """In a forked process: the members are the parent's."""
         self._logs.renew()
         self._looking, self._looks = Lock(), False
 
@@ -92,15 +93,15 @@ class Histories(Generic[L]):
                     return
 
     def record_of(self, name: str, frame: bytes, exclude_id: str | None) -> Record | None:
-        """A broadcast for the log of its room; None if it is not kept."""
+        """A record of a broadcast for the log of its room; None if the log does not store it."""
         if type(frame) is not bytes:
             if not is_kept(frame):
                 return None
-            frame = bytes(frame)  # nothing of a replay is replaced by what comes later
+            frame = bytes(frame)  # a plain frame: later messages replace nothing in a replay
         return None if name[0] == "\0" else ((*START, self.timers.now(), frame, exclude_id), 0)
 
     def record_alone(self, name: str, record: Record) -> bool:
-        """Add a broadcast to the log of a room that nobody is in. False, and nothing is done, if somebody is."""
+        """Add a broadcast to the log of a room without members. False, without any effect, if the room has members."""
         with self.open(name) as log:
             return not self._has_members(name) and (log.record(record) or True)
 
@@ -118,9 +119,10 @@ class Histories(Generic[L]):
         history: int | None,
         since: str | None,
     ) -> Joined:
-        """Make a session a member, and queue what it gets of the history, in one step.
+        """Make a session a member, and queue its replay of the history, in one step.
 
-        `enter` makes it a member. It returns the outbox that broadcasts reach from then on, if the session was none.
+        `enter` makes the session a member. It returns the outbox that later broadcasts reach, or None if the session
+        was a member already.
         """
         is_asked = bool(history) or since is not None
         attempts = ENCODING_ATTEMPTS if is_asked else 0
@@ -149,7 +151,10 @@ class Histories(Generic[L]):
         return Joined(joined.joined, complete)
 
     def before_join(self, name: str, log: L) -> None:
-        """Called with `order` held, before a session that wants a replay joins. May raise, and may wait by `order`."""
+        """Called before a session with a replay joins, with `order` held.
+
+        May raise. May wait, and release `order` meanwhile.
+        """
 
     def newest(self, name: str, count: int) -> list[str | bytes]:
         """The last messages of a room, oldest first. Raises `HistoryError`."""
@@ -169,12 +174,12 @@ class Histories(Generic[L]):
         return [(entry[0], now - entry[2], entry[3]) for entry in entries]
 
     def position(self, name: str) -> str:
-        """Where the log of a room ends. Makes the log if there is none."""
+        """The position at the end of a room's log. Makes the log if there is none."""
         with self.open(name) as log:
             return log.position()
 
     def sizes(self) -> dict[str, tuple[int, int, float]]:
-        """The rooms with messages: how many, of how many bytes, and how old the last one is."""
+        """For each room with messages: their number, their bytes, and the age of the last one."""
         found = {}
         now = self.timers.now()
         for name, log in self._logs.snapshot().items():
@@ -185,7 +190,7 @@ class Histories(Generic[L]):
         return found
 
     def size_of(self, name: str) -> tuple[int, int]:
-        """How many messages the log of a room has in this process, and of how many bytes. Takes no lock."""
+        """The number of messages in this process's log of a room, and their bytes. Takes no lock."""
         log = self._logs.get(name)
         return (0, 0) if log is None else (len(log), log.bytes)
 
@@ -212,7 +217,7 @@ class Histories(Generic[L]):
     def _drop_expired(self) -> None:
         now = self.timers.now()
         for name, log in self._logs.snapshot().items():
-            if log.order.acquire(blocking=False):  # else somebody uses it
+            if log.order.acquire(blocking=False):  # else another thread uses the log
                 try:
                     log.trim(now)
                     if now - log.used_at >= self.limits.seconds:
@@ -225,7 +230,7 @@ class Histories(Generic[L]):
         return self._has_members(name)
 
     def _drop_locked(self, name: str, log: L) -> None:
-        """Drop a log unless somebody is in the room. With its `order` held."""
+        """Drop a log unless the room has members. Its `order` is held."""
         if not log.is_gone and not self._is_used(name):
             log.is_gone = True
             self._logs.compute_if_present(name, lambda other: None if other is log else other)
@@ -239,7 +244,7 @@ class Histories(Generic[L]):
 
 
 def _append(outbox: Outbox, frames: list[bytes]) -> None:
-    """Queue a replay: more bytes than the client could have read so far."""
+    """Queue a replay, which may be larger than the outbox's limit."""
     if frames:
         outbox.excuse_more(sum(map(len, frames)), MAX_EXCUSED_BYTES)
         for frame in frames:
@@ -251,12 +256,12 @@ def messages_of(entries: list[Entry]) -> list[str | bytes]:
 
 
 def check_count(count: object, most: int) -> None:
-    """Raise `HistoryError` for what is no number of messages that a history can have."""
+    """Raise `HistoryError` for anything but a whole number from 0 to `most`."""
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= most:
         raise HistoryError(f"history must be a whole number from 0 to {most} (history_messages), not {brief(count)}")
 
 
 def check_since(since: object) -> None:
-    """Raise `HistoryError` for what is no text."""
+    """Raise `HistoryError` for anything but text."""
     if since is not None and not isinstance(since, str):
         raise HistoryError(f"since must be a position, which is text, not {type(since).__name__}")

@@ -1,12 +1,12 @@
-"""The history of one room: the last messages, and where in them a client has stopped.
+"""The history of one room: its last messages, and positions among them.
 
-A `Log` is a plain structure without clock and I/O. Its `order` is the lock under which a room's broadcasts are
-appended to the members' outboxes. So an entry is added in the same step in which the members get the message, and a
-session that joins gets a replay of the log and all later messages, without a gap and without a double.
+A `Log` is a plain structure without clock and I/O. Its `order` is the lock under which a room's broadcasts are appended
+to the members' outboxes. So an entry is added in the same step in which the members get the message. A session that
+joins gets a replay of the log and all later messages, without a gap and without duplicates.
 
-Each entry has a number, and perhaps a tag that says which of two messages with the same number it is: a broker that has
-lost its last messages gives their numbers to others. A *position* is the name of the log (`epoch`), the number and the
-tag of the last entry that a client has. It means the same in every log with these entries, in any process.
+Each entry has a number. A broker that has lost its last messages uses their numbers again, so an entry may also have a
+tag that tells two messages with the same number apart. A *position* consists of the name of the log (`epoch`), and the
+number and the tag of the last entry that a client has. It is valid in every log with these entries, in any process.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from wsthreads.protocol.frames import TEXT
 
 __all__ = ["START", "Entry", "Limits", "Log", "Mark", "Record", "is_kept", "message_of", "payload_bytes"]
 
-#: A number, the tag, when it was broadcast, the plain frame, the id of the session that did not get it. It is a plain
-#: tuple of plain values, so the garbage collector does not look at it: there may be millions.
+#: The number, the tag, the time of the broadcast, the plain frame, and the id of the session that the broadcast
+#: excluded. There may be millions of entries. The garbage collector does not track a plain tuple of plain values.
 Entry: TypeAlias = "tuple[int, str, float, bytes, str | None]"
 
-#: A broadcast, for the log of its room: the entry, and the number of the subscription by which it has come. Only a
-#: broker gives both numbers and the tag.
+#: A broadcast for the log of its room: the entry, and the number of the subscription that received it. Only a broker
+#: sets the two numbers and the tag.
 Record: TypeAlias = "tuple[Entry, int]"
 
 _NUMBER = re.compile("[0-9]{1,16}", re.ASCII)
 
 
 class Limits(NamedTuple):
-    """What a log keeps: the last messages, so many at most, no older ones, and no more bytes of their contents."""
+    """The limits of a log: the number of messages, their age in seconds, and the bytes of their contents."""
 
     messages: int
     seconds: float
@@ -44,18 +44,18 @@ class Limits(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Which entry of a log."""
+    """Identifies an entry of a log."""
 
     number: int
     tag: str = ""
 
 
-#: Before the first entry.
+#: The mark before the first entry.
 START = Mark(0)
 
 
 class Log:
-    """The last messages of one room. Whoever calls a method holds `order`."""
+    """The last messages of one room. The caller of each method holds `order`."""
 
     __slots__ = (
         "_bytes",
@@ -72,16 +72,16 @@ class Log:
 
     def __init__(self, limits: Limits, now: float) -> None:
         # Held while a message is appended to the outboxes of all members and to this log, and while a session joins.
-        # Under it a session's `_membership` and stripe locks may be taken, and nothing waits but `SharedLog`.
+        # Under it, only a session's `_membership` and stripe locks may be taken, and only `SharedLog` may wait.
         self.order = Lock()
-        #: The name of the log. Another log of the same room has another one.
+        #: The name of the log. Each log of a room has another name.
         self.epoch = secrets.token_urlsafe(9)
-        #: When a message or a session was last there.
+        #: The time of the last message or of the last use by a session.
         self.used_at = now
-        #: It has been dropped: take another.
+        #: The log was dropped: use the room's new one.
         self.is_gone = False
         self._limits = limits
-        # The last entry, and the last one that was dropped, or their marks: the log has all entries between the two.
+        # The marks of the last entry and of the last dropped entry: the log has all entries in between.
         self._last: Entry | Mark = START
         self._floor: Entry | Mark = START
         self._entries: deque[Entry] = deque()
@@ -89,7 +89,7 @@ class Log:
         self._encoded: dict[str, dict[int, bytes]] = {}  # by encoding and number, for clients with that encoding
 
     def record(self, record: Record) -> bool:
-        """Append a broadcast. Returns False if it is not for the room as it is now. Called for every broadcast."""
+        """Append a broadcast. Returns False if the record is outdated. Called for every broadcast."""
         (_, _, now, frame, exclude_id), _ = record
         self._append((self._last[0] + 1, "", now, frame, exclude_id))
         return True
@@ -107,7 +107,7 @@ class Log:
             self.trim(now)
 
     def trim(self, now: float) -> None:
-        """Drop what is over the limits."""
+        """Drop the oldest entries until the log is within its limits."""
         entries, (messages, seconds, most_bytes) = self._entries, self._limits
         oldest = now - seconds
         while entries and (len(entries) > messages or self._bytes > most_bytes or entries[0][2] <= oldest):
@@ -127,7 +127,7 @@ class Log:
         return Mark(*self._last[:2])
 
     def replace(self, epoch: str, last: Mark, floor: Mark, entries: Iterable[Entry], now: float) -> None:
-        """Replace the contents: those of another log, or what was missing."""
+        """Replace the contents, with those of another log or with the missing entries."""
         self.epoch, self._floor, self._last = epoch, floor, last
         self._entries = deque(entries)
         self._bytes = sum(payload_bytes(entry[3]) for entry in self._entries)
@@ -135,11 +135,11 @@ class Log:
         self.trim(now)
 
     def position(self) -> str:
-        """Where the log ends, for `replay`."""
+        """The position at the end of the log, for `replay`."""
         return self._position_of(self.last)
 
     def number_of(self, position: str) -> int | None:
-        """The number of the entry at a position. None if it is no position of this log."""
+        """The number of the entry at a position. None if the position is not of this log."""
         mark = self._mark_of(position)
         return None if mark is None else mark.number
 
@@ -155,14 +155,15 @@ class Log:
         return f"{self.epoch}.{mark.number}.{mark.tag}" if mark.tag else f"{self.epoch}.{mark.number}"
 
     def newest(self, count: int, reader_id: str | None = None) -> list[Entry]:
-        """The last entries, oldest first, at most `count`; without those that a session is not to get."""
+        """The last `count` entries, oldest first, without those that exclude the session `reader_id`."""
         found = (entry for entry in reversed(self._entries) if reader_id is None or entry[4] != reader_id)
         return list(islice(found, count))[::-1]
 
     def replay(self, count: int, since: str | None, reader_id: str) -> tuple[list[Entry], bool]:
-        """What a session gets that joins, and whether nothing is missing after the position `since`.
+        """The entries for a session that joins, and whether none is missing after the position `since`.
 
-        All entries after that position; if it is not in this log, or not given, the last `count` ones.
+        These are all entries after that position. If the log does not reach back to it, or without `since`, the last
+        `count` ones.
         """
         if since is not None:
             found = self._after(since)
@@ -171,7 +172,10 @@ class Log:
         return self.newest(count, reader_id) if count else [], since is None
 
     def _after(self, position: str) -> list[Entry] | None:
-        """The entries after a position. None if the log does not have all of them, or it is that of another log."""
+        """The entries after a position.
+
+        None if the log does not have all of them, or if the position is of another log.
+        """
         mark = self._mark_of(position)
         if mark is None:
             return None
@@ -183,21 +187,21 @@ class Log:
         return found[::-1] if mark == self._floor[:2] else None
 
     def unencoded(self, encoding: Encoding, entries: Iterable[Entry]) -> list[Entry]:
-        """Those of which there is no frame in an encoding."""
+        """The entries without a frame in this encoding."""
         if encoding is PLAIN:
             return []
         known = self._encoded.get(encoding.name, {})
         return [entry for entry in entries if entry[0] not in known]
 
     def learn(self, encoding: Encoding, frames: dict[int, bytes]) -> None:
-        """Keep frames in an encoding, by the numbers of their entries."""
+        """Keep frames in this encoding, by the numbers of their entries."""
         known = self._encoded.setdefault(encoding.name, {})
         if self._entries:
             oldest = self._entries[0][0]
             known.update({number: frame for number, frame in frames.items() if number >= oldest})
 
     def frames(self, encoding: Encoding, entries: Sequence[Entry]) -> list[bytes]:
-        """The frames of entries in an encoding; those that are not kept in it are made."""
+        """The frames of entries in this encoding. Frames that are not kept are made."""
         if encoding is PLAIN:
             return [entry[3] for entry in entries]
         known = self._encoded.get(encoding.name, {})
@@ -205,7 +209,7 @@ class Log:
 
     @property
     def bytes(self) -> int:
-        """The bytes of the contents of its messages."""
+        """The bytes of the messages' contents."""
         return self._bytes
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What a session gets from joining a room."""
+"""The result of joining a room."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MAX_MEMBERS = 1_000_000
 
 
 class Joined(NamedTuple):
-    """What `SessionRoom.join` returns. It is true if the session is a member now."""
+    """The result of `SessionRoom.join`. It is true if the session is a member now."""
 
-    #: Whether the session is a member now. False if the room has `max_members`, or if the session has ended.
+    #: Whether the session is a member now. False if the room is full (`max_members`), or if the session has ended.
     joined: bool
-    #: Whether nothing is missing between `since` and now. True without `since`; False if the session did not join.
+    #: Whether no message is missing between `since` and now. True without `since`; False if the session did not join.
     complete: bool
 
     def __bool__(self) -> bool:
@@ -29,6 +29,6 @@ NOT_JOINED = Joined(False, False)
 
 
 def check_max_members(number: object) -> None:
-    """Raise `RoomStateError` for what cannot be `max_members`."""
+    """Raise `RoomStateError` for an invalid `max_members`."""
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_MEMBERS:
         raise RoomStateError(f"max_members must be a whole number from 1 to {MAX_MEMBERS}, not {brief(number)}")

@@ -1,6 +1,7 @@
 """JSON texts of the values that handlers give to rooms: presences, attributes, posts.
 
-A text is checked once, where the value comes in. From there on it travels as text, and each reader gets its own copy.
+A value is checked once, when a handler passes it. From then on, it is kept and sent as text, and each reader gets its
+own copy.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 __all__ = ["MAX_DEPTH", "JSONText", "is_json_text", "json_text", "value_of"]
 
-#: Arrays and objects that may be inside each other in a value: a client that sends more must not break a room.
+#: The deepest nesting of arrays and objects in a value, so that a value from a client cannot break a room.
 MAX_DEPTH = 64
 
 _OUTSIDE_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[^][{}"]+')
@@ -29,16 +30,16 @@ _STRICT = json.JSONDecoder(parse_constant=_refuse)
 
 
 class JSONText(str):
-    """A value that is JSON text already, as a script makes it."""
+    """A value that is JSON text already: scripts pass values in this form."""
 
     __slots__ = ()
 
 
 def json_text(value: Any, *, what: str, max_bytes: int, setting: str, error: Callable[[str], Exception]) -> str:
-    """A value as JSON text. Raises `error` for what is not JSON, or has more than `max_bytes` in UTF-8.
+    """A value as JSON text. Raises `error` if it is not JSON, or has more than `max_bytes` in UTF-8.
 
     `what` and `setting` are for the error's message, such as "a presence value" and "max_presence_bytes". The text is
-    valid UTF-8, and has at most `MAX_DEPTH` arrays and objects inside each other.
+    valid UTF-8, with a nesting of at most `MAX_DEPTH` arrays and objects.
     """
     if isinstance(value, JSONText):
         text = str(value)
@@ -61,7 +62,7 @@ def json_text(value: Any, *, what: str, max_bytes: int, setting: str, error: Cal
 
 
 def is_json_text(text: str) -> bool:
-    """Whether a text that comes from another process may be one of `json_text`, whatever the limit of its size."""
+    """Whether a text from another process may be a result of `json_text`. The size is not checked."""
     try:
         _, end = _STRICT.raw_decode(text)
     except (ValueError, RecursionError):
@@ -70,12 +71,12 @@ def is_json_text(text: str) -> bool:
 
 
 def value_of(text: str) -> Any:
-    """The value that a text of `json_text` stands for, a new copy."""
+    """A new copy of the value of a text from `json_text`."""
     return _DECODER.raw_decode(text)[0]  # half the time of json.loads, which looks for white space around the value
 
 
 def _depth(text: str) -> int:
-    """How many arrays and objects of a JSON text are inside each other, at most."""
+    """The deepest nesting of arrays and objects in a JSON text."""
     steps = (1 if character in "[{" else -1 for character in _OUTSIDE_BRACKETS.sub("", text))
     return max(accumulate(steps), default=0)
 

@@ -1,4 +1,4 @@
-"""What rooms there are, who is in them, and how much they have sent. All answers are snapshots."""
+"""Lists the rooms, their members and their traffic. All results are snapshots."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Listing(Sending):
         self._ending = Lock()  # guards _ended; a leaf
 
     def names(self) -> list[str]:
-        """The names of all rooms, sorted. A snapshot."""
+        """The names of all rooms, sorted."""
         return sorted(self._visible())
 
     def sizes(self) -> dict[str, int]:
-        """All rooms with their numbers of members in this process. A snapshot."""
+        """All rooms, with their numbers of members in this process."""
         return {name: len(members.sessions) for name, members in self._visible().items()}
 
     def users(self) -> dict[str, int]:
-        """All users with sessions in this process, and how many. A snapshot."""
+        """All users with sessions in this process, and the number of these sessions."""
         if not self._has_hidden:
             return {}
         rooms = self._members.snapshot().items()
@@ -46,7 +46,7 @@ class Listing(Sending):
         return {name: members for name, members in rooms.items() if not is_hidden(name)}
 
     def sessions(self, name: str) -> list[Any]:
-        """The members of a room. A snapshot."""
+        """The members of a room."""
         found: list[Any] = []
 
         def copy(members: Members) -> Members:
@@ -62,10 +62,10 @@ class Listing(Sending):
         return len(members.sessions) if members is not None else 0
 
     def totals(self) -> tuple[int, int, int, int]:
-        """The numbers of rooms and of members, and the totals of broadcasts and of deliveries.
+        """The number of rooms, the number of members, and the totals of broadcasts and deliveries.
 
-        Counts broadcasts that reached a member, and messages that they put into outboxes. A room that is deleted
-        meanwhile may be missing, but is never counted twice.
+        A broadcast counts if it reached a member. A delivery is a message that a broadcast put into an outbox. A room
+        that is deleted meanwhile may be missing, but is never counted twice.
         """
         with self._ending:
             broadcasts, deliveries = self._ended

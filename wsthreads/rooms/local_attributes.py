@@ -1,7 +1,7 @@
-"""The attributes of rooms in the memory of this process.
+"""Keeps the attributes of rooms in the memory of this process.
 
-Locks: a room's attributes are guarded by its stripe of `LocalAttributes._states`. Under it they are only read and
-changed, and `has_members` is asked, whose lock is a leaf.
+Locks: the stripe of a room in `LocalAttributes._states` guards the room's attributes. Under it, they are only read and
+changed, and `has_members` is called, whose lock is a leaf.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wsthreads.threads.flusher import Timers, weakly
 
 __all__ = ["LocalAttributes"]
 
-#: Rooms that have attributes and no members are looked through when there are so many of them, and then twice as many.
+#: At this number of rooms, expired attributes are removed; the next time at twice the number that is left.
 MIN_SWEEP = 100
 
 
@@ -28,21 +28,21 @@ class _State:
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
         self.size = EMPTY_BYTES
-        #: When they end, if the room has no members then; on the clock of `timers`.
+        #: The time when they expire, if the room has no members then; by the clock of `timers`.
         self.kept_until = 0.0
-        #: When a timer looks at them.
+        #: The time when a timer checks them.
         self.watched_until = 0.0
 
 
 def _always(name: str, fence: int) -> bool:
-    """Default for `is_owner`."""
+    """Default for `is_owner`: every fencing number is valid."""
     return True
 
 
 class LocalAttributes(Attributes):
     """Attributes in the memory of this process.
 
-    `has_members` says whether a room has members. `check_reach` raises in a process that cannot reach them.
+    `has_members` says whether a room has members. `check_reach` raises in a process that cannot reach the members.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class LocalAttributes(Attributes):
         fence: int | None,
         only_if: Callable[[str | None], bool] = lambda old: True,
     ) -> str | None:
-        """Set a value, or remove it, if it is there `only_if` that fits. Returns the value that was there."""
+        """Set a value, or remove it if `text` is None, if `only_if` accepts the old value. Returns the old value."""
         self._check_reach()
         if fence is not None and not self.is_owner(name, fence):
             raise lost_fence(name, fence)
@@ -166,7 +166,7 @@ class LocalAttributes(Attributes):
             self._watch(name, self.keep_s)
 
     def _keep(self, state: _State, now: float) -> bool:
-        """Keep a room's attributes for the whole time from now on. True if they need a timer. Under the stripe."""
+        """Keep a room's attributes for `keep_s` from now on. True if they need a timer. Called under the stripe."""
         state.kept_until = now + self.keep_s
         if state.watched_until > now:
             return False
@@ -181,7 +181,7 @@ class LocalAttributes(Attributes):
         self.timers.call_later(delay_s, weakly(self._look, name))
 
     def _look(self, name: str) -> None:
-        """Remove a room's attributes if their time is over. The timers' thread."""
+        """Remove a room's attributes if they have expired. In the timers' thread."""
         left_s = 0.0
 
         def look(state: _State) -> _State | None:
@@ -194,11 +194,11 @@ class LocalAttributes(Attributes):
             return state
 
         self._states.compute_if_present(name, look)
-        if left_s > 0:  # else the room has members, and the first of them that leaves sets a timer
+        if left_s > 0:  # else the room has members, and the next leave sets a timer
             self._watch(name, left_s)
 
     def _sweep(self) -> None:
-        """Remove all that are over: in a process without sessions, no timers run."""
+        """Remove all expired attributes: in a process without sessions, no timers run."""
         states = self._states.snapshot() if len(self._states) >= self._sweep_at else {}
         if states:
             for name in states:

@@ -1,4 +1,4 @@
-"""What waits for the handler in one owned room, and the calls that are made of it.
+"""The posts and ticks that wait for the handler in one owned room, and the calls of the handler for them.
 
 A mailbox has the phases of an ownership, in this order: WANTED (members are here, but the room is not owned yet), NEW,
 STARTING, RUNNING, ENDING. The lock of the `Ownership` guards everything here.
@@ -20,7 +20,7 @@ __all__ = ["CALLS", "CallKind", "Mailbox", "OwnedState", "Phase", "RoomCall"]
 
 CallKind = Literal["room_start", "post", "tick", "room_end"]
 
-#: The calls, with the handler's functions for them.
+#: The kinds of calls, each with the handler's function.
 CALLS: dict[CallKind, str] = {
     "room_start": "on_room_start",
     "post": "on_post",
@@ -38,17 +38,17 @@ class Phase(Enum):
 
 
 class OwnedState(NamedTuple):
-    """What is known of an owned room, for pages and metrics."""
+    """The state of an owned room, for pages and metrics."""
 
     fencing_number: int
-    #: Posts that wait here, without the one that is being handled.
+    #: How many posts wait, without the one that is being handled.
     posts_waiting: int
-    #: How late the last tick was; None before the first.
+    #: How late the last tick was, in seconds; None before the first.
     tick_lag_s: float | None
 
 
 class Owner(Protocol):
-    """What is needed of an `Ownership`."""
+    """The part of `Ownership` that a `RoomCall` uses."""
 
     def check_call(self, call: RoomCall) -> bool: ...
 
@@ -71,13 +71,13 @@ class RoomCall:
         #: The `OwnedRoom` of this ownership.
         self.room: OwnedRoom = mailbox.room
         self.post = post
-        #: Of a tick: the seconds since the last one.
+        #: For a tick: the seconds since the last one.
         self.dt = 0.0
-        #: Of a tick: when it was due, how late it is, and how many were skipped before it.
+        #: For a tick: when it was due, how late it is, and how many were skipped before it.
         self.due_s = 0.0
         self.lag_s = 0.0
         self.skipped = 0
-        #: What `begin` or `check` has said; None before.
+        #: The result of `begin` or `check`; None before.
         self.may_run: bool | None = None
 
     @property
@@ -87,12 +87,12 @@ class RoomCall:
 
     @property
     def value(self) -> str:
-        """Of a post: the value as JSON text."""
+        """For a post: the value as JSON text."""
         return "null" if self.post is None else self.post.value
 
     @property
     def sender(self) -> Sender | None:
-        """Of a post: the session that posted; None for a handle without a session."""
+        """For a post: the session that posted; None for a handle without a session."""
         return None if self.post is None else self.post.sender
 
     def arguments(self) -> tuple[Any, ...]:
@@ -104,13 +104,13 @@ class RoomCall:
         return (self.room,)
 
     def begin(self) -> bool:
-        """Whether the function may run. To be asked right before, in the thread that runs it."""
+        """Whether the function may run. Called right before the function, in the same thread."""
         may_run = self.check()
         if may_run:
             self.begun()
         return may_run
 
-    # A handler that may put the call off after it has asked uses these two instead of `begin`.
+    # A handler that may delay the call after asking uses `check` and `begun` instead of `begin`.
 
     def check(self) -> bool:
         """Whether the function may run now."""
@@ -122,12 +122,14 @@ class RoomCall:
         self._owner.begin_call(self)
 
     def put_off(self) -> None:
-        """The function has not begun, and `check` will be asked again."""
+        """The function has not begun, and `check` will be called again."""
         self.may_run = None
 
     def done(self, failure: str | None = None) -> None:
-        """The function has returned or thrown (None, or "failed"), or it is not known what it has done: "timeout",
-        "down". Any thread; never blocks. Only the first call counts.
+        """Report how the function has ended. Any thread; never blocks. Only the first call counts.
+
+        `failure` is None if the function has returned, and "failed" if it has thrown. It is "timeout" or "down" if it
+        is not known whether the function has run.
         """
         if not self._is_over:
             self._is_over = True
@@ -138,7 +140,7 @@ class RoomCall:
 
 
 class Mailbox:
-    """The mailbox of one room. Exists while the room is owned, or wanted."""
+    """The mailbox of one room. It exists while the room is owned or wanted."""
 
     __slots__ = (
         "_ahead",
@@ -162,22 +164,22 @@ class Mailbox:
     def __init__(self, name: str, owner: Owner) -> None:
         self.name = name
         self.owner = owner
-        self._posts: deque[Post] | None = None  # those that wait; an empty deque takes 0.7 kB
+        self._posts: deque[Post] | None = None  # None if no post waits: an empty deque takes 0.7 kB
         self._tick: int | None = None  # the number of the tick that waits
-        self._ahead = 0  # how many posts are to be handled before it
-        self.is_scheduled = False  # a thread is to take calls, or calls are being made
+        self._ahead = 0  # how many posts come before the tick
+        self.is_scheduled = False  # whether the room is in the pool's queue, or calls are being made
         self.forget()
 
     def forget(self) -> None:
-        """The ownership is over; the room may be wanted again. What waits stays."""
+        """The ownership is over; the room may be wanted again. Posts that wait stay."""
         self.phase = Phase.WANTED
         self.fence = 0
         self.room: OwnedRoom | None = None  # the handle for the handler
-        self.is_lost = False  # another process may own the room by now
-        self.skips_end = False  # the handler does not know of this ownership any more
-        self.calls = 0  # that are being made
-        self.is_ticking = False  # the call is a tick
-        self.started_s = 0.0  # when on_room_start had returned
+        self.is_lost = False  # whether another process may own the room by now
+        self.skips_end = False  # whether the handler has forgotten this ownership
+        self.calls = 0  # how many are being made
+        self.is_ticking = False  # whether the call is a tick
+        self.started_s = 0.0  # when on_room_start returned
         self.last_tick: int | None = None
         self.lag_s: float | None = None
 
@@ -200,9 +202,9 @@ class Mailbox:
         self._posts.append(post)
 
     def add_tick(self, number: int) -> None:
-        """A tick is due. It takes the place of one that still waits, and is skipped while one runs.
+        """A tick is due. It replaces a tick that still waits. While a tick runs, it is skipped.
 
-        The next tick that runs counts those that were skipped.
+        The next tick that runs gets the number of skipped ticks.
         """
         if self.is_ticking or number == self.last_tick:
             return
@@ -211,17 +213,17 @@ class Mailbox:
         self._tick = number
 
     def drop_tick(self) -> None:
-        """The schedule is another one."""
+        """Drop the tick that waits: the schedule has changed."""
         self._tick = None
 
     def drop_posts(self) -> list[Post]:
-        """Remove what waits; returns the posts."""
+        """Remove all posts that wait, and return them."""
         self.drop_tick()
         posts, self._posts = list(self._posts or ()), None
         return posts
 
     def take(self, most: int) -> tuple[list[Post], int | None]:
-        """The next posts, at most so many, or the number of the tick that is next."""
+        """The next posts, at most `most`, or the number of the tick if a tick is next."""
         if self._tick is not None:
             if not self._ahead:
                 number, self._tick = self._tick, None

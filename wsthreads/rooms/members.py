@@ -1,4 +1,4 @@
-"""The members of one room: their outboxes, sorted by encoding, and what of them has not been sent yet."""
+"""The members of one room, and their outboxes, sorted by encoding."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from wsthreads.rooms.history import Log
 
 __all__ = ["ENCODING_NAME", "Member", "Members", "by_encoding", "without"]
 
-#: Outboxes are sorted by it.
+#: The key by which outboxes are sorted.
 ENCODING_NAME = attrgetter("encoding.name")
 
 
 class Member(Protocol):
-    """What rooms need of a session."""
+    """The part of a session that rooms use."""
 
-    #: Where broadcasts are appended: always the same one, over all connections of a session.
+    #: Broadcasts are appended to it. A session has the same outbox for all its connections.
     _outbox: Outbox
-    #: Guards writes of the next two. Only stripe locks are taken under it, including a `Roster`'s.
+    #: Guards writes of `_joined` and `_ended`. Only stripe locks are taken under it, including a `Roster`'s.
     _membership: Lock
     _joined: frozenset[str]
     _ended: bool
@@ -35,7 +35,7 @@ class Member(Protocol):
 
 
 class Members:
-    """The members of one room. Exists while there are any."""
+    """The members of one room. It exists while the room has members."""
 
     __slots__ = (
         "broadcasts",
@@ -53,25 +53,27 @@ class Members:
     def __init__(self, log: Log | None = None) -> None:
         # The history of the room. None if it has none.
         self.log = log
-        # Held while a broadcast is appended to all members' outboxes. This gives the room one order. With a history, it
-        # is the log's, which outlives the members: a broadcast is added to both, and a join looks at both, in one step.
+        # Held while a broadcast is appended to all members' outboxes, so that the room has one order. With a history,
+        # it is the `order` of the log, which outlives the members. So a broadcast is added to the log and the outboxes
+        # in one step, and a join sees both in one step.
         self.order = Lock() if log is None else log.order
-        # Outboxes that were not sent completely, also of former members. Only the sending thread uses this.
+        # Outboxes with unsent messages, also of former members. Only the sending thread uses this.
         self.left: list[Outbox] = []
         self.broadcasts = self.deliveries = 0  # guarded by order; not changed after the room is gone
         self.sending = False  # whether a thread is sending to the members; guarded by order
-        self.queued = 0  # broadcasts queued since that thread began; guarded by order
+        self.queued = 0  # broadcasts queued since the sending thread began; guarded by order
         # How many broadcasts were queued during the last sending; falls by one if none was. Only the sending thread
         # uses it.
         self.crowd = 0
-        # Guarded by the stripe lock of the room's name. A broadcast looks one up under `order` alone.
+        # Guarded by the stripe lock of the room's name. A broadcast looks up the excluded session with only `order`
+        # held.
         self.sessions: dict[Any, Outbox] = {}
-        # The sessions' outboxes sorted by encoding, until a session joins or leaves. Guarded by the same lock.
+        # The sessions' outboxes sorted by encoding; None after a join or a leave. Guarded by the same lock.
         self.outboxes: tuple[Outbox, ...] | None = None
 
 
 def by_encoding(outboxes: tuple[Outbox, ...]) -> list[tuple[Encoding, tuple[Outbox, ...]]]:
-    """The parts of sorted outboxes that get the same frame."""
+    """Groups of sorted outboxes that get the same frame."""
     parts = []
     while outboxes:
         encoding, end = outboxes[0].encoding, len(outboxes)

@@ -1,7 +1,7 @@
-"""The names of hidden rooms: they carry what is for the sessions of one user, or for one session.
+"""The names of hidden rooms, for messages to all sessions of one user or to one session.
 
-A hidden room is a room like any other to `Rooms` and to a broker. Handlers cannot name it, and it is left out of
-every list, count and limit. Its name begins with NUL, which the name of no other room does.
+For `Rooms` and a broker, a hidden room is an ordinary room. Handlers cannot name it, and every list, count and limit
+leaves it out. Its name begins with NUL; the names of other rooms must not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["SESSIONS_ROOM", "is_hidden", "user_of", "user_room"]
 _MARK = "\0"
 _USER = "\0u"
 
-#: The room of what is for one session, by its id. Sessions do not join it.
+#: The hidden room for messages to one session, by the session's id. Sessions do not join it.
 SESSIONS_ROOM = "\0s"
 
 

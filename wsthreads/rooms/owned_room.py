@@ -8,7 +8,7 @@ __all__ = ["OwnedRoom"]
 
 
 class OwnedRoom(Room):
-    """The room of `on_tick`, `on_post`, `on_room_start` and `on_room_end`. It stands for one ownership of the room."""
+    """The room of `on_tick`, `on_post`, `on_room_start` and `on_room_end`: a handle for one ownership."""
 
     __slots__ = ("_fence",)
 
@@ -26,6 +26,6 @@ class OwnedRoom(Room):
     def is_owner(self) -> bool:
         """Whether this process still owns the room, with this number. True until `on_room_end` has returned.
 
-        Over Redis, it becomes False when this process has not reached Redis for some seconds.
+        Over Redis, this becomes False when this process has not reached Redis for some seconds.
         """
         return self._rooms.ownership.is_owner(self._name, self._fence)

@@ -1,15 +1,15 @@
-"""Which rooms this process owns, and the calls of the handler's functions for them.
+"""Decides which rooms this process owns, and when the handler's functions are called for them.
 
 A room is owned from its first member until its last one has left. While it is owned, the handler gets one call for it
 at a time: `on_room_start` first, then posts and ticks in the order in which they came, and `on_room_end` last. Posts
 that came before the last member left are handled before `on_room_end`. If a member joins before `on_room_end` is
-called, the ownership goes on. Otherwise a new one follows, with a higher fencing number.
+called, the ownership goes on. Otherwise a new ownership follows, with a higher fencing number.
 
-Everything is level-triggered: whoever takes the next call of a room looks at the members then. So joins and leaves at
-the same time need no order. All state is guarded by one lock, under which only the rooms' stripe is taken, to see
-whether a room has members. No lock is held during a call.
+A thread that takes the next call of a room checks at that time whether the room has members. So the order of concurrent
+joins and leaves does not matter. One lock guards all state. Under it, only a stripe of the rooms is taken, to check for
+members. No lock is held during a call.
 
-Over a broker, a subclass takes and gives back leases. It overrides `_want`, `_unwant`, `_release`, `_is_valid`,
+Over a broker, a subclass takes and returns leases. It overrides `_want`, `_unwant`, `_release`, `_is_valid`,
 `_may_end` and `post`, and calls `begin`, `lose`, `deliver` and `go_on`. All of these but `_may_end` are called without
 locks, in any thread, and do not block.
 """
@@ -34,16 +34,16 @@ __all__ = ["Ownership"]
 
 log = get_logger(__name__)
 
-#: At most one log line in this time about posts that were not handled, and for which nobody waits.
+#: The shortest time between two log lines about failed posts without a waiting poster.
 COMPLAIN_S = 10.0
 
 
 class Ownership(Calling):
     """The owned rooms of one endpoint in this process. Any thread.
 
-    `hooks` returns those of the handler's functions that make rooms owned, `tick_rate` how often `on_tick` is to be
-    called. `make_room` makes the handle for the handler, `names` names the rooms that have members in this process.
-    `check_reach` raises an error in a process that cannot reach the members. `parts` are those of `Calling`.
+    `hooks` returns the handler's functions for owned rooms, `tick_rate` how often to call `on_tick`. `make_room` makes
+    the handle for the handler, `names` returns the rooms with members in this process. `check_reach` raises an error in
+    a process that cannot reach the members. `parts` are for `Calling`.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Ownership(Calling):
         self._check_reach = check_reach
         self._max_post_bytes = max_post_bytes
         self._post_timeout_s = post_timeout_s
-        self._fence = 0  # the last one
-        self._unheard = 0  # posts without a waiting poster that were not handled
+        self._fence = 0  # the last fencing number
+        self._unheard = 0  # how many posts without a waiting poster have failed
         self._complained_at = float("-inf")
 
-    # What the rooms tell. Without locks.
+    # Called by the rooms and the endpoint, without locks
 
     @property
     def is_on(self) -> bool:
@@ -79,7 +79,7 @@ class Ownership(Calling):
         return bool(self.hooks)
 
     def refresh(self) -> None:
-        """The handler's functions or its `tick_rate` may have changed."""
+        """Look at all rooms again: the handler's functions or its `tick_rate` may have changed."""
         hooks, rate = self._read_hooks(), self._read_tick_rate()
         with self._lock:
             if rate != self._tick_rate or ("on_tick" in hooks) != ("on_tick" in self.hooks):
@@ -109,7 +109,7 @@ class Ownership(Calling):
         self._go_on(known)
 
     def look(self, name: str) -> None:
-        """A session has joined a room, or left it."""
+        """Look at a room after a session has joined or left it."""
         wants = is_unwanted = False
         with self._lock:
             mailbox = self._mailboxes.get(name)
@@ -144,7 +144,7 @@ class Ownership(Calling):
     def post_value(
         self, name: str, value: Any, sender: Sender | None, *, wait: bool, timeout_s: float | None = None
     ) -> None:
-        """Do what `Room.post` says. Waits at most `timeout_s`, if that is less than `post_timeout_s`."""
+        """See `Room.post`. Waits at most `timeout_s`, if that is less than `post_timeout_s`."""
         outcome = Outcome()
         self.post(name, self.post_text(value), sender, outcome.settle)
         if wait and may_wait_for_posts():
@@ -153,16 +153,16 @@ class Ownership(Calling):
             outcome.leave(self._complain)
 
     def _complain(self, error: WSThreadsError) -> None:
-        """Nobody waits for this post."""
+        """Log the error of a post for which no thread waits."""
         self._unheard += 1
         if monotonic() - self._complained_at >= COMPLAIN_S:
             self._complained_at = monotonic()
-            log.warning("%s (%s so far for which nobody waits)", error, counted(self._unheard, "post"))
+            log.warning("%s (%s so far without a waiting poster)", error, counted(self._unheard, "post"))
 
     def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
         """Let the room's owner handle a value, which is JSON text. Calls `settled` exactly once."""
         if name not in self._mailboxes:
-            self.look(name)  # a member may have joined just now
+            self.look(name)  # a member may just have joined
         with self._lock:
             mailbox = self._mailboxes.get(name)
             why_not = self._why_no_post_locked(mailbox)
@@ -189,7 +189,7 @@ class Ownership(Calling):
             return f"{mailbox.posts} posts wait already, which is the limit"
         return None
 
-    # What a subclass overrides, with the methods of `Calling` for it: whether this process owns a room.
+    # A subclass overrides these, and some methods of `Calling`, to decide which rooms this process owns.
 
     def _want(self, name: str) -> None:
         self.begin(name, self._next_fence())
@@ -203,10 +203,10 @@ class Ownership(Calling):
             self._fence = max(self._fence + 1, int(time() * 1000))
             return self._fence
 
-    # What a subclass calls.
+    # A subclass calls these.
 
     def begin(self, name: str, fence: int) -> None:
-        """This process owns a room from now on. If it has no members any more, `_release` follows at once."""
+        """This process owns a room from now on. If the room has no members by now, `_release` follows at once."""
         with self._lock:
             mailbox = self._mailboxes.get(name)
             is_owned = mailbox is not None and mailbox.phase is not Phase.WANTED
@@ -225,7 +225,7 @@ class Ownership(Calling):
         self._release(name, fence)
 
     def lose(self, name: str, fence: int) -> None:
-        """This process does not own a room any more. Posts that wait are dropped: the broker knows of them."""
+        """This process does not own a room any more. Posts that wait are dropped, because the broker still has them."""
         with self._lock:
             mailbox = self._mailboxes.get(name)
             if mailbox is None or mailbox.phase is Phase.WANTED or mailbox.fence != fence or mailbox.is_lost:
@@ -236,13 +236,13 @@ class Ownership(Calling):
         self._go_on([mailbox])
 
     def go_on(self, name: str) -> None:
-        """Look at the room again: it may end now."""
+        """Look at the room again: its ownership may end now."""
         mailbox = self._mailboxes.get(name)
         if mailbox is not None:
             self._go_on([mailbox])
 
     def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool:
-        """Handle posts that the broker had. False, and nothing happens, if that ownership is over."""
+        """Handle posts from the broker. False, without any effect, if that ownership is over."""
         with self._lock:
             mailbox = self._mailboxes.get(name)
             if mailbox is None or not self._is_owned_locked(mailbox, fence):
@@ -252,7 +252,7 @@ class Ownership(Calling):
         self._go_on([mailbox])
         return True
 
-    # Asking
+    # Queries
 
     def owns(self, name: str) -> int | None:
         """The fencing number with which this process owns a room, or None."""
@@ -273,7 +273,7 @@ class Ownership(Calling):
         return self._is_valid(name, fence)
 
     def posts_elsewhere(self, name: str) -> int:
-        """How many posts to a room wait outside of its owner's process. Over a broker, may wait for it."""
+        """How many posts to a room wait outside of the owner's process. Over a broker, this may wait for the broker."""
         return 0
 
     def states(self) -> dict[str, OwnedState]:
@@ -293,7 +293,7 @@ class Ownership(Calling):
     # The end
 
     def _drop_wanted_locked(self) -> list[Mailbox]:
-        """Want no room any more; those that were wanted and not owned."""
+        """Stop wanting rooms. Returns the mailboxes of rooms that were wanted but not owned."""
         wanted = [mailbox for mailbox in self._mailboxes.values() if mailbox.phase is Phase.WANTED]
         for mailbox in wanted:
             self._drop_locked(mailbox)
@@ -310,7 +310,7 @@ class Ownership(Calling):
         for mailbox in unwanted:
             self._unwant(mailbox.name)
         self._go_on(known)
-        if not serves_rooms():  # no call waits for itself
+        if not serves_rooms():  # a call must not wait for its own end
             with self._emptied:
                 while self._mailboxes and (left := deadline - monotonic()) > 0:
                     self._emptied.wait(left)
@@ -324,7 +324,7 @@ class Ownership(Calling):
         self._pool.stop(max(0.0, deadline - monotonic()))
 
     def give_up(self) -> None:
-        """In a forked process: the rooms are owned by its parent."""
+        """In a forked process: the parent owns the rooms."""
         self._reset()
         self._pool.give_up()
 

@@ -1,4 +1,4 @@
-"""Posts to a room: what the room's owner gets, and how the poster learns what has become of it."""
+"""Posts to a room: the value for the room's owner, and the outcome for the poster."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from wsthreads.errors import PostError, WSThreadsError
 
 __all__ = ["MAX_POSTS_WAITING", "Outcome", "Post", "Sender", "Settled"]
 
-#: More posts than this do not wait in one room.
+#: The most posts that wait in one room.
 MAX_POSTS_WAITING = 10_000
 
-#: Called once for each post, in any thread, without locks: with None when it was handled, or with the error for its
-#: poster. It must not block.
+#: Called once for each post, in any thread, without locks: with None if the post was handled, else with the error for
+#: the poster. Must not block.
 Settled = Callable[["WSThreadsError | None"], None]
 
 
@@ -40,7 +40,7 @@ class Post(NamedTuple):
 
 
 class Outcome:
-    """What has become of one post. The poster waits, any thread settles."""
+    """The outcome of one post. The poster waits, any thread settles."""
 
     __slots__ = ("_complain", "_error", "_settled")
 
@@ -56,17 +56,17 @@ class Outcome:
             self._complain(error)
 
     def leave(self, complain: Callable[[WSThreadsError], None]) -> None:
-        """Do not wait. Raises the error if there is one by now; a later one goes to `complain`."""
+        """Do not wait. Raises the error if the post has failed already; a later error goes to `complain`."""
         self.check()
         self._complain = complain
 
     def check(self) -> None:
-        """Raise the error if there is one by now."""
+        """Raise the error if the post has failed already."""
         if self._settled.is_set() and self._error is not None:
             raise self._error
 
     def wait(self, name: str, timeout_s: float) -> None:
-        """Wait until the post was handled. Raises `PostError` if it was not, or not within `timeout_s`."""
+        """Wait until the post was handled. Raises `PostError` if it failed, or was not handled within `timeout_s`."""
         if not self._settled.wait(timeout_s):
             text = f"a post to the room {name!r:.80} was not handled within {timeout_s:g} s (post_timeout_s)"
             raise PostError(f"{text}; it may still be handled", is_unknown=True)

@@ -1,8 +1,8 @@
 """The presence state of one room: pure data without a clock, a lock or I/O. The caller's lock guards it.
 
 A *person* is a user with all of the user's sessions in the room, or one session without a user. Each session has one
-`Entry`. Only the process that owns the session changes the entry, each time with a higher version. So messages may be
-applied twice, and messages of different processes in any order: all processes come to the same list.
+`Entry`. Only the process that owns the session changes the entry, each time with a higher version. So processes may
+apply messages twice, and messages of different processes in any order: all get the same list.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ __all__ = ["Entry", "JSONText", "Person", "Presence", "PresenceChanges", "person
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody in a room: a user with all of the user's sessions there, or one session without a user."""
+    """A person in a room: a user with all of the user's sessions there, or one session without a user."""
 
-    #: The user, or the id of the session without a user. The first may be named like the second: `user` tells which.
+    #: The user, or the id of a session without a user. A user may have the same name as a session's id: `user` tells
+    #: which it is.
     key: str
     #: None for a session without a user.
     user: str | None
-    #: The value that one of the sessions has set last. Each call returns a copy.
+    #: The value that was set last by one of the sessions. Each call returns a copy.
     presence: Any
     #: When the person came, in seconds since the epoch.
     since: float
-    #: The number of sessions. One that waits for its client counts. One that has ended with a lost connection does not,
-    #: so it can be 0.
+    #: The number of sessions, including those that wait for their clients. It is 0 while the person stays only because
+    #: of `presence_grace_s`.
     sessions: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class PresenceChanges:
-    """What has changed in a room since the last call of `on_presence`. Each list is in order of arrival."""
+    """The changes in a room since the last call of `on_presence`. Each list is in order of arrival."""
 
     #: Persons who have joined.
     joined: list[Person]
@@ -67,19 +68,20 @@ class Entry(NamedTuple):
 
     session_id: str
     user: str | None
-    #: When the person came, as the session's process saw it; seconds since the epoch.
+    #: When the person came, as the session's process noted it; in seconds since the epoch.
     since: float
     #: JSON text.
     value: str
-    #: The version with which the value was set.
+    #: The version of the entry when the value was set.
     set_at: int
     #: Grows with each change of the entry.
     version: int
-    #: When the session is given up, since its connection was lost; on the clock of whoever asks `lapsed`.
+    #: For a session whose connection was lost: when it stops counting, on the clock of the caller of `lapsed`.
+    #: Otherwise None.
     lost_until: float | None = None
     #: The process that owns the session; empty for this one.
     process: str = ""
-    #: It has not ended: it is on its way to another process.
+    #: The session has not ended: it is moving to another process.
     waits: bool = False
 
     @property
@@ -89,7 +91,7 @@ class Entry(NamedTuple):
 
 
 def person_key(session_id: str, user: str | None) -> str:
-    """The key of a person in a `Presence`. Unlike `Person.key`, that of a user is never that of a session."""
+    """The key of a person in a `Presence`. Unlike `Person.key`, the key of a user never equals that of a session."""
     return session_id if user is None else f"\0{user}"
 
 
@@ -100,7 +102,7 @@ _SET_LAST = attrgetter("set_at", "session_id")
 class Presence:
     """The persons of one room.
 
-    From `begin_reports` on, `take_changes` tells what has changed; until then, nothing is kept for it.
+    From `begin_reports` on, `take_changes` returns the changes. Before, no changes are kept.
     """
 
     __slots__ = ("_changed", "_departed", "_entries", "_gone", "_lost", "_persons", "_reported", "_shown")
@@ -109,24 +111,24 @@ class Presence:
         self._entries: dict[str, Entry] = {}  # by session id
         self._persons: dict[str, list[Entry]] = {}  # by key; never empty
         self._lost: set[str] = set()  # sessions whose connection was lost
-        self._gone: dict[str, tuple[int, float]] = {}  # session id -> version, and until when to remember it
-        # What was reported last, by key; None where nobody asks for reports.
+        self._gone: dict[str, tuple[int, float]] = {}  # session id -> version, and until when to remember the version
+        # The persons as last reported, by key; None before `begin_reports`.
         self._reported: dict[str, str] | None = None
-        self._changed: set[str] = set()  # keys of persons that may differ from what was reported
-        # What `show` has returned of these since then: values, and None for a person who was not there.
+        self._changed: set[str] = set()  # keys of persons that may differ from the last report
+        # The values of these persons that `show` has returned since then; None if the person was not there.
         self._shown: dict[str, set[str | None]] = {}
-        self._departed: dict[str, Entry] = {}  # persons who were reported or shown, and have left since; as at last
+        self._departed: dict[str, Entry] = {}  # the last entry of persons who have left since
 
     def begin_reports(self) -> None:
-        """Keep what `take_changes` needs. Those who are there by now count as reported. Idempotent."""
+        """Begin to keep changes for `take_changes`. The current persons count as reported. Idempotent."""
         if self._reported is None:
             self._reported = {key: max(own, key=_SET_LAST).value for key, own in self._persons.items()}
 
     def apply_set(self, entry: Entry) -> bool:
-        """Add or change a session. False, and nothing happens, if something as new or newer is known of it."""
+        """Add or change a session. False, without any effect, if an equal or higher version of it is known."""
         old = self._entries.get(entry.session_id)
         known = self._gone.get(entry.session_id, (0, 0.0))[0] if old is None else old.version
-        if entry.version <= known or (old is not None and old.key != entry.key):  # a session keeps its user
+        if entry.version <= known or (old is not None and old.key != entry.key):  # a session's user never changes
             return False
         self._gone.pop(entry.session_id, None)
         self._entries[entry.session_id] = entry
@@ -143,7 +145,7 @@ class Presence:
         return True
 
     def apply_gone(self, session_id: str, version: int, *, remember_until: float | None = None) -> bool:
-        """Remove a session. False, and nothing happens, if something newer is known of it.
+        """Remove a session. False, without any effect, if a higher version of it is known.
 
         If messages of one process can arrive out of order, `remember_until` keeps the version until `forget` is called
         with a later time: an older `apply_set` is ignored until then.
@@ -170,7 +172,7 @@ class Presence:
         return True
 
     def _was_told(self, key: str) -> bool:
-        """Whether somebody who follows the reports may have this person on a list."""
+        """Whether a reader of the reports or of `show` may have this person on a list."""
         return self._reported is not None and (key in self._reported or self._shown.get(key, {None}) != {None})
 
     def _note(self, key: str) -> None:
@@ -187,7 +189,9 @@ class Presence:
         return [entry for entry in found if process is None or entry.process == process]
 
     def lost(self, key: str, process: str = "", *, with_waiting: bool = False) -> list[Entry]:
-        """A person's sessions that have ended with a lost connection, of one process; perhaps those that wait, too."""
+        """A person's sessions of one process that have ended with a lost connection.
+
+        `with_waiting` adds those that are moving to another process."""
         entries = [entry for entry in self._persons.get(key, ()) if entry.process == process]
         return [entry for entry in entries if not _is_there(entry) or (with_waiting and entry.waits)]
 
@@ -196,7 +200,7 @@ class Presence:
         return any(_is_there(entry) for entry in self._persons.get(key, ()))
 
     def since(self, key: str, now: float) -> float:
-        """What `Entry.since` is for a new session of a person: when the person came, or `now` for a new person.
+        """`Entry.since` for a new session of a person: when the person came, or `now` for a new person.
 
         A person who has left counts as present until the leave has been reported.
         """
@@ -207,33 +211,34 @@ class Presence:
         return now if departed is None else departed.since
 
     def lapsed(self, now: float) -> list[Entry]:
-        """The sessions that were lost and whose time is over. They stay until `apply_gone`."""
+        """The sessions whose connection was lost and whose `lost_until` has passed. They stay until `apply_gone`."""
         lost = (self._entries[session_id] for session_id in self._lost)
         return [entry for entry in lost if entry.lost_until is not None and entry.lost_until <= now]
 
     def next_lapse(self) -> float | None:
-        """When `lapsed` has something next; None if no session is lost."""
+        """The earliest `lost_until`; None if no session is lost."""
         times = (self._entries[session_id].lost_until for session_id in self._lost)
         return min((time for time in times if time is not None), default=None)
 
     def forget(self, now: float) -> None:
-        """Forget the versions of sessions that are gone, where the time to remember them is over."""
+        """Forget the versions of removed sessions whose `remember_until` has passed."""
         self._gone = {session_id: gone for session_id, gone in self._gone.items() if gone[1] > now}
 
     @property
     def has_persons(self) -> bool:
-        """Whether anybody is there."""
+        """Whether there are persons in the room."""
         return bool(self._entries)
 
     def persons(self) -> list[Person]:
-        """Everybody, in order of arrival."""
+        """All persons, in order of arrival."""
         return sorted(map(_person, self._persons.values()), key=_ARRIVAL)
 
     def show(self, reader: str | None = None) -> list[Entry]:
-        """All entries, for somebody who makes a list of them (`persons_of`) and follows `take_changes` from here on.
+        """All entries, for a reader that makes a list of them (`persons_of`) and then follows `take_changes`.
 
-        What cancels out against the last report need not against this list. So it is reported, if the two differ. But
-        if the `reader`, a session, sees its own person, that is no news for anybody when the reader has gone.
+        A change and its reversal cancel out for readers of the last report, but not for a reader of a list from in
+        between. So `take_changes` reports a person who differs from such a list, too. There is one exception: no report
+        is needed for a list whose `reader`, a session, has left and that only showed the reader's own person.
         """
         for key in self._changed:
             entries = self._persons.get(key)
@@ -241,18 +246,18 @@ class Presence:
                 continue
             value = None if entries is None else max(entries, key=_SET_LAST).value
             shown = self._shown.setdefault(key, set())
-            if value is None or len(shown - {None}) < 2:  # of two values, one differs from any later one
+            if value is None or len(shown - {None}) < 2:  # any later value differs from one of two values
                 shown.add(value)
         return list(self._entries.values())
 
     @property
     def is_shown(self) -> bool:
-        """Whether somebody has seen what has changed since the last report."""
+        """Whether `show` has returned changes since the last report."""
         return bool(self._shown)
 
     @property
     def has_changes(self) -> bool:
-        """Whether `take_changes` may have something to tell."""
+        """Whether `take_changes` may return changes."""
         return bool(self._changed)
 
     @property
@@ -261,7 +266,7 @@ class Presence:
         return not (self._entries or self._gone or self._changed)
 
     def count_as_reported(self, keys: Iterable[str]) -> None:
-        """What has become of these persons is not to be reported."""
+        """Do not report the changes of these persons."""
         if self._reported is None:
             return
         for key in keys:
@@ -283,7 +288,7 @@ class Presence:
             of_person[of_person.index(entry)] = later
 
     def take_changes(self) -> PresenceChanges | None:
-        """What differs from what this method and `show` returned so far, or None if nothing does."""
+        """The changes since the last results of this method and of `show`, or None."""
         reported = self._reported
         if reported is None:
             return None
@@ -326,7 +331,7 @@ class Presence:
 
 
 def persons_of(entries: Iterable[Entry]) -> list[Person]:
-    """Those whose sessions these are, in order of arrival."""
+    """The persons with these entries, in order of arrival."""
     by_key: dict[str, list[Entry]] = {}
     for entry in entries:
         by_key.setdefault(entry.key, []).append(entry)

@@ -1,6 +1,6 @@
-"""The calls of ``on_presence``: what has changed in a room, for its members.
+"""Calls ``on_presence`` with the changes in a room.
 
-The callbacks of timers only mark, and hand over. The handler is called by a thread of its own, without locks.
+The callbacks of timers only mark rooms and queue them. A thread of its own calls the handler, without locks.
 """
 
 from __future__ import annotations
@@ -25,23 +25,26 @@ Report = Callable[[str, PresenceChanges], "str | bytes | None"]
 
 
 class State:
-    """What is known of one room. Guarded by the room's stripe."""
+    """The presence state of one room. Guarded by the room's stripe."""
 
     __slots__ = ("has_lapse_timer", "is_due", "presence")
 
     def __init__(self) -> None:
         self.presence = Presence()
-        self.is_due = False  # a timer or the reports' thread will report
+        self.is_due = False  # whether a timer or the reports' thread will report
         self.has_lapse_timer = False
 
 
 def unless_empty(state: State) -> State | None:
-    """The state of a room, or None if nothing need be kept of it."""
+    """The state of a room, or None if it is empty and need not be kept."""
     return None if state.presence.is_empty else state
 
 
 class PresenceReports:
-    """Reports the changes in the `states` of all rooms of one endpoint. Any thread. The parts are those of `Roster`."""
+    """Reports the changes in the `states` of all rooms of one endpoint.
+
+    Any thread. The arguments are those of `Roster`.
+    """
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class PresenceReports:
         finalize(self, self._thread.release).atexit = False
 
     def schedule(self, name: str) -> None:
-        """Report what has changed in a room, in a while, unless that is to come anyway."""
+        """Report the changes of a room after `interval_s`, unless a report is already due."""
         is_first = False
 
         def mark(state: State) -> State:
@@ -78,7 +81,7 @@ class PresenceReports:
             self.timers.call_later(self._interval_s, weakly(self._hand_over, name))
 
     def _hand_over(self, name: str) -> None:
-        if self._has_ended:  # what other processes do goes on
+        if self._has_ended:  # other processes still make changes
             return
         try:
             self._thread.go_on(partial(self._report, name))
@@ -87,7 +90,7 @@ class PresenceReports:
             self.timers.call_later(RETRY_S, weakly(self._hand_over, name))
 
     def _report(self, name: str) -> bool:
-        """Call `on_presence` for what has changed in a room, if the room has members here to be told."""
+        """Call `on_presence` with the changes of a room, if the room has members in this process."""
         has_members = self._has_members(name)
         changes: PresenceChanges | None = None
 
@@ -97,13 +100,13 @@ class PresenceReports:
             if has_members:
                 changes = state.presence.take_changes()
             elif not state.presence.has_persons and not state.presence.is_shown:
-                return None  # nobody is left, and nobody is to be told
+                return None  # neither persons nor members are left
             return unless_empty(state)
 
         self._states.compute_if_present(name, take)
-        if not has_members and self._has_members(name):  # the first member has come since we looked
+        if not has_members and self._has_members(name):  # the first member has joined since the check
             self.schedule(name)
-        elif not has_members:  # whoever has seen them is gone, too
+        elif not has_members:  # all readers of the changes are gone
             self._states.compute_if_present(name, lambda state: state if state.presence.has_persons else None)
         if changes is not None:
             message = self._report_to(name, changes)
@@ -112,7 +115,7 @@ class PresenceReports:
         return False  # the step is done
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until the thread has nothing to do, at most `timeout_s`. False if it has."""
+        """Wait until the thread has nothing to do, at most `timeout_s`. False if it still has."""
         return self._thread.wait_idle(timeout_s)
 
     def stop(self, timeout_s: float) -> None:

@@ -4,8 +4,8 @@ The first member creates a room, and the last one deletes it. Both are one atomi
 rooms. So a session that joins while the last member leaves is never in a room that broadcasts do not reach.
 
 The order of locks: a room's `order`, a session's `_membership`, a stripe. Under `order`, messages are only appended to
-outboxes. The broadcasting thread or the drainer sends them afterwards. A message is encoded before that, once for all
-members with the same `Encoding`.
+outboxes. The broadcasting thread or the drainer sends them afterwards. A message is encoded before it is appended, once
+for all members with the same `Encoding`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from wsthreads.threads.scheduling import NO_SCHEDULING, Scheduling
 
 __all__ = ["Member", "Rooms"]
 
-#: What a broadcast or a kick raises in a process that was forked from a server, without Redis.
+#: The error of a broadcast or a kick in a process that was forked from a server, without Redis.
 FORKED = (
     "this process was forked from a server and has none of its connections: do this in the server's process, or over "
     "Redis by RedisBroker(url).room(endpoint, name), .user(endpoint, name) or .session(endpoint, id)"
@@ -77,18 +77,18 @@ class Rooms(Listing, Generic[M]):
         self._max_name_chars = max_name_chars
         self._max_per_session = max_per_session
         self._count = count
-        # This process was forked from one with members, and has had no member of its own.
+        # Whether this process was forked from a process with members, and has had no member of its own.
         self._is_forked = False
-        #: Who is there; None until `use_roster`.
+        #: The presence of the rooms; None until `use_roster`.
         self.roster: Roster | None = None
         self._ownership: Ownership | None = None  # until `use_ownership`
         self._directory: Directory | None = None  # until `use_directory`
         self._attributes: Attributes | None = None  # until `use_attributes`
-        #: Returns the endpoint while there is one. The rooms do not keep it.
+        #: Returns the endpoint, or None. The rooms hold no reference to the endpoint.
         self.owner: Callable[[], Any] = _nobody
 
     def give_up(self, *, has_members: bool) -> None:
-        """In a forked process: the members are its parent's."""
+        """In a forked process: the members are the parent's."""
         self._members.renew()
         self._ending = Lock()
         self._is_forked = self._is_forked or has_members
@@ -104,29 +104,29 @@ class Rooms(Listing, Generic[M]):
             self._attributes.give_up()
 
     def check_reach(self) -> None:
-        """Raises `BrokerError` in a process that was forked from the one with the members."""
+        """Raise `BrokerError` in a process that was forked from the one with the members."""
         if self._is_forked:
             raise BrokerError(FORKED)
 
     def use_roster(self, **parts: Any) -> Roster:
-        """Make the roster of these rooms, with those `parts` of `Roster` that the endpoint knows."""
+        """Make the roster of these rooms. `parts` are the arguments of `Roster` that the endpoint knows."""
         roster = Roster(broadcast_here=self._spread, has_members=self._members.__contains__, **parts)
         self.roster = roster
         return roster
 
     def use_ownership(self, **parts: Any) -> Ownership:
-        """Make the ownership of these rooms, with those `parts` of `Ownership` that the endpoint knows."""
+        """Make the ownership of these rooms. `parts` are the arguments of `Ownership` that the endpoint knows."""
         self._ownership = Ownership(**self._for_ownership(), **parts)
         return self._ownership
 
     @property
     def ownership(self) -> Ownership:
-        """Which rooms this process owns, and their posts."""
+        """The ownership of the rooms in this process, and their posts."""
         assert self._ownership is not None, "rooms without an ownership"
         return self._ownership
 
     def _for_ownership(self) -> dict[str, Any]:
-        """The parts of `Ownership` that the rooms know."""
+        """The arguments of `Ownership` that the rooms know."""
         return {
             "make_room": self.owned_room,
             "has_members": self._members.__contains__,
@@ -135,17 +135,20 @@ class Rooms(Listing, Generic[M]):
         }
 
     def use_history(self, timers: Timers, limits: Limits) -> None:
-        """Keep messages. Without limits that allow any, nothing is kept."""
+        """Turn the history on, if the limits allow any messages."""
         if limits.messages:
             self.history = Histories(timers, limits, has_members=self._members.__contains__)
 
     def use_directory(self, **parts: Any) -> Directory:
-        """Make the directory of these rooms, with those `parts` of `Directory` that the endpoint knows."""
+        """Make the directory of these rooms. `parts` are the arguments of `Directory` that the endpoint knows."""
         self._directory = Directory(self, **parts)
         return self._directory
 
     def use_attributes(self, **parts: Any) -> Attributes:
-        """Make the attributes of these rooms, with those `parts` of `LocalAttributes` that the endpoint knows."""
+        """Make the attributes of these rooms.
+
+        `parts` are the arguments of `LocalAttributes` that the endpoint knows.
+        """
         has_members, ownership = self._members.__contains__, self._ownership
         attributes = LocalAttributes(has_members=has_members, check_reach=self.check_reach, **parts)
         if ownership is not None:
@@ -155,13 +158,13 @@ class Rooms(Listing, Generic[M]):
 
     @property
     def attributes(self) -> Attributes:
-        """What the rooms hold."""
+        """The attributes of the rooms."""
         assert self._attributes is not None, "rooms without attributes"
         return self._attributes
 
     @property
     def directory(self) -> Directory:
-        """Reaches users, and single sessions, and closes rooms."""
+        """Reaches users and single sessions, and closes rooms."""
         assert self._directory is not None, "rooms without a directory"
         return self._directory
 
@@ -206,16 +209,16 @@ class Rooms(Listing, Generic[M]):
             else:
                 joined = histories.join(name, session, partial(self._enter, name, session, max_members), history, since)
         finally:
-            self._moved(name)  # a room with a member needs its owner, also if the history fails
+            self._moved(name)  # a room with a member needs an owner, even if the history fails
         return joined
 
     def _enter(
         self, name: str, session: M, max_members: int | None, log: Log | None = None
     ) -> tuple[Joined, Outbox | None]:
-        """Make a session a member, if the room has a place for it.
+        """Make a session a member, unless the room is full.
 
-        With the `log` of a room that has a history, and its `order` held. Returns the outbox that broadcasts reach from
-        now on, if the session was no member.
+        `log` is the room's, if it has a history; its `order` is held. Returns the outbox that later broadcasts reach,
+        or None if the session did not join now.
         """
         is_full = False
 
@@ -254,9 +257,11 @@ class Rooms(Listing, Generic[M]):
             ownership.look(name)
 
     def set_presence(self, name: str, session: M, value: str) -> bool:
-        """Set the presence of a member, as JSON text. Returns False, and does nothing, if the session is no member.
+        """Set the presence of a member, as JSON text.
 
-        Does nothing for a session that is over.
+        Returns False, without any effect, if the session is not a member.
+
+        Does nothing for a session that has ended.
         """
         roster = self._roster
         with session._membership:
@@ -273,11 +278,11 @@ class Rooms(Listing, Generic[M]):
         return self._roster.text_of(value)
 
     def persons(self, name: str, reader: str | None = None) -> list[Person]:
-        """Who is there in a room, in order of arrival. `reader` is the id of the session that asks."""
+        """The persons in a room, in order of arrival. `reader` is the id of the session that asks."""
         return self._roster.persons(name, reader)
 
     def forget_lost(self, user: str) -> None:
-        """Where a user is present only by sessions whose connection was lost, the user leaves now."""
+        """Let the user leave the rooms where only lost sessions keep the user present."""
         if self.roster is not None:
             self.roster.kick(user)
 
@@ -290,13 +295,14 @@ class Rooms(Listing, Generic[M]):
     def leave(self, name: str, session: M) -> None:
         """Idempotent.
 
-        Waits for a broadcast that is being queued: after the return, no broadcast of the room follows.
+        Waits for a broadcast that is being queued. After the return, no broadcast of the room reaches the session.
         """
         while (members := self._members.get(name)) is not None:
             with members.order, session._membership:
                 if name not in session._joined:
                     return
-                # While _membership is held, the session's room cannot be deleted. Is it still the same room object?
+                # The room object may be another one by now. While _membership is held, the session's room cannot be
+                # deleted.
                 if self._members.get(name) is members:
                     session._joined -= {name}
                     if self._attributes is not None and self._attributes.is_told:
@@ -315,7 +321,10 @@ class Rooms(Listing, Generic[M]):
         session._outbox.flush_surely()  # later sends to the members do not include this outbox
 
     def leave_all(self, session: M, *, is_lost: bool = False) -> None:
-        """End all memberships of a session, for good. If its connection `is_lost`, its presence stays for a while."""
+        """End all memberships of a session that has ended.
+
+        If its connection `is_lost`, its presence stays for a while.
+        """
         with session._membership:
             session._ended = True
             names = session._joined
@@ -347,7 +356,7 @@ class Rooms(Listing, Generic[M]):
         return history.newest(name, count)
 
     def position(self, name: str) -> str:
-        """Where the history of a room ends. Raises `HistoryError`; over Redis, `BrokerError`."""
+        """The position at the end of a room's history. Raises `HistoryError`; over Redis, `BrokerError`."""
         history = self._history
         self.check_reach()
         return history.position(name)

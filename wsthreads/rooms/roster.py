@@ -1,20 +1,20 @@
-"""Who is there in the rooms of one endpoint.
+"""The presence of all rooms of one endpoint.
 
-A room has a state here while it has persons, or while it has changes that members are still to be told. So a room
-without presence costs nothing, and somebody whose connection was lost can outlive the room's last member.
+A room has a state here while it has persons, or changes that have not been reported. So a room without presence costs
+nothing, and a person whose connection was lost can stay longer than the room's last member.
 
-Locks: a room's state is guarded by its stripe of `_states`, a leaf that may be taken under a session's `_membership`.
-Under it the state is only read and changed, in memory. `presence_reports` then calls the handler.
+Locks: the room's stripe of `_states` guards its state. It is a leaf that may be taken under a session's `_membership`.
+Under it, the state is only read and changed, in memory. `presence_reports` calls the handler without it.
 
 Over a broker, a subclass shares the entries with other processes. It overrides
 
 - `_own_change`, which gets each change that this process makes, in the order of the room,
 - `_share`, which is called afterwards, without locks,
-- `_lapse`, which decides what becomes of a session whose connection was lost and whose time is over,
-- `_put` and `_remove`, if it counts what other processes have set,
+- `_lapse`, which removes or keeps a session whose connection was lost and whose time is over,
+- `_put` and `_remove`, if it counts the entries of other processes,
 - `persons`, if this process does not follow a room;
 
-and it hands what other processes have changed to `apply_set` and `apply_gone`.
+and it passes the changes of other processes to `apply_set` and `apply_gone`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LOST_CODES = frozenset(
     }
 )
 
-#: Sessions that were lost are looked at no more often than this, so that a thousand of them are not as many looks.
+#: The shortest time between two looks at lost sessions, so that one look serves many of them.
 LAPSE_STEP_S = 0.05
 
 
@@ -83,12 +83,12 @@ class Roster:
         )
         self._version = 0  # guarded by _versioning
         self._versioning = Lock()  # a leaf; taken under a stripe
-        #: Whether there has ever been a presence. While it is False, the ends of sessions need not be told.
+        #: Whether any presence was ever set. While it is False, the roster need not know of sessions that end.
         self.is_used = False
 
     @property
     def timers(self) -> Timers:
-        """Replaced by tests that move the clock."""
+        """The clock. Tests that move it replace this."""
         return self._reports.timers
 
     @timers.setter
@@ -99,8 +99,8 @@ class Roster:
         """A presence value as JSON text. Raises `PresenceError`."""
         return presence_json(value, self._max_value_bytes)
 
-    # What the sessions of this process do. The caller holds the session's `_membership`, or the session has ended, so
-    # that what happens to one session has an order. Without locks, the caller calls `tell` afterwards.
+    # Changes by the sessions of this process. The caller holds the session's `_membership`, or the session has ended,
+    # so that the changes of one session have an order. Afterwards the caller calls `tell`, without locks.
 
     def set(self, name: str, session_id: str, user: str | None, value: str) -> None:
         """A member of a room sets its presence value, which is JSON text."""
@@ -129,7 +129,7 @@ class Roster:
     def leave(self, name: str, session_id: str) -> None:
         """A session has left a room. Does nothing if the session had no presence there.
 
-        If only lost sessions of the person are left, they end with it: somebody who has left does not come back.
+        If only lost sessions of the person are left, they are removed, too: a person who leaves is not waited for.
         """
         self._end(name, session_id, None, with_lost=True)
 
@@ -138,7 +138,7 @@ class Roster:
         self._end(name, session_id, self.timers.now() + self._grace_s if self._grace_s else None)
 
     def kick(self, user: str) -> None:
-        """The sessions of a user whose connection was lost are not waited for any more, in no room. Takes no lock."""
+        """Remove the lost sessions of a user, in all rooms. Called without locks."""
         if not self.is_used:
             return
         key = person_key("", user)
@@ -153,7 +153,7 @@ class Roster:
                 self.tell(name)
 
     def _drop_lost(self, name: str, state: State, key: str, *, with_waiting: bool = False) -> None:
-        """Remove a person's sessions whose connection was lost, of this process. Called under the room's stripe."""
+        """Remove a person's lost sessions of this process. Called under the room's stripe."""
         for entry in state.presence.lost(key, with_waiting=with_waiting):
             version = self._next_version()
             state.presence.apply_gone(entry.session_id, version)
@@ -193,7 +193,7 @@ class Roster:
             self._count("presence_changes")
 
     def tell(self, name: str) -> None:
-        """Tell other processes, and in time the handler, what has changed. Takes no lock that is held for long."""
+        """Tell other processes, and later the handler, about the changes. Takes no lock that is held for long."""
         self._share()
         self._reports.schedule(name)
         self._watch_lost(name)
@@ -204,7 +204,7 @@ class Roster:
             self._version = max(self._version + 1, int(time() * 1e6))
             return self._version
 
-    # What other processes do, and what the subclass for them overrides.
+    # Changes by other processes, and methods for a subclass to override.
 
     def apply_set(self, name: str, entry: Entry) -> None:
         """Another process has added or changed one of its sessions. `lost_until` is on the clock of `timers`."""
@@ -222,7 +222,7 @@ class Roster:
         self.tell(name)
 
     def apply_gone(self, name: str, session_id: str, version: int) -> None:
-        """Another process has removed one of its sessions, or one of a process that has died."""
+        """Another process has removed one of its sessions, or a session of a process that has died."""
 
         def change(state: State) -> State | None:
             self._remove(name, state, session_id, version)
@@ -232,20 +232,20 @@ class Roster:
         self.tell(name)
 
     def _put(self, name: str, state: State, entry: Entry) -> None:
-        """Apply what another process has set. Called under the room's stripe.
+        """Apply an entry of another process. Called under the room's stripe.
 
-        A session that is there replaces those of the same user whose connection was lost.
+        An open session replaces lost sessions of the same user.
         """
         state.presence.apply_set(entry)
         if entry.lost_until is None:
             self._drop_lost(name, state, entry.key)
 
     def _remove(self, name: str, state: State, session_id: str, version: int) -> None:
-        """Apply that a session of another process is gone. Called under the room's stripe."""
+        """Remove a session of another process. Called under the room's stripe."""
         state.presence.apply_gone(session_id, version)
 
     def entries(self, name: str, process: str | None = None) -> list[Entry]:
-        """What is known of the sessions in a room, of all processes or of one; this one is ``""``."""
+        """The entries of a room, of all processes or of one; ``""`` is this process."""
         found: list[Entry] = []
 
         def copy(state: State) -> State:
@@ -256,7 +256,7 @@ class Roster:
         return found
 
     def names(self) -> list[str]:
-        """The rooms of which something is known. A snapshot."""
+        """The rooms with a state. A snapshot."""
         return sorted(self._states.snapshot())
 
     def _own_change(self, name: str, change: Entry | tuple[str, int]) -> None:
@@ -266,20 +266,20 @@ class Roster:
         """
 
     def _share(self) -> None:
-        """Send what `_own_change` has got. Called without locks; must not block."""
+        """Send the changes that `_own_change` has got. Called without locks; must not block."""
 
     def _lapse(self, name: str, entry: Entry) -> None:
         """The time of a session whose connection was lost is over. Called by the flusher, without locks.
 
-        In the end the session has to be gone, or to have a later `lost_until`: until then it is looked at again.
+        The session must then be removed, or get a later `lost_until`. Until then, this is called again and again.
         """
         self._end(name, entry.session_id, None)
         self.tell(name)
 
-    # Asking
+    # Queries
 
     def persons(self, name: str, reader: str | None = None) -> list[Person]:
-        """Everybody in a room, in order of arrival. `reader` is the id of the session that asks."""
+        """All persons in a room, in order of arrival. `reader` is the id of the session that asks."""
         found: list[Entry] = []
 
         def show(state: State) -> State:
@@ -290,7 +290,7 @@ class Roster:
         return persons_of(found)
 
     def _watch_lost(self, name: str) -> None:
-        """Look at the sessions that were lost when the first of them is to be given up."""
+        """Set a timer for the earliest `lost_until` of a room."""
         due: float | None = None
 
         def mark(state: State) -> State:
@@ -320,12 +320,12 @@ class Roster:
         self._watch_lost(name)
 
     def give_up(self) -> None:
-        """In a forked process: those who are there are its parent's."""
+        """In a forked process: the persons are the parent's."""
         self._states.renew()
         self._versioning = Lock()
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until the thread of the reports has nothing to do, at most `timeout_s`. False if it has."""
+        """Wait until the thread of the reports has nothing to do, at most `timeout_s`. False if it still has."""
         return self._reports.settle(timeout_s)
 
     def stop(self, timeout_s: float) -> None:

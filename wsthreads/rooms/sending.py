@@ -1,7 +1,7 @@
-"""Broadcasts to the members of a room: appended to all outboxes in one step, then sent by one thread.
+"""Broadcasts to the members of a room: a message is appended to all outboxes in one step, then one thread sends.
 
-That is the broadcasting thread, or the drainer. Messages that are broadcast meanwhile are left to it. In a large room,
-`WriterThreads` help it.
+The sending thread is the broadcasting thread or the drainer. It also sends the messages that are broadcast meanwhile.
+In a large room, `WriterThreads` help.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ __all__ = ["Sending"]
 
 
 class Sending:
-    """The part of `Rooms` that broadcasts. At any time, one thread sends to the members of a room, and its helpers."""
+    """The part of `Rooms` that broadcasts.
 
-    #: What the rooms remember of their messages; None if that is nothing.
+    At any time, only one thread sends to the members of a room, with its helpers.
+    """
+
+    #: The histories of the rooms; None if the history is off.
     history: Histories[Any] | None = None
 
     def __init__(self, drainer: Drainer, writers: WriterThreads | None = None) -> None:
@@ -35,7 +38,7 @@ class Sending:
         self._members: StripedDict[str, Members] = StripedDict()
 
     def check_reach(self) -> None:
-        """Raises `BrokerError` where this process cannot reach the members."""
+        """Raise `BrokerError` if this process cannot reach the members."""
         raise NotImplementedError
 
     def _spread(
@@ -47,7 +50,7 @@ class Sending:
         hand_over: bool = False,
         record: Record | None = None,
     ) -> None:
-        """`broadcast`, to the members in this process. In the same step, `record` adds the message to the history."""
+        """Broadcast to the members in this process. In the same step, the history stores the `record`."""
         latest = None
         if isinstance(frame, MarkedFrame):
             frame.room, latest = name, frame.latest
@@ -60,7 +63,8 @@ class Sending:
                     return
                 continue
             with members.order:
-                # Whoever joins meanwhile, after the last member has left, gets the message, or finds it in the log.
+                # A session that joins meanwhile, after the last member has left, gets the message or finds it in the
+                # log.
                 if members.log is not None and not members.sessions:
                     continue
                 outboxes = members.outboxes or self._copy(name, members)
@@ -84,12 +88,12 @@ class Sending:
                     hand_over = hand_over or members.crowd > 0
                     members.queued = 1 if hand_over else 0
                     break
-            for encoding in missing:  # then look again: members may have changed
+            for encoding in missing:  # then check again: the members may have changed
                 frames[encoding] = encoding.frame(frame)
         if not hand_over:
             try:
                 hand_over = self._send(name, members, outboxes)
-                hand_over = hand_over and self._send(name, members)  # again, if broadcasts were queued meanwhile
+                hand_over = hand_over and self._send(name, members)  # True if broadcasts were queued meanwhile
             except BaseException:
                 self._go_on(name, members)  # queued messages must not wait for the next broadcast
                 raise
@@ -101,7 +105,7 @@ class Sending:
         return self.history is None or self.history.record_alone(name, record)
 
     def _go_on(self, name: str, members: Members) -> None:
-        """Leave the sending to the drainer."""
+        """Let the drainer send."""
         try:
             self._drainer.go_on(partial(self._send, name, members))
         except RuntimeError:  # no thread can be started: send in this thread
@@ -116,14 +120,14 @@ class Sending:
     def _send(self, name: str, members: Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
         """Send queued messages to the members.
 
-        Returns True if more was queued meanwhile; then, and after an exception, call it again.
+        Returns True if more was queued meanwhile. Then, and after an exception, call this again.
         """
         if outboxes is None:
             with members.order:
                 members.crowd = max(members.queued, members.crowd, 1) - 1
                 members.queued = 0
                 outboxes = members.outboxes or self._copy(name, members)
-        # A session that has left is not among the members, but its outbox may still have unsent messages.
+        # A session that has left is no longer a member, but its outbox may still have unsent messages.
         members.left = self._writers.flush(members.left) + self._writers.flush(outboxes)
         with members.order:
             members.sending = bool(members.left) or members.queued > 0

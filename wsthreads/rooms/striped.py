@@ -9,10 +9,10 @@ Guarantees:
   was written meanwhile.
 
 The locks are leaves. A function given to `compute` must be quick: no I/O, no logging, no other lock, no other call
-of the same dict. It does not rely on the GIL.
+of the same dict. `StripedDict` does not rely on the GIL.
 
 The methods do not use `dict.get`. In CPython 3.13 without a GIL, it locks the dict twice where the key is an object of
-another thread. Before the second lock is had, the thread gives up its core 40 times: that takes 20 µs instead of 0.2,
+another thread. Before it gets the second lock, the thread yields its core 40 times. That takes 20 µs instead of 0.2,
 and far longer on a busy machine.
 """
 

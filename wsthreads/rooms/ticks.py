@@ -1,6 +1,6 @@
 """The schedule of ticks: pure arithmetic, without a clock or a thread.
 
-All rooms of an endpoint share one grid of times. It is absolute, so that a late tick delays no later one, and nothing
+All rooms of an endpoint share one schedule. Its times are absolute, so a late tick delays no later tick, and nothing
 drifts.
 """
 
@@ -11,16 +11,16 @@ from typing import Any
 
 __all__ = ["MAX_DT_S", "MAX_TICK_RATE", "MIN_TICK_RATE", "TICK_RATES", "Schedule", "is_tick_rate"]
 
-#: What `on_tick` gets as `dt` is never more than this, or than one period if that is longer.
+#: The largest `dt` for `on_tick`, unless one period is longer.
 MAX_DT_S = 0.25
 
 MIN_TICK_RATE = 1
 MAX_TICK_RATE = 60
 
-#: What a handler's `tick_rate` is, for error messages.
+#: Describes a valid `tick_rate`, for error messages.
 TICK_RATES = f"a number of ticks a second from {MIN_TICK_RATE} to {MAX_TICK_RATE}"
 
-#: How much of a period a clock may be early, by rounding.
+#: The part of a period by which a clock may be early, because of rounding.
 _EARLY = 1e-6
 
 
@@ -45,11 +45,11 @@ class Schedule:
         self.rate = rate
 
     def number(self, now_s: float) -> int:
-        """The tick that was due last."""
+        """The number of the last tick that was due."""
         return math.floor((now_s - self.origin_s) * self.rate + _EARLY)
 
     def due_s(self, number: int) -> float:
-        """When a tick is due."""
+        """The time when a tick is due."""
         return self.origin_s + number / self.rate
 
     @property
