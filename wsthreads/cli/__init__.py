@@ -1,1 +1,1 @@
-"""The command ``wsthreads``: run, check, connect, new, publish."""
+"""The command ``wsthreads``: run, check, connect, new, publish, kick."""

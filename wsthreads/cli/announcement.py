@@ -24,9 +24,9 @@ log = get_logger(__name__)
 
 
 class Announcement:
-    """Call it once the port is bound: a reader of the announcement can connect at once.
+    """Call this object when the port is bound: a reader of the announcement can connect at once.
 
-    `made_token` is the token of the page, if one was made. With `to_log`, everything goes to the log but the token.
+    `made_token` is the token of the page, if one was made. With `to_log`, the lines go to the log, without the token.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Announcement:
             for line in self._lines():
                 say(line)
             sys.stdout.flush()
-        except OSError as error:  # the server runs all the same
+        except OSError as error:  # nobody reads the output; the server runs nevertheless
             discard_output()
             log.warning("serving at %s; %s", self._server.url, output_failure(error))
         if self._made_token and self._to_log:

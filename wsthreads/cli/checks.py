@@ -1,4 +1,4 @@
-"""Loads a handler file for ``wsthreads check``: finds its handler functions, and names that look like mistakes."""
+"""Loads a handler file for ``wsthreads check``: finds its handler functions, and likely mistakes in names."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = ["Finding", "all_logs_hidden", "check_target", "console_shown", "remar
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The handler functions of a file, spelled as in its language. Remarks begin with ``file:line:column``."""
+    """The handler functions of a file, in its language's spelling. Remarks begin with ``file:line:column``."""
 
     functions: tuple[str, ...]
     remarks: tuple[str, ...]
-    #: For Python files that a script imports: the text of a ``.d.ts`` by its path.
+    #: For each Python file that a script imports: the path and the text of its ``.d.ts`` file.
     declarations: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
 def all_logs_hidden() -> Iterator[None]:
-    """A block in which nothing is logged. `check_target` reports the mistakes of a Python handler itself."""
+    """A context without logging, because `check_target` reports the mistakes of a Python handler itself."""
     before = logging.root.manager.disable
     logging.disable()
     try:
@@ -46,9 +46,9 @@ def all_logs_hidden() -> Iterator[None]:
 
 @contextmanager
 def console_shown(stream: IO[str]) -> Iterator[None]:
-    """A block in which a script's console is written to `stream`, each message with its file, line and column.
+    """A context that writes a script's console to `stream`, each message with its file, line and column.
 
-    It includes errors in timers and promises.
+    The console includes errors in timers and promises.
     """
     handler, logger = logging.StreamHandler(stream), logging.getLogger("wsthreads.script")
     handler.setFormatter(_ConsoleFormatter())
@@ -104,9 +104,9 @@ def check_target(
 
 
 def remarks_on(target: Target, hooks: Collection[str], *, resumes: bool) -> tuple[str, ...]:
-    """What looks like a mistake in a handler file: misspelled handler functions, and those that are never called.
+    """Remarks on likely mistakes in a handler file: misspelled handler functions, and functions that are never called.
 
-    `hooks` are the functions that it has. If the server never `resumes` a session, some of them are not called.
+    `hooks` are its handler functions. Without `resumes`, the server resumes no sessions and does not call some of them.
     """
     known = SCRIPT_HOOKS if target.is_script else HOOKS
     missing = spelled([hook for hook in known if hook not in hooks], in_script=target.is_script)

@@ -14,7 +14,7 @@ from wsthreads.monitoring.logs import printable
 
 __all__ = ["Client", "ConnectFailed", "describe_close"]
 
-#: A person at a terminal may be shown a message of any size.
+#: No limit: a terminal may show a message of any size.
 MAX_MESSAGE_BYTES = 2**40
 
 _WORDS = {
@@ -39,12 +39,12 @@ def describe_close(code: int, reason: str = "") -> str:
 
 
 class Client:
-    """A connection to a WebSocket server, which sends what it is told to and nothing else. Not thread-safe.
+    """A connection to a WebSocket server that sends only what the user types. Not thread-safe.
 
-    `wsthreads.Client` would hide what one looks for here: each close code, and a connection that is lost.
+    `wsthreads.Client` reconnects, so it would hide close codes and lost connections, which the user wants to see.
 
-    `make_handshake` says what the first four arguments are. Raises `UsageError` if one of them is not valid, and
-    `ConnectFailed` if there is no connection within `timeout_s`. A `send` blocks for `timeout_s` at most.
+    The first four arguments are those of `make_handshake`. Raises `UsageError` if one of them is not valid, and
+    `ConnectFailed` if there is no connection within `timeout_s`. A `send` blocks for at most `timeout_s`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Client:
 
     @property
     def pending(self) -> bool:
-        """Whether there is input that `select` does not see."""
+        """Whether there is buffered input, which `select` does not see."""
         return self._connection.has_input
 
     def receive(self) -> list[str | bytes]:
@@ -98,7 +98,7 @@ class Client:
         return self._flush()
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Begin the close handshake. `receive` takes the server's answer. A second call does nothing."""
+        """Begin the close handshake. `receive` reads the server's answer. A second call does nothing."""
         self._connection.close(code, reason)
         self._flush()
 
@@ -108,7 +108,7 @@ class Client:
         self._waiter.close()
 
     def _flush(self) -> bool:
-        """Send what has to be sent. False if the server takes nothing for too long."""
+        """Send all queued bytes. False if the server does not read for too long."""
         connection, deadline = self._connection, monotonic() + self._timeout_s
         connection.flush()
         while connection.unsent_bytes and not connection.is_over and monotonic() < deadline:

@@ -24,7 +24,7 @@ _APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 #: Calls of wsthreads that make a WSGI application.
 _MAKERS = ("WebSocketApp", "create_app")
 
-#: A script that imports `env`, and one that calls `fetch`.
+#: Match a script that imports `env`, and a script that calls `fetch`.
 _ENV = re.compile(r"""\bimport\s*\{[^}]*\benv\b[^}]*\}\s*from\s*["']wsthreads["']""")
 _FETCH = re.compile(r"(?<![\w.$])fetch\s*\(")
 
@@ -53,16 +53,16 @@ class Served:
     handlers: tuple[str, ...] = ()
     static: str = ""
     app: str = ""
-    #: For scripts: the file of `env`, and the hosts that they may fetch from.
+    #: For scripts: the file with the names of `env`, and the hosts to fetch from.
     env_file: str = ""
     allow_net: tuple[str, ...] = ()
 
 
 def find_served(folder: Path, app: str = "") -> Served | None:
-    """What there is in a folder to be served: `app` if it is given, or an application, or handlers. No code is run.
+    """What to serve from a folder: `app` if it is given, else an application or handlers in it. Runs no code.
 
-    None if there is nothing. Raises `UsageError` for an `app` that is not like ``module:name``, for several
-    applications, and for Python files of which none has a handler, or an application that can be named.
+    None if there is nothing to serve. Raises `UsageError` for an `app` that is not like ``module:name``, for several
+    applications, and for Python files without a handler or an application that gunicorn could name.
     """
     if app:
         if not _APP.fullmatch(app):
@@ -87,7 +87,10 @@ def find_served(folder: Path, app: str = "") -> Served | None:
 
 
 def deployment_files(name: str, served: Served) -> dict[str, str]:
-    """The text of each file, by its path in the folder. `name` is for the service, and for /srv and nginx."""
+    """The text of each file, by its path in the folder.
+
+    `name` is the name of the service, and of its folder in /srv.
+    """
     name = re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-") or "app"
     if served.app:
         code = _APPLICATION.format(app=served.app)
@@ -110,9 +113,9 @@ def deployment_files(name: str, served: Served) -> dict[str, str]:
 def needs_of(
     folder: Path, *, app: str = "", env_file: str = "", allow_net: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
-    """What the scripts in a folder use and are not given: for each its name, and a setting. No code is run.
+    """What the scripts in a folder use, but have no setting for: pairs of its name and the setting. Runs no code.
 
-    Nothing if an application serves them, which passes the settings itself.
+    Empty if an application serves the scripts, because it passes the settings itself.
     """
     served = find_served(folder, app)
     if served is None or served.app:
@@ -140,10 +143,10 @@ def _has_hooks(target: Target) -> bool:
 
 
 def _app_in(file: Path) -> str:
-    """The WSGI application that a Python file makes of a `WebSocketApp`, as ``module:name``. Empty if it makes none.
+    """The WSGI application with a `WebSocketApp` that a Python file makes, as ``module:name``. Empty without one.
 
-    Raises `UsageError` for one that is made inside a function, and for one that may have another application around it,
-    such as a login, which clients of the inner application would bypass.
+    Raises `UsageError` for an application that is made inside a function. Also for one that may have another
+    application around it, such as a login, because clients of the inner application would bypass the login.
     """
     if file.suffix != ".py":
         return ""
@@ -179,7 +182,8 @@ def _app_in(file: Path) -> str:
 
 
 def _use_of(name: str, tree: ast.Module) -> int:
-    """The first line that calls an application or passes it on. The result may have the same name. 0 if none does."""
+    """The first line that calls an application or passes it on, so that another may be around it. 0 if there is
+    none."""
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     renewed = {
         inner

@@ -27,11 +27,11 @@ __all__ = [
     "setting_options",
 ]
 
-#: Settings with several values: their options take one value each, and can be repeated.
+#: Settings with several values: their options take one value and can be repeated.
 REPEATED_OPTIONS = {"allowed_origins": "--origin", "subprotocols": "--subprotocol", "allow_net": "--allow-net"}
 
 
-#: The name of the value in the help, for settings that are texts.
+#: The name of the value in the help, for settings that take text.
 _METAVARS = {
     "allowed_origins": "URL",
     "subprotocols": "NAME",
@@ -112,7 +112,7 @@ def _option_of(setting: Field[Any]) -> str:
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a command with an option for each setting of `Config`. The command gets them by the settings' names."""
+    """Decorate a command with an option for each setting of `Config`. The arguments have the names of the settings."""
     for setting in reversed(fields(Config)):
         kind, name, about = setting.metadata["kind"], _option_of(setting), setting.metadata["help"]
         command = click.option(
@@ -129,7 +129,7 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Option(click.Option):
-    """Its help shows a flag as ``--[no-]reload``, and writes the default short."""
+    """An option whose help shows a flag as ``--[no-]reload``, and a short default."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         record = super().get_help_record(ctx)
@@ -147,7 +147,7 @@ class _Option(click.Option):
 
 
 def config_of(settings: Mapping[str, Any]) -> Config:
-    """The `Config` with these settings. Raises `ConfigError`, which names the option."""
+    """The `Config` with these settings. Raises `ConfigError`, with the option in its text."""
     try:
         return Config(**settings)
     except ConfigError as error:
@@ -159,7 +159,10 @@ def config_of(settings: Mapping[str, Any]) -> Config:
 
 
 def env_of(path: str) -> dict[str, str]:
-    """The names and values in the file of ``--env-file``. Raises `UsageError`, with the line and without a value."""
+    """The names and values in the file of ``--env-file``.
+
+    Raises `UsageError`, whose text has the line's number and no value.
+    """
     from wsthreads.javascript.environment import read_env_file  # only an app with scripts needs it
 
     return read_env_file(path)
@@ -182,7 +185,7 @@ def modules_of(options: Iterable[str]) -> dict[str, ModuleType]:
 
 
 class CommandWithSections(click.Command):
-    """Lists its options under the titles in `SECTIONS`, in that order, and all others at the end."""
+    """A command whose help lists the options under the titles in `SECTIONS`, and all others at the end."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         options = {option.name or "": option for option in self.get_params(ctx) if isinstance(option, click.Option)}

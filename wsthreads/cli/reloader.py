@@ -1,7 +1,8 @@
 """Watches the files of the handlers for ``wsthreads run --reload``.
 
 A script that changes is loaded again: its sessions stay, and the next call runs the new code. Python code cannot be
-replaced while threads run it. So the server restarts if a Python handler changes, or if the files in a directory do.
+replaced while threads run it. So the server restarts if a Python handler changes, or if handler files in a directory
+come or go.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ log = get_logger(__name__)
 #: The longest time for the check of the files before a restart.
 CHECK_TIMEOUT_S = 30.0
 
-#: Identifies a file and its last change. None if there is no file.
+#: Identifies a file and its last change. None if the file does not exist.
 Stamp = tuple[int, ...] | None
 
-#: While the check fails, the most files and folders beside the handlers to watch: one of them may be the missing file.
+#: The most files and folders beside the handlers to watch while the check fails: an import may be missing among them.
 MAX_BESIDE = 5000
 
 
@@ -42,7 +43,7 @@ class Reloader:
     """Polls the files in a thread from `start` to `stop`. Loads scripts again, and calls `restart` for other changes.
 
     `find` returns the current targets. A mistake must not end the server. So before a restart, the reloader runs
-    ``wsthreads check`` with `check_arguments`. If that fails, the error is logged and the old code stays.
+    ``wsthreads check`` with `check_arguments`. If the check fails, the reloader logs the error, and the old code stays.
     """
 
     def __init__(
@@ -61,12 +62,12 @@ class Reloader:
         self._interval_s = interval_s
         self._done = Event()
         self._thread = Thread(target=self._run, name="wsthreads-reloader", daemon=True)
-        # Only the thread uses these. Files that changed, but whose check failed: a restart is due when it passes.
+        # Only the thread uses these. Changed files whose check has failed: the server restarts when it passes.
         self._unserved: set[str] = set()
         self._gone: set[Path] = set()  # files that were missing at the last look
         self._beside: dict[Path, Stamp] = {}  # only while the check fails
         served = {endpoint.path for endpoint in app.endpoints}
-        self._targets = tuple(target for target in find() if target.path in served)  # a file may be newer than the app
+        self._targets = tuple(target for target in find() if target.path in served)  # a new file may not be served yet
         self._scripts = {target: _stamps(self._files_of(target)) for target in self._targets if target.is_script}
         self._others = _stamps(self._other_files())
 
@@ -105,7 +106,7 @@ class Reloader:
         self._gone = gone
         changed |= {file.name for file in now if file in self._others and now[file] != self._others[file]}
         self._others = now
-        if self._unserved:  # perhaps the missing file is there now
+        if self._unserved:  # perhaps the missing file exists now
             beside = _stamps(self._files_beside())
             changed |= {file.name for file in beside if beside[file] != self._beside.get(file)}
             self._beside = beside
@@ -124,7 +125,7 @@ class Reloader:
             self._restart()
 
     def _stamps_now(self, files: Iterable[Path], before: dict[Path, Stamp], gone: set[Path]) -> dict[Path, Stamp]:
-        """`_stamps`. Adds missing files to `gone`.
+        """The stamp of each file. Adds missing files to `gone`.
 
         A file that is missing for the first time keeps its stamp from `before`: an editor may be saving it.
         """
@@ -134,9 +135,11 @@ class Reloader:
         return {**now, **{file: before.get(file) for file in missing - self._gone}}
 
     def _reload(self, target: Target, now: dict[Path, Stamp]) -> dict[Path, Stamp]:
-        """Load a script again. Returns the stamps to watch: `now`, which is from before, and those of new imports.
+        """Load a script again.
 
-        So a change while the script is loaded is not missed. The log line comes after all stamps, because a reader of
+        Returns the stamps to watch: those in `now`, from before the load, and those of new imports.
+
+        So a change during the load is not missed. The log line comes after all stamps, because a reader of
         the log may change the files at once.
         """
         handler: Any = self._app.endpoint(target.path).handler
@@ -157,7 +160,7 @@ class Reloader:
         return watched
 
     def _place_in(self, complaint: str) -> dict[str, Any]:
-        """The first place in the output of the check, as fields of a log record, if it is in the file of a target."""
+        """The first place in a target's file that the output of the check names, as fields of a log record."""
         for target in self._targets:
             file = str(target.file)
             found = re.search(rf"(?<!\S){re.escape(file)}(?::(\d+)(?::(\d+))?)?: ", complaint)
@@ -167,19 +170,22 @@ class Reloader:
         return {}
 
     def _files_of(self, target: Target) -> Iterable[Path]:
-        """A script and its imports. The script also by the name that was given, which may contain symbolic links."""
+        """A script and its imports. The script also has its name as given, which may contain symbolic links."""
         handler: Any = self._app.endpoint(target.path).handler
         return [target.file, *map(Path, handler.files())]
 
     def _files_beside(self) -> Iterator[Path]:
-        """Files that targets could import and that are not watched, `MAX_BESIDE` at most. No installed packages."""
+        """At most `MAX_BESIDE` files that targets could import and that are not watched yet.
+
+        Without installed packages.
+        """
         watched = {file.absolute() for files in (self._others, *self._scripts.values()) for file in files}
         folders = sorted({target.file.absolute().parent for target in self._targets})
         found = (Path(folder, name) for top in folders for folder, names in _walk(top) for name in names)
         return islice((file for file in found if file.suffix in SUFFIXES and file not in watched), MAX_BESIDE)
 
     def _other_files(self) -> list[Path]:
-        """The Python handlers, the modules beside them that were imported, and scripts that are new."""
+        """The Python handlers, imported modules beside them, and new scripts."""
         files = [target.file.absolute() for target in self._targets if target not in self._scripts]
         folders = {file.parent for file in files if file.suffix == ".py"}
         for module in list(sys.modules.values()):
@@ -200,8 +206,8 @@ def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
 def _stamps(files: Iterable[Path]) -> dict[Path, Stamp]:
     """The stamp of each file.
 
-    It has the inode and the time of the inode's change, too. They differ if a file is replaced by one of the same size
-    and time, or if a symbolic link on the way to the file is replaced.
+    A stamp includes the inode and the time of the inode's change. They differ if a file is replaced by one of the same
+    size and time, or if a symbolic link in its path is replaced.
     """
     stamps: dict[Path, Stamp] = {}
     for file in files:
@@ -224,7 +230,7 @@ def _place_of(error: Exception) -> dict[str, Any]:
 
 
 def _complaint(check_arguments: Sequence[str]) -> str:
-    """The errors of ``wsthreads check``, which runs in its own process. Empty if the files are right."""
+    """The errors of ``wsthreads check``, which runs in its own process. Empty if there are none."""
     command = [sys.executable, "-m", "wsthreads", "check", *check_arguments]
     try:
         check = subprocess.run(

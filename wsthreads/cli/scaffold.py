@@ -17,10 +17,10 @@ __all__ = ["LANGUAGES", "editor_files", "scaffold"]
 #: The suffix of a handler's file, by its language.
 LANGUAGES = {"javascript": ".js", "typescript": ".ts", "python": ".py"}
 
-#: The file that tells an editor of a folder's types, by the suffix of a script.
+#: The file by which an editor finds a folder's types, by the suffix of a script.
 _CONFIGS = {".js": "jsconfig.json", ".mjs": "jsconfig.json", ".ts": "tsconfig.json"}
 
-#: Names that need no escape in a URL and are the names of Python modules.
+#: Names that need no escape in a URL and are valid for Python modules.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -33,14 +33,14 @@ def scaffold(
     env_file: str = "",
     allow_net: Sequence[str] = (),
 ) -> list[Path]:
-    """Make a folder with a handler and what belongs to it. Returns the files, the handler first.
+    """Make a folder with a handler, its page, its test and its types. Returns the files, the handler first.
 
-    `deploy` adds the files for deployment. They are the only files if the folder has something to serve already, or if
+    `deploy` adds the files for deployment. Only these are written if the folder already has something to serve, or if
     `app` names it. JavaScript is the default language. `env_file` and `allow_net` are for the scripts that gunicorn
     will serve.
 
-    Raises `UsageError` for a name that a handler cannot have, for what `find_served` says, if there is an application,
-    which passes these two itself, and if one of the files exists. Then no file is written.
+    Raises `UsageError` and writes no file if the name is not valid for a handler, if one of the files exists, if
+    `find_served` raises, or if `env_file` or `allow_net` is given for an application, which passes these itself.
     """
     if not os.fspath(folder):
         raise UsageError("the folder has no name; . is the current directory")

@@ -17,7 +17,7 @@ __all__ = ["complain", "discard_output", "fill_closed_streams", "flush_output", 
 #: How long to wait for a reader of a full pipe.
 STUCK_MS = 1000
 
-#: The errors of a write to a file.
+#: The errors of a failed write to a file.
 _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EPIPE})
 
 
@@ -32,7 +32,7 @@ def fill_closed_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number, which is this one
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream: TextIO | None = getattr(sys, name)
         if stream is None:
@@ -58,15 +58,18 @@ def complain(complaint: object, status: int = 1) -> int:
 
 
 def discard_output(number: int = 1) -> None:
-    """Discard what is written to a standard stream from now on, also what is still in its buffer.
+    """Discard all output to a standard stream from now on, including its buffer.
 
-    Otherwise Python would complain at its end that it cannot write the buffer.
+    Otherwise Python would complain at exit that it cannot write the buffer.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def flush_output() -> None:
-    """Write the buffers of the standard streams. If that fails, discard them: Python would change the exit status."""
+    """Write the buffers of the standard streams.
+
+    If that fails, discard them, because Python would change the exit status.
+    """
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()
@@ -75,7 +78,7 @@ def flush_output() -> None:
 
 
 def output_is_stuck() -> bool:
-    """Whether a standard stream is a full pipe that nobody reads. Python would wait for a reader at its end."""
+    """Whether a standard stream is a full pipe that nobody reads. At exit, Python would wait for a reader."""
     for number in (1, 2):
         waiting = select.poll()
         waiting.register(number, select.POLLOUT)

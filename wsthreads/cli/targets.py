@@ -1,8 +1,9 @@
 """Finds and loads the targets of the command line: handler files and directories of them, each served at a path.
 
 A target is a ``.js``, ``.mjs``, ``.ts`` or ``.py`` file, or a directory that has some. ``chat.js`` is served at
-``/ws/chat``. In a directory, these files are no handlers: names that begin with ``_`` or ``.``, which others import;
-the files of pytest (``test_*.py``, ``conftest.py``) and of gunicorn (``gunicorn.conf.py``); and types (``*.d.ts``).
+``/ws/chat``. In a directory, these files are not handlers: names that begin with ``_`` or ``.``, which other files
+import; the files of pytest (``test_*.py``, ``conftest.py``) and of gunicorn (``gunicorn.conf.py``); and types
+(``*.d.ts``).
 """
 
 from __future__ import annotations
@@ -63,13 +64,15 @@ class Target:
 def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = None) -> tuple[Target, ...]:
     """The handler files of all `targets`, each with its path, which is ``/ws/<name>`` unless `path` is given.
 
-    Reads directories, but opens no file. Leaves out ``.d.ts`` files beside other targets. Raises `UsageError` for a
-    target that does not exist or is no handler file, a directory without handlers, a name that needs an escape in a
-    URL, two files with the same path, and a `path` that is not valid or is for several files. A `path` may have
-    parameters, as in ``/ws/rooms/<name>``.
+    Reads directories, but opens no file. Leaves out ``.d.ts`` files beside other targets. A `path` may have parameters,
+    as in ``/ws/rooms/<name>``.
+
+    Raises `UsageError` for a target that does not exist or is not a handler file, a directory without handlers, a name
+    that needs an escape in a URL, two files with the same path, and a `path` that is invalid or given for several
+    files.
     """
     paths = [_path_of(target) for target in targets]
-    named = [each for each in paths if not each.name.endswith(".d.ts")] or paths  # a shell makes *.ts of them, too
+    named = [each for each in paths if not each.name.endswith(".d.ts")] or paths  # a shell's *.ts includes them
     files = [file for target in named for file in _files_of(target)]
     if path is not None:
         if len(files) != 1:
@@ -111,7 +114,7 @@ def _files_of(target: Path) -> list[Path]:
 
 
 def is_handler_file(file: Path) -> bool:
-    """Whether a file of a directory is a handler, as far as its name tells."""
+    """Whether a file in a directory is a handler, judged by its name."""
     name = file.name
     is_tool = name in ("conftest.py", "gunicorn.conf.py") or (name.startswith("test_") and file.suffix == ".py")
     return not (name[0] in "._" or name.endswith(".d.ts") or is_tool) and file.is_file()
@@ -135,7 +138,7 @@ def add_target(
     *,
     env: Mapping[str, str] | None = None,
 ) -> Endpoint:
-    """Load a handler file and add it to `app`. `load_module` says how Python files are run.
+    """Load a handler file and add it to `app`. A Python file is run by `load_module`.
 
     `modules` and `env` are for scripts, as in `WebSocketApp.add_script`.
 
@@ -155,7 +158,7 @@ def add_target(
 
 
 def check_module(module: ModuleType) -> None:
-    """Raise `HandlerError` for a module that has no handler functions, but a `WebSocketApp` for a WSGI server."""
+    """Raise `HandlerError` for a module without handler functions that has a `WebSocketApp` for a WSGI server."""
     from wsthreads.app import WebSocketApp
 
     parts = vars(module)
@@ -163,7 +166,7 @@ def check_module(module: ModuleType) -> None:
         return
     for name, app in parts.items():
         if isinstance(app, WebSocketApp):
-            # Name no application: a login could be around the one that is named, and clients would bypass it.
+            # Suggest no application: a login could be around it, and clients would bypass the login.
             raise HandlerError(
                 f"it has a WebSocketApp, which a WSGI server serves: gunicorn -k wsthreads.gunicorn.ThreadWorker "
                 f"{Path(module.__file__ or '').stem}:APPLICATION, where APPLICATION is the outermost WSGI application, "
@@ -173,11 +176,11 @@ def check_module(module: ModuleType) -> None:
 
 
 def placed(error: HandlerError, target: Target) -> HandlerError:
-    """The error with its place in front: the file as the user named it, line and column."""
+    """The error's text after its place: the file as the user named it, line and column."""
     names = names_in(source_of(target), in_script=target.is_script)
     line_and_column = names.get(error.about or "", (None, None))
     place = ":".join(str(part) for part in (target.file, *line_and_column) if part is not None)
-    message = re.sub(rf"\A{re.escape(target.file.name)}(#\d+)*[ .]", "", str(error))  # the name is in the place
+    message = re.sub(rf"\A{re.escape(target.file.name)}(#\d+)*[ .]", "", str(error))  # the place names the file
     better = HandlerError(f"{place}: {message}", error.about)
     better.path, (better.line, better.column) = str(target.file), line_and_column
     return better
@@ -210,8 +213,8 @@ def create_app(
     - `redis` is the URL of a Redis through which all processes share their rooms. The default is WSTHREADS_REDIS. False
       means no Redis.
     - `modules` are Python modules whose functions scripts may import, by the names that scripts use for them.
-    - `env` has names and texts that scripts import: ``import { env } from "wsthreads"``. They are in no log.
-    - `env_file` is a file of lines NAME=value with such names and texts. Those in `env` come first.
+    - `env` maps names to texts, for ``import { env } from "wsthreads"`` in scripts. No log shows the texts.
+    - `env_file` is a file of lines NAME=value with more such names and texts. Names in `env` take precedence.
 
     Under gunicorn, the console of scripts and all warnings go to its error log, unless you have configured logging.
     Raises `ScriptError`, `HandlerError` or `IsolateError` if a target does not load, `UsageError` if a target or

@@ -1,4 +1,4 @@
-"""The conversation of ``wsthreads connect``: sends the lines of the input, and shows the messages that arrive.
+"""Sends the input's lines for ``wsthreads connect``, and shows the messages that arrive.
 
 One thread reads and writes the connection, because two threads must not use a TLS connection at once. Another thread
 reads the input. Every wait has a deadline.
@@ -44,8 +44,9 @@ def converse(
 ) -> tuple[int, str]:
     """Send the lines of `input_fd` and show each message. Returns the close code and the reason.
 
-    After the end of the input, messages are shown for `wait_s` more. Then the connection is closed. The first Ctrl-C
-    closes it at once, the second one ends it without a close handshake. `on_start` is called when Ctrl-C does so.
+    After the end of the input, messages are shown for `wait_s` more seconds. Then the connection is closed. The first
+    Ctrl-C closes the connection at once, the second one ends it without a close handshake. `on_start` is called as soon
+    as Ctrl-C is handled in this way.
     """
     lines = _Lines(input_fd)
     try:
@@ -89,10 +90,10 @@ def _next_messages(client: Client, lines: _Lines | None, deadline: float | None)
 
 
 class _Lines(Queue["str | None"]):
-    """The lines of a file descriptor, and None at its end. `wake` is readable while there is a line.
+    """The lines of a file descriptor, and None at its end. The socket `wake` is readable while there is a line.
 
-    A daemon thread reads them, because a thread that reads cannot be woken. It does not read from `sys.stdin`: it would
-    hold a lock there that Python needs when the process ends.
+    A daemon thread reads the lines, because a reading thread cannot be woken. It does not use `sys.stdin`, whose lock
+    Python needs when the process ends.
     """
 
     def __init__(self, fd: int) -> None:

@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
-#: A test's client has no bounds of its own; those of the server are tested.
+#: A test's client has no limits of its own, because tests are about the server's limits.
 _UNLIMITED = 2**53
 
 
 class Client:
     """One client, as `Play.connect` returns it. When a method returns, all its effects have happened.
 
-    If the handler throws meanwhile, the method raises that exception. Every wait raises `TimeoutError` after the
-    `Play`'s deadline.
+    If the handler throws meanwhile, the method raises the handler's exception. Every wait raises `TimeoutError` after
+    the deadline of `play`.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class Client:
         self._callbacks = Callbacks("wsthreads-client-calls")
         self._changed = Condition()  # guards everything below; nothing of the test is called under it
         self._dialogue = Dialogue(max_queued=_UNLIMITED, max_queued_bytes=_UNLIMITED)
-        self._lines: list[Line] = []  # the current one is the last; the threads of others may still run
-        self._answering = 0  # calls of `on_request` that have not returned
+        self._lines: list[Line] = []  # the last one is current; the threads of earlier ones may still run
+        self._answering = 0  # how many calls of `on_request` have not returned
         self._taken = 0
         self._session: Session | None = None
-        #: All messages so far: text as str, binary as bytes.
+        #: All messages received so far: text as str, binary as bytes.
         self.received: list[str | bytes] = []
         #: The negotiated subprotocol, or None.
         self.subprotocol: str | None = None
-        #: Answers requests of the server: takes the message, and returns one or None. Called in a thread of its own.
+        #: Answers requests of the server: takes the message, and returns the answer or None. Called in its own thread.
         self.on_request = on_request
 
     # For tests.
@@ -128,12 +128,12 @@ class Client:
         self._settle()
 
     def come_back(self, *, headers: Mapping[str, str] | None = None, **parameters: str) -> None:
-        """Connect again, and resume the session, as `wsthreads.js` does after a lost connection.
+        """Connect again and resume the session, as `wsthreads.js` does after a lost connection.
 
-        `resumed` says whether that was possible. If not, `session` is a fresh one. The connection may still be open:
-        then the new one replaces it. `headers` and `parameters` replace those of the first request, such as a token.
-        Raises `HandshakeRefused` if the client is refused with a status; it may come back later. Raises
-        `ConnectionError` if no session waits for it, as without ``resume_s``.
+        Afterwards, `resumed` tells whether the session was resumed. If not, `session` is a new one. If the old
+        connection is still open, the new one replaces it. `headers` and `parameters` replace those of the first
+        handshake, such as a token. Raises `HandshakeRefused` if the client is refused with a status; then it may come
+        back later. Raises `ConnectionError` if no session waits for the client, as without ``resume_s``.
         """
         call = self._call
         if headers is not None:
@@ -231,7 +231,7 @@ class Client:
         with self._changed:
             self._call = call
             if self._lines:
-                self._dialogue.disconnected()  # from the hello on, nothing more is taken from the old connection
+                self._dialogue.disconnected()  # from the hello on, the old connection's messages are ignored
             number = len(self._lines)
             line = Line(call, self._changed, self._upgraded, lambda message: self._receive(message, number))
             self._lines.append(line)
@@ -243,7 +243,7 @@ class Client:
             self._dialogue.disconnected()
 
     def end(self) -> None:
-        """Let go of the thread for `on_request`."""
+        """End the thread for `on_request`."""
         self._callbacks.end(self._deadline_s)
 
     def finish_handshake(self) -> None:
@@ -277,18 +277,18 @@ class Client:
 
     @property
     def is_over(self) -> bool:
-        """Whether its connection's thread has ended."""
+        """Whether the connection's thread has ended."""
         return not self._answering and all(line.is_over for line in self._lines)
 
     @property
     def may_come_back(self) -> bool:
-        """Whether it has lost its connection, and not its session."""
+        """Whether the client has lost its connection, but its session may wait."""
         with self._changed:
             return self._dialogue.token is not None and (self.closed is None or not is_final(self.closed[0]))
 
     @property
     def moved(self) -> int:
-        """Grows while something happens on the connection."""
+        """A number that grows while something happens on the connection."""
         return sum(line.moved for line in self._lines)
 
     def wait_idle(self, deadline: float) -> None:
@@ -305,7 +305,7 @@ class Client:
 
     @property
     def _has_ended(self) -> bool:
-        """Whether no answer will come."""
+        """Whether the session has ended, so that no answer will come."""
         return self.closed is not None and not self.may_come_back
 
     def _check_open(self) -> None:
@@ -331,7 +331,7 @@ class Client:
             return  # from a connection that has been replaced
         try:
             events = self._dialogue.receive(message)
-        except PeerError as error:  # of the server, which the test should see
+        except PeerError as error:  # an error of the server, which the test should see
             self._failed(error)
             return
         for event in events:

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LINE", "Call", "Line"]
 
-#: The key of the line in the environ of its request. A WSGI application may pass a copy of the environ on.
+#: The key of the line in the environ of its request. It is in copies of the environ, too, which a WSGI application may
+#: pass on.
 LINE = "wsthreads.testing.line"
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a client connects to, and how."""
+    """What a client connects to, and with which request."""
 
     app: WSGIApplication
     path: str
@@ -41,7 +42,7 @@ class Call:
 
 
 class Line:
-    """The constructor sends the handshake. `changed` guards everything; it is notified of each change.
+    """One connection. The constructor sends the handshake. `changed` guards everything, and is notified of each change.
 
     `upgraded` is called with the subprotocol, and `received` with each message, with the lock held.
     """
@@ -56,13 +57,13 @@ class Line:
         self._changed, self._call_upgraded, self._call_received = changed, upgraded, received
         self._pipe = Pipe(changed, self._feed)
         self._protocol = Protocol(ConnectionType.CLIENT)
-        self._head = b""  # of the server's response, until it is complete
+        self._head = b""  # the head of the server's response, as far as it has arrived
         self._parts: list[str | bytes] = []
-        #: The status and the text of a response that is no upgrade, and its headers.
+        #: The status, the text and the headers of a response that is not a 101.
         self.answer = (0, "")
         self.headers: list[tuple[str, str]] = []
         self.is_upgraded = False
-        #: Whether the connection's thread has ended, and what it has raised.
+        #: Whether the connection's thread has ended, and the exception that it has raised.
         self.is_over = False
         self.crash: BaseException | None = None
         #: The close code and the reason, or None while the connection is open.

@@ -33,7 +33,7 @@ def live_server(
 
 
 class _Entrance:
-    """An app for `Server` whose requests go through the application around it."""
+    """An app for `Server` that passes its requests through the application around it."""
 
     def __init__(self, app: WebSocketApp, through: WSGIApplication | None) -> None:
         self._entry = entry_of(app, through)

@@ -1,4 +1,4 @@
-"""The server's end of an in-memory connection: a transport without a socket."""
+"""The server's end of an in-memory connection, which is a transport without a socket."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["Pipe"]
 
 
 class Pipe(PlainTransport):
-    """The server receives what the client `put`s.
+    """The server receives the bytes that the client `put`s.
 
-    `deliver` is called with what the server sends, and with b"" at the end.
+    `deliver` is called with the bytes that the server sends, and with b"" at the end.
 
     The server's writes never block and arrive at once. `changed` guards everything here, and is notified when the
     server's thread begins to wait. `deliver` is called with the session's lock held, so it must not call back.
@@ -27,13 +27,13 @@ class Pipe(PlainTransport):
         self._incoming = bytearray()
         self._is_reading = False
         self._ended = False
-        #: The number of calls of `put` and `send`. While it is constant, the connection is quiet.
+        #: The number of calls of `put` and `send`. While this is constant, the connection is quiet.
         self.moved = 0
 
     # For the client.
 
     def limit_unsent(self, size: int) -> None:
-        """There is no kernel in between."""
+        """Does nothing: there is no kernel in between."""
 
     def put(self, data: bytes) -> None:
         with self._changed:

@@ -33,7 +33,7 @@ __all__ = ["HandlerFailed", "Play", "app_for", "entry_of", "play"]
 #: The path of a handler object.
 OBJECT_PATH = "/ws/test"
 
-#: At the end, how long sessions and a script's interpreter may take.
+#: How long the end of the sessions and of a script's interpreter may take.
 END_TIMEOUT_S = 2.0
 
 
@@ -59,9 +59,9 @@ def play(
     `target` is a handler file (``"chat.js"``), a handler object (a class, an instance, a module), or a `WebSocketApp`.
     `path` is the endpoint that clients connect to; leave it out if there is only one. `settings` are those of `Config`.
     `through` is a WSGI application around the `WebSocketApp`, such as a login: clients connect through it. Rooms are
-    those of this process: WSTHREADS_REDIS is ignored, except by a `WebSocketApp` that you pass.
-    If a handler throws, the call that caused it raises the exception in the test, unless `raise_errors` is false. No
-    wait is longer than `deadline_s`. Raises the same errors as `create_app`.
+    local to this process: WSTHREADS_REDIS is ignored, except by a `WebSocketApp` that you pass. If a handler throws,
+    the call that caused it raises the exception in the test, unless `raise_errors` is false. No wait is longer than
+    `deadline_s`. Raises the same errors as `create_app`.
     """
     return Play(target, path, through=through, raise_errors=raise_errors, deadline_s=deadline_s, settings=settings)
 
@@ -89,7 +89,10 @@ def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tu
 
 
 def entry_of(app: WebSocketApp, through: WSGIApplication | None) -> WSGIApplication:
-    """What clients connect to: `through`, or the app itself. Raises `UsageError` if `through` cannot be called."""
+    """The application that clients connect to: `through`, or the app.
+
+    Raises `UsageError` if `through` is not callable.
+    """
     if through is None:
         return app
     if not callable(through):
@@ -98,12 +101,12 @@ def entry_of(app: WebSocketApp, through: WSGIApplication | None) -> WSGIApplicat
 
 
 def _is_wsgi_application(target: object) -> bool:
-    """Whether a target is callable and has no handler function: a Flask, or a WSGI function."""
+    """Whether a target is callable and has no handler function, such as a Flask app or a WSGI function."""
     return callable(target) and not isinstance(target, type) and not any(hasattr(target, hook) for hook in HOOKS)
 
 
 def _use_timers(endpoint: Endpoint, timers: Timers) -> None:
-    """Make everything of an endpoint use another clock."""
+    """Make all parts of an endpoint use another clock."""
     endpoint.roster.timers = endpoint.attributes.timers = endpoint.suspensions.timers = timers
     endpoint.ownership.use_timers(timers)
     if endpoint.rooms.history is not None:
@@ -111,7 +114,7 @@ def _use_timers(endpoint: Endpoint, timers: Timers) -> None:
 
 
 class _SettledRoom(Room):
-    """A handle on a room whose `post` also waits for what the post causes, and raises what `on_post` has raised."""
+    """A handle on a room. Its `post` also waits for all effects, and raises the exception of `on_post`."""
 
     __slots__ = ("_deadline_s", "_settle")
 
@@ -142,14 +145,15 @@ class Play:
         self._is_ours = self.app is not target
         self._raise_errors = raise_errors
         self._deadline_s = deadline_s
-        self._clients: list[Client] = []  # those whose threads run, or that may come back
-        self._ends: list[Callable[[], None]] = []  # of all clients
+        self._clients: list[Client] = []  # clients whose threads run, or that may come back
+        self._ends: list[Callable[[], None]] = []  # `Client.end` of all clients
         self._has_ended = False
-        self._raised = 0  # how many of `errors` have been raised
-        #: All errors of the handler so far: exceptions of a Python handler, `HandlerFailed` of a script.
+        self._raised = 0  # how many of `errors` were raised in the test
+        #: All errors of the handler so far: the exceptions of a Python handler, or a `HandlerFailed` for each error of
+        #: a script.
         self.errors: list[BaseException] = []
         self._timers = ManualTimers()
-        self._bans: dict[str, Bans] = {}  # those of the app, by path
+        self._bans: dict[str, Bans] = {}  # the app's own bans, by path
         for endpoint in self.app.endpoints:
             endpoint.handler.on_failure = self._failed
             _use_timers(endpoint, self._timers)
@@ -173,11 +177,11 @@ class Play:
         `path` is the path to connect to. It may also come first: ``chat.connect("/ws/rooms/lobby", user="ann")``. An
         endpoint for paths with parameters needs one. Without it, the client connects to the endpoint of `play`.
 
-        The client speaks ``wsthreads.1``, as `wsthreads.js` does, unless it is `plain`. Give it an `on_request` here if
-        the handler asks it in `on_open`.
+        The client speaks ``wsthreads.1``, as `wsthreads.js` does, unless it is `plain`. Pass `on_request` here if the
+        handler sends a request in `on_open`.
 
-        When it returns, `on_open` has returned. Raises `HandshakeRefused` if the client is refused with a status. A
-        client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
+        When this method returns, `on_open` has returned. Raises `HandshakeRefused` if the client is refused with a
+        status. A client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
         """
         if self._has_ended:  # otherwise nothing would end the client or raise the handler's exceptions
             raise UsageError("this play has ended: connect clients inside its with statement")
@@ -188,7 +192,7 @@ class Play:
         if query and parameters:
             raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}")
         path = self._path_for(path)
-        # Its endpoint is looked for later: a path without one is refused by 404.
+        # The app looks for the endpoint: a path without one is refused with 404.
         client = Client(
             self.settle,
             self._deadline_s,
@@ -218,7 +222,7 @@ class Play:
     def room(self, name: str, *, path: str | None = None) -> Room:
         """A handle on a room without a session: `broadcast`, `post`, `members`, `close`.
 
-        When its `post` returns, what the post causes has happened, and an exception of `on_post` is raised.
+        When its `post` returns, all effects of the post have happened. `post` raises an exception of `on_post`.
         """
         endpoint = self._endpoint(path)
         return _SettledRoom(endpoint.room(name).name, endpoint.rooms, self.settle, self._deadline_s)
@@ -226,20 +230,21 @@ class Play:
     def user(self, name: str, *, path: str | None = None) -> User:
         """A handle on a user: `send`, `close`, `is_online`, `sessions`.
 
-        What it does has reached the clients when the next method of a client, or `settle`, returns.
+        The effects of its methods have reached the clients when the next method of a client, or `settle`, returns.
         """
         return self._endpoint(path).user(name)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock of presence, bans, expiry, attributes and lost connections, and wait for all that this causes.
+        """Move the clock of presence, bans, expiry, attributes and lost connections, and wait for all effects.
 
-        Only this method moves it: `on_presence` is called when it has moved by `presence_interval_s`, a person whose
-        connection was lost leaves when it has moved by `presence_grace_s`, and a ban ends when it has moved by `ban_s`.
-        A session that expires in a minute is closed when it has moved by 60. A session whose connection was lost ends
-        when it has moved by `resume_s`. The attributes of a room end when it has moved by `room_keep_s` since the last
-        member left. `on_tick` is called `tick_rate` times for each second. Other timers, and the clocks of Python and
-        JavaScript themselves, go on as they are. So the timeout of a request is in real seconds, in both languages:
-        choose a short one, such as ``play(…, request_timeout_s=0.1)``.
+        Only this method moves that clock. `on_presence` is called after `presence_interval_s` on it. A person whose
+        connection was lost leaves after `presence_grace_s`, and a ban ends after `ban_s`. A session that expires in a
+        minute is closed when the clock has moved by 60. A session whose connection was lost ends after `resume_s`. The
+        attributes of a room are removed `room_keep_s` after the last member has left. `on_tick` is called `tick_rate`
+        times for each second.
+
+        Other timers, and the clocks of Python and JavaScript, are not changed. So the timeout of a request is in real
+        seconds, in both languages: choose a short one, such as ``play(…, request_timeout_s=0.1)``.
         """
         is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
         if not is_number or not 0 <= seconds < math.inf:  # also refuses NaN
@@ -248,10 +253,10 @@ class Play:
         self.settle()
 
     def reload(self, *, path: str | None = None) -> None:
-        """Load the files of a script again, as ``wsthreads run --reload`` does when they have changed.
+        """Load a script again, as ``wsthreads run --reload`` does when its files have changed.
 
-        When it returns, the script's `onReload` has returned. Sessions stay. If the new version does not load, this
-        raises the same errors as `play`, and the old version goes on.
+        When this method returns, the script's `onReload` has returned. Sessions stay. If the new version does not load,
+        this raises the same errors as `play`, and the old version stays in use.
         """
         handler = self._endpoint(path).handler
         if not isinstance(handler, ScriptHandler):
@@ -262,7 +267,7 @@ class Play:
     def settle(self) -> None:
         """Wait until the server has nothing to do, and raise an exception that the handler has thrown meanwhile.
 
-        Methods of clients do this by themselves. It does not wait for timers or threads of the handler.
+        The methods of clients call this themselves. It does not wait for timers or threads of the handler.
         """
         self._wait()
         self._raise_failure()
@@ -289,7 +294,7 @@ class Play:
         self._clients = [client for client in self._clients if not client.is_over or client.may_come_back]
 
     def _check(self, is_done: bool) -> None:
-        """The end of a wait for the handler."""
+        """Raise `TimeoutError` unless a wait for the handler `is_done`."""
         if not is_done:
             raise TimeoutError(f"a call of the handler has not returned in {self._deadline_s:g} s")
 
@@ -313,9 +318,9 @@ class Play:
         return self._path
 
     def _moved(self) -> int:
-        """Grows while any connection, any room's handler, or the end of any session is active.
+        """A number that grows while a connection, a handler's function for rooms, or the end of a session is active.
 
-        What grows late, when a thread has handed its work over and before it is idle, is not missed by `_wait`.
+        `_wait` reads the number twice, so it does not miss a thread that has queued work and is not idle yet.
         """
         calls = sum(endpoint.ownership.moved + endpoint.suspensions.moved for endpoint in self.app.endpoints)
         return calls + sum(client.moved for client in self._clients)
@@ -335,7 +340,7 @@ class Play:
     def end(self) -> None:
         """Close all clients with 1001 and stop the handler. Idempotent.
 
-        If `play` was given an app, only its clients and bans are ended, and the app stays usable.
+        If `play` was given an app, this ends only its clients and bans, and the app stays usable.
         """
         self._has_ended = True
         if self._is_ours:
@@ -352,7 +357,7 @@ class Play:
         self._wait()
         config = self.app.config
         self._timers.advance(config.resume_s + 1, between=self._wait)  # no session is suspended
-        self._timers.advance(config.presence_grace_s + 1, between=self._wait)  # all of them have left
+        self._timers.advance(config.presence_grace_s + 1, between=self._wait)  # all persons have left
         for endpoint in self.app.endpoints:
             vars(endpoint.handler).pop("on_failure", None)
             _use_timers(endpoint, self.app._flusher)

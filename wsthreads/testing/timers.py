@@ -1,4 +1,4 @@
-"""A clock that only a test moves, with timers that run as it passes them."""
+"""A clock that only a test moves, with timers that run when the clock reaches their times."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from wsthreads.threads.flusher import Timer
 
 __all__ = ["ManualTimers"]
 
-#: How much too early a timer runs at most: twenty steps of 0.05 seconds must be one second, in spite of rounding.
+#: The most that a timer may run too early, so that twenty steps of 0.05 seconds make one second in spite of rounding.
 _EARLY_S = 1e-6
 
 
 class ManualTimers:
-    """Stands for the `Flusher` where only timers are wanted. Any thread; callbacks run in the thread that advances."""
+    """Takes the place of the `Flusher` as a source of timers.
+
+    Any thread; callbacks run in the thread that calls `advance`.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()  # guards the rest; no callback is called under it
@@ -30,7 +33,7 @@ class ManualTimers:
         return self._now
 
     def time(self) -> float:
-        """Seconds since the epoch. The wall clock is moved, too."""
+        """Seconds since the epoch. `advance` moves this time, too."""
         return time() + self._now
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
@@ -41,7 +44,7 @@ class ManualTimers:
         return timer
 
     def advance(self, seconds: float, *, between: Callable[[], object] = lambda: None) -> None:
-        """Move the clock, and run what becomes due, each at its time; `between` is called after each callback."""
+        """Move the clock, and run each timer at its time. `between` is called after each callback."""
         end = self._now + seconds
         while (timer := self._next(end)) is not None:
             callback = timer.callback
@@ -51,7 +54,7 @@ class ManualTimers:
         self._now = max(self._now, end)
 
     def _next(self, end: float) -> Timer | None:
-        """The timer that is due next, until `end`; the clock is moved to its time."""
+        """The next timer that is due until `end`. Moves the clock to its time."""
         with self._lock:
             if not self._timers or self._timers[0][0] > end + _EARLY_S:
                 return None

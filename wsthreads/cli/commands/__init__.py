@@ -1,4 +1,4 @@
-"""The command ``wsthreads``. Each of its commands has a module with its options and their help texts.
+"""The command ``wsthreads``. Each subcommand has a module with its options and help texts.
 
 Every mistake of the user is one line on standard error that begins with ``wsthreads:``, and a status other than 0.
 A command imports what it needs when it runs, so that ``--help`` is quick.

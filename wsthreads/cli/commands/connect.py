@@ -14,7 +14,7 @@ from wsthreads.monitoring.logs import escaped
 
 __all__ = ["connect"]
 
-#: Of a binary message, so many bytes are shown.
+#: How many bytes of a binary message are shown.
 SHOWN_BYTES = 64
 
 

@@ -120,7 +120,7 @@ def run(
     """
     from wsthreads.threads.garbage import postpone_full_collections
 
-    postpone_full_collections()  # the process is our own; also for the imports, each of which makes many objects
+    postpone_full_collections()  # the process is our own; before the imports, which make many objects
 
     from wsthreads.cli.announcement import Announcement
     from wsthreads.cli.targets import create_app, find_targets
@@ -130,7 +130,7 @@ def run(
     from wsthreads.threads.exit_blockers import report_exit_blockers
     from wsthreads.threads.malloc import limit_arenas
 
-    if not host:  # the server would take it for all addresses; in a shell, a variable may be empty by mistake
+    if not host:  # it would mean all addresses; a shell variable may be empty by mistake
         raise UsageError("--host is empty; use 0.0.0.0 for all addresses")
     config = config_of(settings)
     limit_arenas()  # the process is our own
@@ -149,9 +149,9 @@ def run(
     made_token = "" if token else _make_token(host, config)
     dashboard = Dashboard(token or made_token, logger="", reloads=reload)
     if reload:
-        # Python would take old bytecode for that of a file of the same size that was changed in the same second.
+        # Python would reuse old bytecode for a file that changes within a second and keeps its size.
         sys.dont_write_bytecode = True
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the process that checks a change
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the process of wsthreads check
     found = find_targets(targets, path)
     env = None if env_file is None else env_of(env_file)
     app = create_app(
@@ -191,7 +191,7 @@ def run(
         report_exit_blockers()
         return status
     finally:
-        app.shutdown(0)  # already done, unless the server could not be made: then it ends the threads of scripts
+        app.shutdown(0)  # ends the threads of scripts if the server could not be made; otherwise already done
 
 
 def _make_token(host: str, config: Config) -> str:
@@ -205,7 +205,7 @@ def _make_token(host: str, config: Config) -> str:
 
 
 def _serve(server: Server) -> int:
-    """Serve until a signal. If nobody reads the output, it ends the process, which would wait for a reader."""
+    """Serve until a signal. Ends the process if nobody reads the output: Python would wait for a reader."""
     status = server.run()
     if output_is_stuck():
         os._exit(status)
@@ -220,9 +220,9 @@ def _serve_with_reload(
     announce: Callable[[], None],
     token: str,
 ) -> int:
-    """Serve until a signal. For a restart, it does not return: the process runs the same command again.
+    """Serve until a signal. For a restart, this does not return: the process runs the same command again.
 
-    `announce` is called once the files are watched, so that a change by a reader of the announcement is noticed.
+    `announce` is called when the files are already watched, so that no change after the announcement is missed.
     """
     from wsthreads.cli.reloader import Reloader
     from wsthreads.threads.exit_blockers import report_exit_blockers
@@ -243,7 +243,7 @@ def _serve_with_reload(
         log.info("restarting")
         sys.stdout.flush()
         sys.stderr.flush()
-        os.environ[RESTART_PORT] = str(server.port)  # also if it was any free port
+        os.environ[RESTART_PORT] = str(server.port)  # the actual port, also with --port 0
         os.environ[RESTART_TOKEN] = token  # for pages that are open
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     report_exit_blockers()
