@@ -182,8 +182,9 @@ def _app_in(file: Path) -> str:
 
 
 def _use_of(name: str, tree: ast.Module) -> int:
-    """The first line that calls an application or passes it on, so that another may be around it. 0 if there is
-    none."""
+    """The first line that calls an application or passes it on; 0 if there is none.
+
+    The result of the call may be another application around the first one."""
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     renewed = {
         inner

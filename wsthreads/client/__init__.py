@@ -1,9 +1,9 @@
 """Serves the browser client, wsthreads.js, over HTTP.
 
-`wsthreads.js` is an ES module without dependencies, `wsthreads.min.js` what esbuild makes of it, and `wsthreads.d.ts`
-has its types. With the setting `serve_client`, an app serves the minified module as `/wsthreads.js`, and the types.
-Responses have CORS headers, so pages of `allowed_origins` may import the module from this server. The request needs no
-preflight.
+`wsthreads.js` is an ES module without dependencies. `wsthreads.min.js` is the same module, minified by esbuild.
+`wsthreads.d.ts` has the types. With the setting `serve_client`, an app serves the minified module as `/wsthreads.js`,
+and the types. Responses have CORS headers, so pages of `allowed_origins` may import the module from this server. Such a
+request needs no preflight.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The calls of a client's `on_open` and `on_request`."""
+"""Calls a client's `on_open` and `on_request`."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ logger = get_logger(__name__)
 
 Message = str | bytes
 
-#: So many requests of the server may wait for their answers.
+#: The most requests of the server that wait for an answer.
 MAX_ASKED = 100
 
 
 class Application:
-    """Each function has a thread: so requests of the server are answered while `on_open` waits for the server."""
+    """Calls each function in its own thread, so requests are answered while `on_open` waits for the server."""
 
     def __init__(self, options: Options, lock: RLock, dialogue: Dialogue, pump: Callable[[], None]) -> None:
         self._options, self._lock, self._dialogue, self._pump = options, lock, dialogue, pump
         self._openings = Callbacks("wsthreads-client-openings")
         self._answers = Callbacks("wsthreads-client-answers")
-        self._opening = 0  # the session of the running `on_open`
-        self._has_closed = False  # that one has closed the client
-        #: Requests of the server that are not answered.
+        self._opening = 0  # the number of the session of the running `on_open`
+        self._has_closed = False  # whether the running `on_open` has closed the client
+        #: How many requests of the server have no answer yet.
         self.asked = 0
 
     @property
     def session(self) -> int | None:
-        """In a call of `on_open`: the number of its session, to which belongs what is sent. With the lock held."""
+        """In a call of `on_open`: the number of its session, to which its messages belong. With the lock held."""
         return self._opening if self._openings.is_current else None
 
     @property
     def is_opening(self) -> bool:
-        """Whether this is a call of `on_open` that has not closed the client. What waits for it is written after it."""
+        """Whether the caller is an `on_open` that has not closed the client.
+
+        Messages that wait are written after it.
+        """
         return self._openings.is_current and not self._has_closed
 
     def close(self) -> None:
-        """The client closes. If `on_open` does it, that has sent what goes first. With the lock held."""
+        """The client closes. If `on_open` closes it, the messages of `on_open` are complete. With the lock held."""
         if (session := self.session) is not None:
             self._has_closed = True
             self._dialogue.release(session)
@@ -58,7 +61,7 @@ class Application:
         self._answers.end(timeout_s)
 
     def open(self) -> None:
-        """A fresh session has begun. With the lock held."""
+        """Call `on_open`: a new session has begun. With the lock held."""
         if self._options.on_open is not None:
             self._dialogue.hold()
             self._openings.put(partial(self._call_on_open, self._options.on_open, self._dialogue.session))
@@ -77,7 +80,7 @@ class Application:
                 self._pump()
 
     def answer(self, asked: Asked) -> None:
-        """The server has sent a request. With the lock held."""
+        """Call `on_request` for a request of the server. With the lock held."""
         on_request = self._options.on_request
         if on_request is None:
             self._dialogue.fail(asked, "no handler: the client has no on_request")
@@ -97,7 +100,7 @@ class Application:
                 answer = checked(answer)
         except RequestError as error:
             failure = str(error)
-        except BaseException:  # also SystemExit: the client goes on
+        except BaseException:  # even after SystemExit, the client goes on
             logger.exception("on_request failed")
             failure = "failed"
         with self._lock:

@@ -14,12 +14,12 @@ logger = get_logger(__name__)
 
 
 class Callbacks:
-    """Any thread. The thread is started for the first call."""
+    """Calls functions in one thread, which starts with the first call. Any thread may `put` calls."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._lock = RLock()  # guards the start; nothing is called under it, but a signal handler may interrupt it
+        self._lock = RLock()  # guards the start; a signal handler may interrupt its holder
         self._thread: Thread | None = None
 
     def put(self, call: Callable[[], None]) -> None:
@@ -35,7 +35,7 @@ class Callbacks:
         return current_thread() is self._thread
 
     def end(self, timeout_s: float) -> None:
-        """End the thread after the calls that have been put, and wait for it, unless this is that thread."""
+        """End the thread after all calls in its queue, and wait for it, unless the caller is in this thread."""
         with self._lock:
             thread = self._thread
         if thread is None:
@@ -48,5 +48,5 @@ class Callbacks:
         while (call := self._queue.get()) is not None:
             try:
                 call()
-            except BaseException:  # also SystemExit: the thread has more calls to make
+            except BaseException:  # even after SystemExit, the thread makes its other calls
                 logger.exception("a function of the application failed")

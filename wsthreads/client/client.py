@@ -25,7 +25,8 @@ class Client:
     """A WebSocket client that reconnects by itself. Any thread may call any method.
 
     Signal handlers and finalizers may call `send` and `close`. If they interrupt a call of this client in their own
-    thread, both return at once, and take effect when that call is over; `receive` and `request` raise `RuntimeError`.
+    thread, both return at once, and take effect when the interrupted call is over. `receive` and `request` then raise
+    `RuntimeError`.
 
     ::
 
@@ -33,28 +34,31 @@ class Client:
             client.send("hello")
             print(client.receive(timeout=5))
 
-    In a process that is forked later, the client is closed, and does nothing to the session of the parent.
+    In a process that is forked later, the client is closed, without any effect on the parent's session.
 
-    The constructor does not wait: the client connects in a thread of its own, and messages wait until then. `url` may
-    be a function that returns an address. It is called in that thread for each connection, for example to get a fresh
+    The constructor does not wait: the client connects in its own thread, and messages wait until then. `url` may be a
+    function that returns an address. The client calls it in its thread for each connection, for example to get a fresh
     token.
 
     If the server speaks ``wsthreads.1``, and its `resume_s` is not 0, the session survives a lost connection: each
-    message is received once and in order, in both directions. If the session could not be resumed, a fresh one begins:
-    `resumed` is False, and `lost` says how many messages were sent and not acknowledged. With any other server, the
-    client only reconnects; a message can be lost with its connection.
+    message is received once and in order, in both directions. If the session cannot be resumed, a new one begins. Then
+    `resumed` is False, and `lost` is the number of messages that were sent and not acknowledged. With any other server,
+    the client only reconnects; a message can be lost with its connection.
 
-    `on_request` answers requests of the server: it takes a message and returns one, or None. `on_open` is called with
-    the client when a fresh session begins. What it sends belongs to this session, and goes before all other messages
-    but the answers of `on_request`. Each of the two has a thread, in which it is called once at a time. So requests of
-    the server are answered while `on_open` runs; what `on_request` itself sends waits until `on_open` returns.
+    `on_request` answers requests of the server: it takes a message and returns the answer, or None. `on_open` is called
+    with the client when a new session begins. The messages that `on_open` sends belong to this session. They are sent
+    before all other messages, except for the answers of `on_request`. Each of the two functions has its own thread,
+    which makes one call at a time. So requests of the server are answered while `on_open` runs. Messages that
+    `on_request` itself sends wait until `on_open` returns.
 
-    `headers` are pairs or a mapping, `protocols` the application's subprotocols. `compress` offers
-    permessage-deflate. Delays between attempts double from `min_delay_s` to `max_delay_s` and are random. After
-    `max_attempts` without a connection for 5 seconds, the client gives up. At most `max_queued` messages of together
-    `max_queued_bytes` wait to be sent or acknowledged. While `max_received` messages wait for `receive`, the client
-    acknowledges nothing, unless it waits for the answer to a request. The server then stops at its `max_resume_bytes`,
-    and the connection stays. From a server that does not stop, the client takes 16 MiB more, and then stops reading.
+    `headers` are pairs or a mapping, `protocols` the application's subprotocols. `compress` offers permessage-deflate.
+    Delays between attempts are random, and double from `min_delay_s` to `max_delay_s`. The client gives up after
+    `max_attempts` attempts in a row without a connection that lasted 5 seconds. At most `max_queued` messages, and at
+    most `max_queued_bytes`, wait to be sent or acknowledged.
+
+    While `max_received` messages wait for `receive`, the client acknowledges nothing, unless it waits for the answer to
+    a request. The server then stops sending at its `max_resume_bytes`, and the connection stays. If the server does not
+    stop, the client takes 16 MiB more, and then stops reading.
     """
 
     def __init__(
@@ -104,10 +108,12 @@ class Client:
         self._engine.start()
 
     def send(self, message: Message) -> bool:
-        """Send text (a str) or binary (bytes), now or when there is a connection. True if the message was accepted.
+        """Send text (a str) or binary (bytes), now or when there is a connection.
 
-        If too much waits already, the message is refused: at once without a connection, and after `send_timeout_s` with
-        one. It is also refused when the client is closed.
+        Returns whether the message was accepted.
+
+        If too much waits already, the message is refused: at once without a connection, after `send_timeout_s` with
+        one. It is also refused if the client is closed. Raises `MessageTypeError` for anything but str and bytes.
         """
         data, engine, deadline = checked(message), self._engine, monotonic() + self._send_timeout_s
         if engine.is_interrupted:
@@ -126,8 +132,8 @@ class Client:
     def receive(self, timeout: float | None = None) -> Message:
         """The next message. Waits for it, at most `timeout` seconds, and then raises `TimeoutError`.
 
-        Raises `SessionClosed` after the last message if the client is closed, the server has closed it for good, or it
-        has given up.
+        After the last message, raises `SessionClosed` if the client is closed, the server has closed the session for
+        good, or the client has given up.
         """
         engine = self._engine
         self._check_may_wait("receive")
@@ -143,7 +149,7 @@ class Client:
             return engine.take()
 
     def request(self, message: Message, timeout: float = 10.0) -> Message | None:
-        """Send a request, and return its answer: what the handler's `on_request` has returned.
+        """Send a request, and return its answer: the return value of the handler's `on_request`.
 
         Raises `RequestTimeout` (a `TimeoutError`) after `timeout` seconds, `RequestError` if the handler failed, and
         `SessionClosed` if the session ends before the answer comes. A request survives a lost connection.
@@ -168,7 +174,7 @@ class Client:
             try:
                 engine.pump()
                 if was_crowded:
-                    engine.wake()  # it acknowledges and reads again, for the answer
+                    engine.wake()  # the thread acknowledges and reads again, for the answer
                 has_come = engine.moved.wait_for(lambda: pending.is_done, max(0.0, deadline - monotonic()))
                 if not has_come and not engine.look(lambda: pending.is_done):
                     raise RequestTimeout(f"no answer came in {timeout:g} s{engine.describe_trouble()}")
@@ -195,27 +201,31 @@ class Client:
         It also waits while the address function runs, at most 10 seconds, and for `on_open` and `on_request`, at most
         5 seconds for each.
 
-        Messages that still wait for a connection are dropped. What waits on a connection is written first, for at most
-        half of the 5 seconds. Received messages can still be taken. A second call does nothing.
+        Messages that still wait for a connection are dropped. With a connection, waiting messages are written first,
+        for at most half of the 5 seconds. `receive` still returns the messages that have arrived. A second call does
+        nothing.
         """
         check_close(code, reason)
         self._engine.close(code, reason)
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection now. The server may have lost it already, and its `on_open` may still run."""
+        """Whether there is a connection now. It may already be lost without notice, and `on_open` may still run."""
         with self._engine.lock:
             return self._engine.is_connected
 
     @property
     def resumed(self) -> bool:
-        """Whether the current or last connection went on with the session of the one before."""
+        """Whether the current or last connection resumed the session of the connection before."""
         with self._engine.lock:
             return self._engine.dialogue.resumed
 
     @property
     def lost(self) -> int:
-        """How many messages of the former session were sent and not acknowledged. The server may have handled them."""
+        """How many messages of the previous session were sent and not acknowledged.
+
+        The server may have handled them.
+        """
         with self._engine.lock:
             return self._engine.lost
 
@@ -241,7 +251,7 @@ class Client:
     def __iter__(self) -> Iterator[Message]:
         """All messages, until the client is closed, or the server closes it with 1000.
 
-        Raises `SessionClosed` at another end.
+        Raises `SessionClosed` after any other end.
         """
         while True:
             try:
@@ -267,7 +277,7 @@ class Client:
 
 
 def _check(**settings: float) -> None:
-    """Raises `ConfigError` for a number that is not above 0."""
+    """Raise `ConfigError` for a number that is not above 0."""
     for name, value in settings.items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not 0 < value < math.inf:

@@ -41,13 +41,13 @@ _BUSY = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWri
 
 
 class Abandoned(Exception):
-    """Nobody wants this connection any more."""
+    """The connection is no longer wanted: `is_wanted` has returned False."""
 
 
 class Connection:
-    """The constructor connects and upgrades, which waits; all other methods never wait. Not thread-safe.
+    """One connection. Only the constructor waits: it connects and sends the handshake. Not thread-safe.
 
-    Raises `ConnectFailed`, and `Abandoned` as soon as `is_wanted` returns False (it is asked when the waiter is woken).
+    Raises `ConnectFailed`. Raises `Abandoned` if `is_wanted` returns False, which is called when the waiter is woken.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Connection:
         self._is_wanted = is_wanted
         self._deadline = monotonic() + timeout_s
         self._max_message_bytes = max_message_bytes
-        #: What the server has chosen of the offered subprotocols.
+        #: The offered subprotocol that the server has chosen, or None.
         self.subprotocol: str | None = None
         #: Close code and reason, once the connection is over.
         self.closed: tuple[int, str] | None = None
         self._unsent = bytearray()
-        self._parts: list[str | bytes] = []  # of a message that is not complete
-        self._size = 0  # of these
+        self._parts: list[str | bytes] = []  # the parts of a message that is not complete
+        self._size = 0  # the size of these parts
         self._protocol = WSConnection(ConnectionType.CLIENT)
         extensions = [PerMessageDeflate()] if compress else []
         data = self._protocol.send(replace(handshake.request, extensions=extensions))
@@ -85,7 +85,7 @@ class Connection:
             except BaseException:
                 self._drop()
                 raise
-        self._early = self._take()  # messages that came with the answer to the handshake
+        self._early = self._take()  # messages that came in one piece with the response to the handshake
 
     # Connecting.
 
@@ -165,7 +165,7 @@ class Connection:
         raise ConnectFailed(describe_refusal(refusal, body), refusal.status_code)
 
     def give_up_connections(self, dead_fd: int) -> None:
-        """In a forked process: the server is the parent's. The socket becomes one whose peer is gone."""
+        """In a forked process: the connection is the parent's. The socket becomes one whose peer is gone."""
         descriptor = self._sock.fileno()
         if descriptor >= 0:
             os.dup2(dead_fd, descriptor, inheritable=False)
@@ -178,7 +178,7 @@ class Connection:
 
     @property
     def has_input(self) -> bool:
-        """Whether there is input that `wait` does not notice."""
+        """Whether there is buffered input, which `wait` does not notice."""
         if self._early:
             return True
         return isinstance(self._sock, ssl.SSLSocket) and self.closed is None and self._sock.pending() > 0
@@ -187,11 +187,11 @@ class Connection:
         return self._sock.fileno()
 
     def wait(self, events: int, timeout_s: float | None) -> int:
-        """Wait for the socket with the waiter. Returns what it is ready for."""
+        """Wait for the socket with the waiter. Returns the events that it is ready for."""
         return self._waiter.wait(self._sock, events, timeout_s)
 
     def read(self) -> tuple[list[str | bytes], bool]:
-        """The messages that the next input completes; and whether there was input. Sets `closed` at the end."""
+        """The messages that the next input completes, and whether there was input. Sets `closed` at the end."""
         if self._early:
             messages, self._early = self._early, []
             return messages, True
@@ -270,10 +270,10 @@ class Connection:
             self._put(CloseConnection(code=code, reason=reason))
 
     def flush(self) -> None:
-        """Send what the operating system takes. `unsent_bytes` says what is left."""
+        """Send as much as the operating system takes. `unsent_bytes` is the rest."""
         try:
             self._write_unsent()
-        except OSError:  # `read` finds the end of the connection, and the messages before it
+        except OSError:  # `read` will find the end of the connection, and the messages before it
             self._unsent.clear()
 
     def fail(self, code: int, reason: str) -> None:

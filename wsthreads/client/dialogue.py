@@ -1,8 +1,8 @@
-"""The client's side of ``wsthreads.1``: counts, what is not acknowledged, requests. Pure: no socket, thread or clock.
+"""The client's side of ``wsthreads.1``: counts, messages to acknowledge, requests. Without socket, thread or clock.
 
-Its owner calls `connected` when a connection is open, gives each received message to `receive`, writes what `take`
-returns, and calls `disconnected` at the end of the connection. The same class is used for a connection to a server
-without ``wsthreads.1``; then messages pass unchanged, and nothing is sent twice.
+The engine calls `connected` when a connection is open, passes each received message to `receive`, writes the messages
+from `take`, and calls `disconnected` at the end of the connection. The same class serves a connection without
+``wsthreads.1``: then messages pass unchanged, and nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["NO_REQUESTS", "Dialogue"]
 
 Message = str | bytes
 
-#: The error of a request to another server.
+#: The error of a request to a server without ``wsthreads.1``.
 NO_REQUESTS = "the server does not speak wsthreads.1, so it answers no requests"
 
 
 class _Kept(NamedTuple):
-    """A counted message as it was sent. `is_ordinary`: no request, no reply."""
+    """A counted message in the form in which it was sent. `is_ordinary`: neither a request nor a reply."""
 
     message: Message
     size: int
@@ -37,42 +37,42 @@ class Dialogue:
 
     def __init__(self, *, max_queued: int = 1000, max_queued_bytes: int = 1024 * 1024) -> None:
         self._max_queued, self._max_queued_bytes = max_queued, max_queued_bytes
-        #: What the session can be resumed with: a secret. None: there is no session, or it cannot be resumed.
+        #: The session's token, a secret. None if there is no session, or if it cannot be resumed.
         self.token: str | None = None
         #: Whether the current connection speaks ``wsthreads.1``, and whether its welcome has come.
         self.speaks = False
         self.is_open = False
         #: Whether the server's first message on this connection was a welcome, right or wrong.
         self.was_welcomed = False
-        #: Of the current or last connection.
+        #: Whether the current or last connection resumed a session.
         self.resumed = False
         self.protocol: str | None = None
         self.heartbeat_s = self.timeout_s = 0.0
-        #: The number of counted messages that have been received in this session.
+        #: How many counted messages were received in this session.
         self.received = 0
-        self._told = 0  # of these: those that the server has been told of, on this connection
-        self._untold_bytes = 0  # of the others
+        self._told = 0  # how many of them this side has acknowledged on this connection
+        self._untold_bytes = 0  # the bytes of the others
         self._holds_back = False
         self._last_asked = 0  # the id of the server's last request
-        #: The number of the session.
+        #: The number of the session: grows by 1 with each new session.
         self.session = 0
-        #: The number of sent messages that the server has acknowledged in this session.
+        #: How many sent messages the server has acknowledged in this session.
         self.acknowledged = 0
-        self._kept: deque[_Kept] = deque()  # those that it has not
-        self._again: deque[Message] = deque()  # of these: what is to be sent again on this connection
+        self._kept: deque[_Kept] = deque()  # sent messages that the server has not acknowledged
+        self._again: deque[Message] = deque()  # those of `_kept` that must be sent again on this connection
         self._keeps = True
         self._kept_bytes = 0
         self._unsent = Unsent()
-        self._under_way = 0  # of `_kept`, as `CLIENT_WINDOW_BYTES` counts them
+        self._under_way = 0  # the bytes of `_kept`, as `CLIENT_WINDOW_BYTES` counts them
         self._is_finishing = False
-        self._control: deque[str] = deque()  # to be sent first on this connection; not counted
+        self._control: deque[str] = deque()  # control messages, sent first on this connection; not counted
         self._last_id = 0
-        self._pending: dict[int, Pending] = {}  # requests that have been sent
+        self._pending: dict[int, Pending] = {}  # requests that were sent and have no answer
 
     # The connection.
 
     def connected(self, speaks: bool) -> list[Event]:
-        """A connection is open; `speaks`: the server has chosen ``wsthreads.1``."""
+        """A connection is open. `speaks`: whether the server has chosen ``wsthreads.1``."""
         self._reset_connection()
         self.speaks = speaks
         if speaks:
@@ -91,11 +91,11 @@ class Dialogue:
         self.token = None
 
     def finish(self) -> None:
-        """The client will close: write what waits for acknowledgements without them."""
+        """The client will close: write messages without waiting for acknowledgements."""
         self._is_finishing = True
 
     def end(self) -> list[Event]:
-        """No connection will follow."""
+        """No further connection will follow."""
         self._reset_connection()
         events: list[Event] = [pending.end(None, _closed()) for pending in self._pending.values()]
         events += self._drop(lambda _: True, _closed)
@@ -116,14 +116,14 @@ class Dialogue:
         return len(self._kept) + len(self._unsent)
 
     def has_room(self, message: Message) -> bool:
-        """Whether the limits permit another message. A single one may have any size."""
+        """Whether the limits permit another message. A single message may have any size."""
         waiting, size = self.waiting, self._kept_bytes + self._unsent.bytes
         return waiting == 0 or (waiting < self._max_queued and size + size_of(message) <= self._max_queued_bytes)
 
     def send(self, message: Message, *, session: int | None = None) -> bool:
         """Accept an ordinary message; False if there is no room.
 
-        With the number of a `session`, it is sent in that one only, and before all that is held: see `hold`.
+        With the number of a `session`, it is sent only in that session, and before messages that are held: see `hold`.
         """
         if not self.has_room(message) or self.is_past(session):
             return False
@@ -131,7 +131,7 @@ class Dialogue:
         return True
 
     def request(self, message: Message, *, session: int | None = None) -> Pending | None:
-        """As `send`, a request; None if there is no room. `receive` returns `Answered` when it is done."""
+        """Accept a request, like `send`; None if there is no room. `receive` returns `Answered` when it is done."""
         if not self.has_room(message) or self.is_past(session):
             return None
         pending = Pending()
@@ -139,11 +139,11 @@ class Dialogue:
         return pending
 
     def is_past(self, session: int | None) -> bool:
-        """Whether this is the number of a former session."""
+        """Whether this is the number of a previous session."""
         return session is not None and session != self.session
 
     def give_up(self, pending: Pending) -> None:
-        """Nobody waits for this request. If it has not been sent, it is not sent; a later reply is ignored."""
+        """Drop a request for which no thread waits any more. If it was sent already, its reply is ignored."""
         if pending.id is not None:
             if self._pending.get(pending.id) is pending:
                 del self._pending[pending.id]
@@ -156,7 +156,7 @@ class Dialogue:
         self._reply(asked, message)
 
     def fail(self, asked: Asked, text: str) -> None:
-        """Answer a request of the server by an error. Does nothing if its session is over."""
+        """Answer a request of the server with an error. Does nothing if its session is over."""
         self._reply(asked, envelope.failure(asked.id, text))
 
     def _reply(self, asked: Asked, message: Message) -> None:
@@ -164,16 +164,16 @@ class Dialogue:
             self._unsent.put(Outgoing(message, session=asked.session, is_reply=True))
 
     def hold(self) -> None:
-        """Until `release`, send only what belongs to this session: its login, and replies."""
+        """Until `release`, send only messages that belong to this session: those of `on_open`, and replies."""
         self._unsent.hold()
 
     def release(self, session: int) -> None:
-        """Does nothing if this session is over: the next one has a login of its own."""
+        """End `hold`. Does nothing if this session is over, because the next one has its own `on_open`."""
         if not self.is_past(session):
             self._unsent.release()
 
     def heartbeat(self) -> None:
-        """Ask the server for a sign of life, and to acknowledge."""
+        """Send a heartbeat, which the server answers with an acknowledgement."""
         if not self._holds_back:
             self._tell()
         self._control.append(envelope.heartbeat(self._told))
@@ -194,7 +194,7 @@ class Dialogue:
 
     @property
     def _may_write(self) -> bool:
-        """Whether something new may be written before the server acknowledges more."""
+        """Whether a new message may be written before the server acknowledges more."""
         return self._is_finishing or self._under_way < envelope.CLIENT_WINDOW_BYTES
 
     def take(self) -> Message | None:
@@ -208,7 +208,7 @@ class Dialogue:
         return self._sent(self._unsent.take()) if self.can_take else None
 
     def _sent(self, outgoing: Outgoing) -> Message:
-        """The form in which a message travels. It is kept until it is acknowledged."""
+        """The form in which a message is sent. Keeps it until it is acknowledged."""
         message, pending = outgoing.message, outgoing.pending
         if self.speaks and pending is not None:
             self._last_id += 1
@@ -225,18 +225,21 @@ class Dialogue:
 
     @property
     def awaits_acknowledgement(self) -> bool:
-        """Whether the server has not acknowledged all that was sent, and may be asked to."""
+        """Whether sent messages are not acknowledged, and a heartbeat may ask for an acknowledgement."""
         return self.is_open and bool(self._kept)
 
     # Receiving.
 
     def hold_back(self, is_wanted: bool) -> None:
-        """Whether to acknowledge nothing, so that the server sends no more than a client may leave unacknowledged."""
+        """Set whether to acknowledge nothing, so that the server stops sending at its limit."""
         self._holds_back = is_wanted
         self._acknowledge_if_due()
 
     def receive(self, message: Message) -> list[Event]:
-        """What a message of the server means. After a `ProtocolError`, close with 1002, and `forget` the session."""
+        """The events of a message from the server.
+
+        After a `ProtocolError`, close with 1002, and `forget` the session.
+        """
         if not self.speaks:
             return [message]
         parsed = envelope.parse(message)
@@ -267,7 +270,7 @@ class Dialogue:
                 raise ProtocolError("the server resumes a session, and was not asked to")
             self._acknowledge(welcome.received)
             self._again.extend(kept.message for kept in self._kept)
-            self._tell()  # by the hello
+            self._tell()  # the hello has told the count
             self.is_open = self.resumed = True
             events: list[Event] = [Opened(True)]
         else:
@@ -281,7 +284,7 @@ class Dialogue:
         return events
 
     def _begin(self, why: str | None) -> list[Event]:
-        """A fresh session. What was sent in the former one is dropped: the server may have handled it."""
+        """Begin a new session. Drops messages that were sent in the previous one: the server may have handled them."""
         lost = sum(kept.is_ordinary for kept in self._kept)
         events: list[Event] = [Opened(False, lost, why)]
         events += [pending.end(None, _closed()) for pending in self._pending.values()]
@@ -302,7 +305,7 @@ class Dialogue:
         self._kept_bytes = self._under_way = 0
 
     def _drop(self, is_useless: Callable[[Outgoing], bool], error: Callable[[], Exception]) -> list[Event]:
-        """Drop what was never sent and is of no use to the fresh session. Its requests end with an error."""
+        """Drop unsent messages that are useless in the new session. Requests among them end with an error."""
         useless = self._unsent.remove(is_useless)
         return [outgoing.pending.end(None, error()) for outgoing in useless if outgoing.pending is not None]
 

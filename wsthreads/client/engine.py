@@ -29,56 +29,56 @@ logger = get_logger(__name__)
 #: How long `close` waits for the server's close frame, and for a running function of the application.
 CLOSE_TIMEOUT_S = 5.0
 
-#: How often the server is asked to acknowledge while a thread waits for room. Servers limit heartbeats.
+#: How often to ask the server for an acknowledgement while a thread waits for room. Servers limit heartbeats.
 ASK_INTERVAL_S = 0.1
 
-#: How long a call waits at its deadline until what has arrived is read.
+#: How long a call waits, at its deadline, until the thread has read what has arrived.
 LOOK_S = 0.5
 
-#: While so many bytes are unsent, further messages wait in the `Dialogue`, which has limits.
+#: While this many bytes are unsent, further messages wait in the `Dialogue`, which has limits.
 MAX_UNSENT_BYTES = 65536
 
 
 class Engine:
-    """The state of a client, which its methods read and change with `lock` held, and the thread that moves it."""
+    """The state of a client, and its thread. Methods of the client read and change the state with `lock` held."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._offers = True  # wsthreads.1
-        has_function = not isinstance(options.url, str)  # for addresses
+        self._offers = True  # whether to offer wsthreads.1
+        has_function = not isinstance(options.url, str)  # whether a function returns the address
         self._retries = Retries(options.min_delay_s, options.max_delay_s, options.max_attempts, has_function)
         self._waiter = Waiter()
-        self.wake = self._waiter.wake  # has the thread look again at what it waits for
-        # Guards the rest. No function of the application is called under it; but a signal handler or a finalizer may
-        # interrupt a thread that has it: see `is_interrupted`.
+        self.wake = self._waiter.wake  # the thread then checks again what it waits for
+        # Guards the rest. No function of the application is called under it. But a signal handler or a finalizer may
+        # interrupt a thread that holds it: see `is_interrupted`.
         self.lock = RLock()
-        self.arrived = Condition(self.lock)  # a message has come, or the end
-        self.moved = Condition(self.lock)  # there may be room to send, or an answer, or the end
+        self.arrived = Condition(self.lock)  # a message, or the end
+        self.moved = Condition(self.lock)  # perhaps room to send, an answer, or the end
         self.dialogue = Dialogue(max_queued=options.max_queued, max_queued_bytes=options.max_queued_bytes)
         self.application = Application(options, self.lock, self.dialogue, self.pump)
         self.inbox = Inbox(options.max_received)
         self.requesting = 0  # threads that wait for an answer
         self._waiting = 0  # threads that wait for room, or in `look`
-        self._looks = self._looked = 0  # how many were asked for, and done
-        self._ask_at = 0.0  # when one of them may ask the server to acknowledge
+        self._looks = self._looked = 0  # how many calls of `look` there were, and how many are done
+        self._ask_at = 0.0  # when a thread that waits for room may ask the server to acknowledge
         self.lost = 0
         self.subprotocol: str | None = None
-        #: The close that the application has asked for; the one that has ended the client.
+        #: The close code and reason that the application has asked for; those that have ended the client.
         self.closing: tuple[int, str] | None = None
         self.closed: tuple[int, str] | None = None
-        self._close_by = 0.0  # the time at which a close handshake is given up
+        self._close_by = 0.0  # when to give up the close handshake
         self._trouble = ""  # why there is no connection
         self._has_connected = False  # at least once
         self._connection: Connection | None = None
-        self._late: deque[str | bytes] = deque()  # what was sent while `is_interrupted`
+        self._late: deque[str | bytes] = deque()  # messages sent while `is_interrupted`
         self._liveness, self._overdue = Liveness(), Overdue()
-        self._is_of_parent = False  # this process was forked from the one with the thread
+        self._is_of_parent = False  # whether this process was forked from the one with the thread
         self._thread = Thread(target=self._run, name="wsthreads-client", daemon=True)
-        self.start = self._thread.start  # begins to connect, once functions of the application may be called
+        self.start = self._thread.start  # called once functions of the application may be called
         forks.owners.add(self)
 
     def give_up_connections(self, dead_fd: int) -> None:
-        """In a forked process: the client is the parent's. Its `Connection` gives up the socket."""
+        """In a forked process: the client is the parent's. `Connection` gives up the socket."""
         self._is_of_parent, self.closed = True, self.closed or (int(CloseCode.ABNORMAL), FORKED)
         self._connection = None
         self._waiter.give_up()
@@ -86,10 +86,10 @@ class Engine:
         self._late.clear()
         self.dialogue.end()
         former, arrived, moved = self.lock, self.arrived, self.moved
-        self.lock = RLock()  # a thread of the parent may hold the former one
+        self.lock = RLock()  # a thread of the parent may hold the old one
         self.arrived, self.moved = Condition(self.lock), Condition(self.lock)
         if former.acquire(blocking=False):
-            arrived.notify_all()  # a signal handler has forked, and interrupts a call that waits
+            arrived.notify_all()  # a signal handler may have forked during a call that waits
             moved.notify_all()
             former.release()
 
@@ -113,7 +113,7 @@ class Engine:
         return True
 
     def take_late(self) -> None:
-        """Go on with what `send_late` has accepted. With the lock held."""
+        """Send the messages that `send_late` has accepted. With the lock held."""
         while self._late and self.dialogue.send(self._late[0]):
             self._late.popleft()
 
@@ -124,12 +124,12 @@ class Engine:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is accepted any more. With the lock held."""
+        """Whether the client accepts nothing any more. With the lock held."""
         return self.closing is not None or self.closed is not None
 
     @property
     def accepts(self) -> bool:
-        """Whether a message is accepted: while the client closes, only in `on_open`. With the lock held."""
+        """Whether the client accepts a message: while it closes, only from `on_open`. With the lock held."""
         return not self.is_over or (self.closed is None and self.application.is_opening)
 
     def describe_trouble(self) -> str:
@@ -138,7 +138,7 @@ class Engine:
         return "" if self.is_connected else f"; there is no connection{why}"
 
     def pump(self) -> None:
-        """Send what waits, as far as the connection takes it. With the lock held."""
+        """Send waiting messages, as far as the connection takes them. With the lock held."""
         connection, dialogue = self._connection, self.dialogue
         if connection is None or not connection.is_open:
             return
@@ -150,12 +150,12 @@ class Engine:
                 break
         is_news = self._overdue.at is None and dialogue.awaits_acknowledgement
         if (connection.unsent_bytes or is_news or self.closing) and current_thread() is not self._thread:
-            self.wake()  # it waits until the socket takes more, an acknowledgement is overdue, or all is written
+            self.wake()  # the thread then waits for room in the socket or for an acknowledgement
 
     def wait_for_room(self, deadline: float) -> bool:
-        """Wait until something has moved, or for a moment. False at the deadline. With the lock held.
+        """Wait a while for room. False at the deadline. With the lock held.
 
-        Asks the server to acknowledge: it does so by itself after 64 messages, and the limits may be lower.
+        Asks the server to acknowledge: unasked, it does so only after 64 messages, and the limits may be lower.
         """
         now, connection = monotonic(), self._connection
         if now >= self._ask_at and connection is not None and not connection.unsent_bytes:
@@ -169,7 +169,7 @@ class Engine:
             self._waiting -= 1
 
     def look(self, is_there: Callable[[], object]) -> bool:
-        """Whether something is there when what has arrived is read. Waits for `LOOK_S` at most. With the lock held."""
+        """Whether `is_there` after all input has been read. Waits at most `LOOK_S`. With the lock held."""
         self._looks = number = self._looks + 1
         self._waiting += 1
         self.wake()
@@ -184,17 +184,17 @@ class Engine:
         was_crowded = self.inbox.is_crowded
         message = self.inbox.take()
         if was_crowded and not self.inbox.is_crowded:
-            self.wake()  # it acknowledges and reads again
+            self.wake()  # the thread acknowledges and reads again
         return message
 
     @property
     def is_crowded(self) -> bool:
-        """Whether it acknowledges nothing, because too much waits for the application. With the lock held."""
+        """Whether the client acknowledges nothing, because too much waits for the application. With the lock held."""
         return self.inbox.is_crowded and not self.requesting and self.closing is None
 
     @property
     def is_full(self) -> bool:
-        """Whether it does not even read, since the server goes on. With the lock held."""
+        """Whether the client does not even read, because the server has not stopped. With the lock held."""
         return self.is_crowded and self.inbox.is_full
 
     def close(self, code: int, reason: str) -> None:
@@ -217,14 +217,14 @@ class Engine:
         self.application.end(CLOSE_TIMEOUT_S)
 
     def _close_connection(self) -> None:
-        """Begin the close handshake, if that is due, after what waits. With the lock held."""
+        """Begin the close handshake, if it is due, after the messages that wait. With the lock held."""
         if (connection := self._connection) is not None and connection.is_open and self.closing is not None:
             self.take_late()
             self.dialogue.finish()
             self.pump()
             if not self.dialogue.has_unsent or self._close_by - monotonic() < CLOSE_TIMEOUT_S / 2:
                 connection.close(*self.closing)
-                connection.flush()  # else the thread goes on when the socket takes more
+                connection.flush()  # else the thread continues when the socket takes more
 
     # The thread.
 
@@ -246,13 +246,13 @@ class Engine:
             self._waiter.close()
 
     def _live(self) -> tuple[int, str]:
-        """Connect again and again. Returns how it has ended."""
+        """Connect again and again. Returns the close code and the reason at the end."""
         while self.closing is None:
             try:
                 connection = self._options.connect(self._offers, self._waiter, lambda: self.closing is None)
             except Abandoned:
                 break
-            except UsageError as error:  # no attempt with this address can ever succeed
+            except UsageError as error:  # no attempt with this address can succeed
                 return CloseCode.ABNORMAL, str(error)
             except ConnectFailed as error:
                 end: tuple[int, str] = (CloseCode.ABNORMAL, error.bare if self._has_connected else str(error))
@@ -313,7 +313,7 @@ class Engine:
             closed = connection.closed or (CloseCode.ABNORMAL, "")
             if not was_open and closed[0] not in UNDECIDED_CODES:
                 self.dialogue.forget()
-            self.moved.notify_all()  # what waits for room without a connection is refused
+            self.moved.notify_all()  # without a connection, they are refused
         return closed, began
 
     def _time_left(self, connection: Connection, open_by: float) -> float | None:
@@ -343,7 +343,7 @@ class Engine:
         return wait_s
 
     def _ask_if_overdue(self) -> float | None:
-        """Ask the server to acknowledge if that is overdue. Returns the seconds until then. With the lock held."""
+        """Ask for an overdue acknowledgement. Returns the seconds until one is overdue. With the lock held."""
         dialogue, connection = self.dialogue, self._connection
         is_wanted = dialogue.awaits_acknowledgement and not self.is_over and not self.is_full
         step, wait_s = self._overdue.look(monotonic(), is_wanted, dialogue.acknowledged)
@@ -352,7 +352,7 @@ class Engine:
         return wait_s
 
     def beat(self) -> None:
-        """Ask the server for a sign of life, and to acknowledge. With the lock held."""
+        """Send a heartbeat or a ping. With the lock held."""
         if not self.is_connected:
             return
         if self.dialogue.speaks:
@@ -374,7 +374,7 @@ class Engine:
                 self.dialogue.forget()
                 logger.warning("the server breaks the protocol: %s", error)
                 connection.fail(error.close_code, str(error))
-                connection.closed = (CloseCode.ABNORMAL, str(error))  # another session may go better
+                connection.closed = (CloseCode.ABNORMAL, str(error))  # a new session may work
                 return
 
     def _handle(self, events: list[Event]) -> None:

@@ -1,4 +1,4 @@
-"""What a message of the server can mean to a client: the events of a `Dialogue`."""
+"""The events that a client's `Dialogue` makes of the server's messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Message = str | bytes
 
 
 class Pending:
-    """A request of this side. `id` is None until it is sent."""
+    """A request of the client. `id` is None until the request is sent."""
 
     __slots__ = ("answer", "error", "id", "is_done")
 
@@ -23,16 +23,16 @@ class Pending:
         self.error: Exception | None = None
 
     def end(self, answer: Message | None, error: Exception | None = None) -> Answered:
-        """It is done: with an answer, or an error."""
+        """The request is done, with an answer or an error."""
         self.answer, self.error, self.is_done = answer, error, True
         return Answered(self)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The connection can be used. If it has not `resumed`, this is a fresh session.
+    """The connection can be used. If `resumed` is false, a new session has begun.
 
-    Then `lost` ordinary messages of the former session were not acknowledged: the server may have handled them.
+    Then `lost` ordinary messages of the previous session were not acknowledged. The server may have handled them.
     """
 
     resumed: bool
@@ -59,7 +59,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answered:
-    """A request of this side is done."""
+    """A request of the client is done."""
 
     pending: Pending
 

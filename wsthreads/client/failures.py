@@ -1,4 +1,4 @@
-"""Why there is no connection to a server, in words."""
+"""Describes in words why there is no connection to a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsthreads.monitoring.logs import printable
 
 __all__ = ["FORKED", "MAX_REFUSAL_BYTES", "ConnectFailed", "connecting", "describe_end", "describe_refusal"]
 
-#: The most to read of the answer to a refused handshake, and the most to show of its text.
+#: How much to read of the response to a refused handshake, and how much to show of its text.
 MAX_REFUSAL_BYTES = 4096
 MAX_SHOWN_CHARS = 300
 
@@ -27,7 +27,7 @@ FORKED = "it belongs to the process from which this one was forked; make another
 class ConnectFailed(BackendError):
     """There is no connection to the server, or the server refused the handshake with the HTTP status `status`.
 
-    `bare` is the text without the advice, which is wrong where the address has worked before.
+    `bare` is the text without the advice, which would be wrong for an address that has worked before.
     """
 
     def __init__(self, message: str, status: int | None = None, *, advice: str = "") -> None:
@@ -37,7 +37,7 @@ class ConnectFailed(BackendError):
 
 @contextmanager
 def connecting(host: str, timeout_s: float) -> Iterator[None]:
-    """A context manager that raises `ConnectFailed`, in words, for the errors of sockets, TLS and the handshake."""
+    """A context manager that turns errors of sockets, TLS and the handshake into `ConnectFailed`."""
     try:
         yield
     except TimeoutError as error:

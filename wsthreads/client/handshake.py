@@ -1,4 +1,4 @@
-"""The handshake of a client: made of a URL, parameters, headers and subprotocols, which it checks."""
+"""Makes a client's handshake from a URL, parameters, headers and subprotocols, and checks these."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Handshake", "make_handshake", "shown"]
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 
-#: The user and the password in a URL, also with slashes in them. The second one is for a URL that cannot be parsed.
+#: Match the user and the password in a URL, even with slashes in them. The second is for a URL that cannot be parsed.
 _CREDENTIALS = re.compile(r"(?:(?<=//)|\A(?!.*//))[^?#]*@", re.DOTALL)
 _PERHAPS_CREDENTIALS = re.compile(r"(?:(?<=//)|\A(?!.*//)).*@", re.DOTALL)
 
@@ -28,7 +28,7 @@ _IN_QUERY = _IN_PATH + "?"
 
 
 class Handshake(NamedTuple):
-    """Where to connect, and what to send there."""
+    """Where to connect, and the request to send."""
 
     secure: bool
     address: tuple[str, int]
@@ -50,7 +50,7 @@ def make_handshake(
     credentials, _, host = parts.netloc.rpartition("@")
     pairs = [_checked_header(name, value) for name, value in headers]
     host = next((value.decode("latin-1") for name, value in pairs if name.lower() == b"host"), host)
-    extra = [(name, value) for name, value in pairs if name.lower() != b"host"]  # wsproto adds that one itself
+    extra = [(name, value) for name, value in pairs if name.lower() != b"host"]  # wsproto adds Host itself
     _check_host(host)
     if credentials and not any(name.lower() == b"authorization" for name, _ in extra):
         extra.append((b"Authorization", _basic(credentials)))
@@ -73,13 +73,13 @@ def shown(url: str) -> str:
     try:
         parts = urlsplit(url)
         pattern = _PERHAPS_CREDENTIALS if parts.port is None and not parts.netloc else _CREDENTIALS
-    except ValueError:  # for example a password with a slash: the text before the slash is no port
+    except ValueError:  # for example, a password with a slash: the text before it is not a port
         pattern = _PERHAPS_CREDENTIALS
     return hide_secrets(pattern.sub("***@", url))
 
 
 def _parsed(url: str) -> tuple[SplitResult, tuple[str, int]]:
-    """A URL in its parts, and where to connect."""
+    """The parts of a URL, and where to connect."""
     form = f"{shown(url)}: a WebSocket URL looks like ws://127.0.0.1:5000/ws/chat"
     try:
         _bytes_of(url)
@@ -123,7 +123,7 @@ def _quoted(text: str, safe: str) -> str:
 
 
 def _bytes_of(text: str) -> bytes:
-    """The bytes of a text of the command line, also of one that is not UTF-8."""
+    """The bytes of a text from the command line, which may not be UTF-8."""
     return text.encode("utf-8", "surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""When a client asks its server for a sign of life or an acknowledgement, and when it drops the connection. Pure."""
+"""Decides when a client sends a heartbeat, and when it drops the connection. Without clock or socket."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from enum import Enum, auto
 
 __all__ = ["PING_INTERVAL_S", "PING_TIMEOUT_S", "Liveness", "Overdue", "Step"]
 
-#: When a server without ``wsthreads.1`` gets a ping, and how long it may then send nothing.
+#: For a server without ``wsthreads.1``: the silence before a ping, and the silence allowed after it.
 PING_INTERVAL_S = PING_TIMEOUT_S = 20.0
 
 #: The most by which `timeout_s` is multiplied.
 MOST_PATIENCE = 64
 
-#: For how long messages of this side may be unacknowledged until the server is asked, and how often it is asked.
+#: How long the client's messages may be unacknowledged before it asks the server, and how often it asks.
 ACKNOWLEDGE_S = 5.0
 
 
 class Step(Enum):
-    """What is to be done."""
+    """The next action."""
 
     WAIT = auto()
     ASK = auto()
@@ -25,16 +25,16 @@ class Step(Enum):
 
 
 class Liveness:
-    """When something was last received on a client's connection, and whether it has been asked for a sign of life."""
+    """Notes when something was last received on a client's connection, and whether a heartbeat waits for its answer."""
 
     def __init__(self) -> None:
-        self._patience = 1  # how many times `timeout_s` to wait for a sign of life
+        self._patience = 1  # how many times `timeout_s` to wait for an answer
         self.begin(0.0)
 
     def begin(self, now: float) -> None:
-        """There is a new connection, or nothing is waited for."""
+        """Begin with a new connection, or when no answer is expected."""
         self._since, self._is_asked, self._is_overdue = now, False, False
-        self._unsent_bytes = 0  # when it was last looked at
+        self._unsent_bytes = 0  # at the last `look`
 
     def show(self, now: float) -> None:
         """Something has been received."""
@@ -43,10 +43,11 @@ class Liveness:
         self._since, self._is_asked, self._is_overdue = now, False, False
 
     def look(self, now: float, ask_s: float, timeout_s: float, unsent_bytes: int) -> tuple[Step, float]:
-        """What to do now; and how many seconds to wait then, or, for `DROP`, for how long an answer was waited for.
+        """What to do now, and how many seconds to wait afterwards. For `DROP`, how many seconds the client has waited.
 
-        A long message on a slow line delays the answer. As long as it goes out, the connection lives. The operating
-        system may have taken all of it, so patience doubles with each connection on which it was in vain.
+        A long message on a slow line delays the answer. While the message is being sent, the connection counts as
+        alive. But the operating system may already have taken all of it. So the time to wait doubles with each
+        connection that was dropped.
         """
         timeout_s *= self._patience
         due = self._since + (timeout_s if self._is_asked else ask_s)
@@ -67,15 +68,18 @@ class Liveness:
 
 
 class Overdue:
-    """Since when nothing has been acknowledged on a connection, though it should be."""
+    """Decides when an acknowledgement is overdue on a connection."""
 
     def __init__(self) -> None:
-        #: When the server is asked; None: all is acknowledged.
+        #: When to ask the server; None if all messages are acknowledged.
         self.at: float | None = None
         self._acknowledged = 0
 
     def look(self, now: float, is_wanted: bool, acknowledged: int) -> tuple[Step, float | None]:
-        """What to do now, and how many seconds to wait then. `acknowledged`: how many messages are."""
+        """What to do now, and how many seconds to wait afterwards.
+
+        `acknowledged` is the number of acknowledged messages.
+        """
         if not is_wanted:
             self.at = None
             return Step.WAIT, None

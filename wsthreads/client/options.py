@@ -1,4 +1,4 @@
-"""What a `Client` was made with, and what it sends."""
+"""The arguments of a `Client`, and the connections and messages made with them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Message = str | bytes
 
 @dataclass(frozen=True)
 class Options:
-    """What `Client` says of them."""
+    """The arguments of `Client`: see there."""
 
     url: str | Callable[[], str]
     headers: Sequence[tuple[str, str]]
@@ -43,7 +43,7 @@ class Options:
     max_message_bytes: int
 
     def address(self) -> str:
-        """Where to connect next. Raises `ConnectFailed` if the function for the address fails."""
+        """The address for the next connection. Raises `ConnectFailed` if the function for the address fails."""
         if isinstance(self.url, str):
             return self.url
         try:
@@ -57,7 +57,7 @@ class Options:
         return url
 
     def connect(self, offers: bool, waiter: Waiter, is_wanted: Callable[[], bool]) -> Connection:
-        """Raises `ConnectFailed`, `UsageError`, `Abandoned`."""
+        """Connect. Waits. Raises `ConnectFailed`, `UsageError` or `Abandoned`."""
         return Connection(
             self.handshake(self.address(), offers),
             waiter,
@@ -74,7 +74,7 @@ class Options:
 
 
 def checked(message: object) -> Message:
-    """A message as it is sent. A lone surrogate becomes U+FFFD. Raises `MessageTypeError`."""
+    """A message in the form to send. A lone surrogate becomes U+FFFD. Raises `MessageTypeError`."""
     if isinstance(message, str):
         try:
             message.encode()

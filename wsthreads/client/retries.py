@@ -1,4 +1,4 @@
-"""When a client connects again, and when that is useless. Pure: no clock, no socket."""
+"""Decides when a client connects again, and when that is useless. Without clock or socket."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from wsthreads.errors import CloseCode, is_final
 
 __all__ = ["Retries"]
 
-#: The session goes on after one of these in place of the welcome; 1005 is no code. Any other one says that it is over.
+#: If the server closes with one of these codes instead of a welcome, the session may still be resumed. 1005 means no
+#: code. After any other code, the session is over.
 UNDECIDED_CODES = frozenset({1001, 1005, 1006, 1011, 1012, 1013})
 
-#: A connection of so many seconds is stable: delays begin anew after it.
+#: A connection that lasts this many seconds is stable: afterwards, delays begin again with the shortest.
 STABLE_S = 5.0
 
-#: Of the statuses from 400 to 499, only these may be gone later: timeout, too early, too many.
+#: The only statuses from 400 to 499 that may be temporary: timeout, too early, too many requests.
 TEMPORARY_STATUSES = frozenset({408, 425, 429})
 
 _RANDOM = SystemRandom().random
@@ -24,8 +25,8 @@ _RANDOM = SystemRandom().random
 class Retries:
     """Delays that double up to `max_delay_s`, random in their upper half, so that many clients do not return at once.
 
-    `has_source`: the address comes from a function, which may have a fresh token. So a client that was refused or has
-    expired connects once more.
+    `has_source`: a function returns the address, which may contain a fresh token. So a client whose token was refused
+    or has expired connects once more.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Retries:
         self._has_asked_again = False
 
     def stable(self) -> None:
-        """The connection has been open for a while: delays begin anew."""
+        """The connection is stable: delays begin again with the shortest."""
         self.attempts, self._has_asked_again = 0, False
 
     def after_close(self, code: int) -> float | None:

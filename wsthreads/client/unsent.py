@@ -1,4 +1,4 @@
-"""What a client has accepted and never sent. Pure: no socket, thread or clock."""
+"""The queue of messages that a client has accepted and not sent yet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Message = str | bytes
 class Outgoing:
     """A counted message that has never been sent: a request if it has a `pending`.
 
-    A reply belongs to one session, and so does what is sent with the number of a `session`.
+    A reply belongs to one session, and so does a message with the number of a `session`.
     """
 
     __slots__ = ("is_reply", "message", "pending", "session", "size")
@@ -28,13 +28,16 @@ class Outgoing:
 
 
 class Unsent:
-    """A queue of `Outgoing`. What belongs to one session may pass the rest: see `hold`. Not thread-safe."""
+    """A queue of `Outgoing`.
+
+    Messages that belong to one session may overtake the others: see `hold`. Not thread-safe.
+    """
 
     def __init__(self) -> None:
         self._first: deque[Outgoing] = deque()
         self._queue: deque[Outgoing] = deque()
         self._is_held = False
-        #: Of all messages.
+        #: The bytes of all messages.
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -50,11 +53,11 @@ class Unsent:
         self.bytes += outgoing.size
 
     def hold(self) -> None:
-        """Until `release`, give only what belongs to one session."""
+        """Until `release`, `take` returns only messages that belong to one session."""
         self._is_held = True
 
     def release(self) -> None:
-        """Give everything. What was first stays first."""
+        """End `hold`. Messages keep their order."""
         self._is_held = False
         self._queue.extendleft(reversed(self._first))
         self._first.clear()
@@ -65,13 +68,13 @@ class Unsent:
         return bool(self._first or (self._queue and not self._is_held))
 
     def take(self) -> Outgoing:
-        """Remove and return the next message. There has to be one: see `can_take`."""
+        """Remove and return the next message. There must be one: see `can_take`."""
         outgoing = (self._first or self._queue).popleft()
         self.bytes -= outgoing.size
         return outgoing
 
     def remove(self, is_unwanted: Callable[[Outgoing], bool]) -> list[Outgoing]:
-        """Remove and return these messages."""
+        """Remove and return the messages for which `is_unwanted` returns true."""
         removed = [outgoing for outgoing in self if is_unwanted(outgoing)]
         for outgoing in removed:
             self.bytes -= outgoing.size

@@ -1,4 +1,4 @@
-"""Waits for a socket, until another thread wakes the waiting one."""
+"""Waits for a socket, or until another thread ends the wait."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Waiter:
         self._watched: tuple[socket.socket | None, int] = (None, 0)
 
     def wait(self, sock: socket.socket | None, events: int, timeout_s: float | None) -> int:
-        """Which of the events the socket is ready for; 0 after `timeout_s` (or an hour), or if `wake` was called."""
+        """Wait. Returns the events that the socket is ready for; 0 after `timeout_s` (or an hour), or after `wake`."""
         self._watch(sock, events)
         ready = 0
         timeout_s = LONGEST_S if timeout_s is None else min(max(timeout_s, 0.0), LONGEST_S)
@@ -39,8 +39,8 @@ class Waiter:
         return ready
 
     def wake(self) -> None:
-        """End the wait, or the next one if there is none."""
-        with suppress(OSError):  # so many wake-ups wait that one more says nothing new; or the waiter is closed
+        """End the current wait, or else the next one."""
+        with suppress(OSError):  # many wake-ups are pending, or the waiter is closed
             self._theirs.send(b"\0")
 
     def forget(self) -> None:
@@ -52,7 +52,7 @@ class Waiter:
         self.give_up()
 
     def give_up(self) -> None:
-        """`close`, in a forked process: what the selector watches is its parent's."""
+        """`close` for a forked process: the sockets that the selector watches are the parent's."""
         self._selector.close()
         self._ours.close()
         self._theirs.close()

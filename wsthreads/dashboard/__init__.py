@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_VIEWERS", "PREFIX", "Dashboard", "function_names", "spelled"]
 
-#: The paths of the page, of its WebSocket, and of the answer whether a token is needed and correct.
+#: The paths of the page, of its WebSocket, and of the check whether a token is needed and correct.
 PREFIX = "/_wsthreads/"
 LIVE_PATH = PREFIX + "live"
 STATUS_PATH = PREFIX + "status.json"
@@ -71,11 +71,11 @@ _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+")
 
 
 class ShownApp(Protocol):
-    """What the dashboard needs of an app, such as `wsthreads.WebSocketApp`."""
+    """The part of an app, such as `wsthreads.WebSocketApp`, that the dashboard uses."""
 
     @property
     def config(self) -> Config:
-        """Its settings."""
+        """The settings."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -98,12 +98,15 @@ class Dashboard:
         self._events = Events(but=LIVE_PATH)
         self._events.attach(logging.getLogger(logger))
         finalize(self, self._events.detach).atexit = False
-        self._sampled_in = 0  # a process id
+        self._sampled_in = 0  # the id of the process that takes samples
 
     def serve(
         self, app: ShownApp, make_endpoint: Callable[..., Endpoint], others: OtherProcesses | None = None
     ) -> Endpoint:
-        """Create the endpoint that sends the page its data about `app`. It asks the `others` for their sessions."""
+        """Create the endpoint that sends the page its data about `app`.
+
+        It asks the `others`, other processes, for theirs.
+        """
         self._app = app
         self._sampler = Sampler(lambda: app.endpoints)
         self._workers = Workers(lambda: app.endpoints, others)
@@ -115,7 +118,7 @@ class Dashboard:
             metrics,
             config=_config_for_viewers(app.config, with_token=self.access.needs_token),
             admission=self.admission,
-            log_level=logging.DEBUG,  # viewers are not worth a line at the level info
+            log_level=logging.DEBUG,  # viewers need no lines at the level info
         )
         return self.endpoint
 
@@ -127,7 +130,7 @@ class Dashboard:
             self._tick(flusher)
 
     def _tick(self, flusher: Flusher) -> None:
-        """Called by the flusher. Slow samples are taken less often: they use at most a thousandth of a core."""
+        """Called by the flusher. Slow samples are taken less often, so that they use at most a thousandth of a core."""
         began_s = thread_time()
         self._events.attach_again()
         self._sampler.take(IDLE_INTERVAL_S * 0.9)
@@ -156,7 +159,7 @@ class Dashboard:
         return (response or NotFound())(environ, start_response)
 
     def lead_here(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """A WSGI application that redirects ``/`` to the page, and has no other path."""
+        """A WSGI application that redirects ``/`` to the page, and answers all other paths with 404."""
         is_root = environ.get("PATH_INFO", "") in ("", "/") and environ["REQUEST_METHOD"] in ("GET", "HEAD")
         response = redirect(environ.get("SCRIPT_NAME", "") + PREFIX) if is_root else NotFound()
         return response(environ, start_response)
@@ -206,9 +209,9 @@ class Dashboard:
 
 
 def _config_for_viewers(config: Config, *, with_token: bool) -> Config:
-    """The settings of the page's endpoint.
+    """The settings for the page's endpoint.
 
-    Pages of `allowed_origins` may connect only if the dashboard needs a token: they are not the operator's pages.
+    Pages of `allowed_origins` are not the operator's pages, so they may connect only if the dashboard needs a token.
     """
     return replace(
         config,

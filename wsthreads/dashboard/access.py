@@ -1,4 +1,4 @@
-"""Decides who may use the dashboard: without a token, only users of this machine; else whoever has the token.
+"""Decides who may use the dashboard: everybody with the token; without a token, only users of this machine.
 
 Behind a proxy on the same machine, every request comes from loopback. Two kinds of headers reveal a proxy: the headers
 that proxies add, and a Host that is not a loopback name. A proxy that adds no header and sets a loopback Host cannot be
@@ -34,7 +34,7 @@ FORWARDED = frozenset(
 
 
 class Access:
-    """Checks requests. They need `token`, unless it is empty. Any thread."""
+    """Checks requests. They need the `token`, unless it is empty. Any thread."""
 
     def __init__(self, token: str = "") -> None:
         self.token = token

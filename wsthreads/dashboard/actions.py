@@ -1,6 +1,6 @@
-"""What a viewer may do: close sessions, of a user, of a room or single ones; broadcast, send and read messages.
+"""The actions of a viewer: close sessions (of a user, of a room, or one); broadcast, send and read messages.
 
-Over a broker, this reaches the sessions of all processes. Each action is logged with the address of its viewer.
+Over a broker, actions reach the sessions of all processes. Each action is logged with the viewer's address.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Action = Close | KickUser | CloseRoom | Send | Broadcast | ReadMessage
 
 
 class Actions:
-    """Does what viewers request, with the `endpoints` that there are. Any thread; may wait for the broker."""
+    """Does the viewers' actions on the `endpoints`. Any thread; may wait for the broker."""
 
     def __init__(self, endpoints: Callable[[], tuple[Endpoint, ...]]) -> None:
         self._endpoints = endpoints
 
     def do(self, action: Action, viewer: str) -> str:
-        """Do what the viewer at the address `viewer` requests. Returns the text of the answer. Raises `Mistake`."""
+        """Do an action of the viewer at the address `viewer`. Returns the text of the answer. Raises `Mistake`."""
         try:
-            # Not in the context of the viewer's own session, whose records are no events.
+            # Not in the context of the viewer's own session, because its records do not become events.
             with in_context({"address": viewer}):
                 return self._do(action, viewer)
         except (UsageError, BrokerError) as error:

@@ -1,7 +1,7 @@
 """Keeps recent events: handler errors, console and log output of handlers, warnings, reloads, kicks and bans.
 
 It reads log records and their attributes (`session`, `endpoint`, `file`, `line`, `column`, `stack`, see
-`wsthreads.monitoring.logs`). So it sees what the log's levels let through.
+`wsthreads.monitoring.logs`). So the levels of the loggers decide which records it sees.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _nobody() -> None:
 class Events(logging.Handler):
     """Keeps the last events as plain data. Any thread; the logging handler's own lock guards them.
 
-    An event's `n` is its number, counting events that were not kept, too. Ignores events of the endpoint `but`.
+    An event's `n` is its number; events that were not kept have numbers, too. Ignores events of the endpoint `but`.
     """
 
     #: For `wsthreads.monitoring.logs`: this handler writes no log.
@@ -70,9 +70,9 @@ class Events(logging.Handler):
         logger.addHandler(self)
 
     def attach_again(self) -> None:
-        """Go on reading the log if the application has configured logging and removed this handler. Not after `detach`.
+        """Add this handler again if the application has configured logging and removed it. Does nothing after `detach`.
 
-        `logging.config` calls `close` of every handler, which therefore does nothing here.
+        `logging.config` calls `close` of every handler. So `close` does nothing here.
         """
         logger = self._logger
         if logger is not None and self not in logger.handlers:
@@ -94,7 +94,7 @@ class Events(logging.Handler):
                 if (self._severe_allowance if severe else self._allowance).take():
                     (self._severe if severe else self._others).append(_described(self._n, kind, record))
                 self.on_event()
-        except BaseException:  # raised by values of the record, which are foreign code
+        except BaseException:  # raised by a value in the record, which may be of any class
             with suppress(BaseException):
                 self.handleError(record)
         last_resort = logging.lastResort
@@ -107,9 +107,9 @@ class Events(logging.Handler):
         return self._n
 
     def since(self, n: int) -> tuple[list[dict[str, Any]], int, int]:
-        """The kept events after the `n`-th, the number of the last one, and how many in between were not kept.
+        """The kept events after number `n`, the number of the last one, and how many in between were not kept.
 
-        If they have more than `TOLD_CHARS`, returns only the first of them, and the number of the last of these.
+        If the events have more than `TOLD_CHARS`, returns only the first ones, and the number of the last of these.
         """
         self.acquire()
         try:
@@ -128,7 +128,7 @@ class Events(logging.Handler):
         return events, newest, newest - n - len(events)
 
     def _kind_of(self, record: logging.LogRecord) -> str | None:
-        """The kind of event; None for a record that is no event, such as wsthreads's routine lines."""
+        """The kind of event; None for a record that is not an event, such as a routine line of wsthreads."""
         if getattr(record, "endpoint", None) == self._but:
             return None
         if record.exc_info:
@@ -145,7 +145,7 @@ class Events(logging.Handler):
         return "log" if record.levelno >= logging.WARNING else None
 
     def _is_alone(self, record: logging.LogRecord) -> bool:
-        """Whether this is the record's only logging handler. Without it, logging would print the record."""
+        """Whether this is the record's only logging handler. Then logging would print the record without it."""
         handlers = list(_handlers_of(record.name))
         return handlers[:1] == [self] and all(isinstance(handler, Events) for handler in handlers)
 
@@ -160,7 +160,7 @@ def _handlers_of(name: str) -> Iterable[logging.Handler]:
 def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
     """An event for the page, made from a record."""
     place = record.__dict__
-    if not record.name.startswith("wsthreads."):  # an application's record; its attributes have other meanings
+    if not record.name.startswith("wsthreads."):  # attributes of an application's record have other meanings
         place = {"file": record.pathname, "line": record.lineno}
     text, detail = record.getMessage(), place.get("stack")
     if detail:
@@ -184,7 +184,7 @@ def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _plain(value: Any, kind: type = str) -> Any:
-    """A record's attribute if it has the type `kind`, else None.
+    """The value of a record's attribute if it has the type `kind`, else None.
 
     Other programs may use the same name with another type.
     """

@@ -1,6 +1,6 @@
-"""The page's lists of this process: filtered sessions and rooms; one session, one user, one room and who is there.
+"""Makes the page's lists of this process: sessions, rooms, one session, one user's sessions, the persons in a room.
 
-They have no secrets: see `redaction`. `workers` makes lists of all processes from them.
+The lists contain no secrets: see `redaction`. `workers` combines the lists of all processes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["LISTS", "find_session", "persons_list", "rooms_list", "session_detai
 #: The most rooms that a session's row names.
 ROOMS_SHOWN = 5
 
-#: A longer parameter or attribute is not taken for a user's name.
+#: A longer parameter or attribute does not count as a user's name.
 MAX_USER_CHARS = 100
 
 #: The shortest time between two pings of a listed session.
@@ -72,7 +72,10 @@ def _matching(
 
 
 def _finder(endpoint: Endpoint, needle: str) -> Callable[[Session], bool]:
-    """Make a test whether a session matches `needle`. The test is fast, for lists of many sessions."""
+    """Returns a function that tells whether a session matches `needle`.
+
+    The function is fast, for lists of many sessions.
+    """
     if needle in endpoint.path.lower():
         return lambda session: True
     rooms = endpoint.rooms
@@ -125,13 +128,13 @@ def _row(endpoint: Endpoint, session: Session, served: Served) -> dict[str, Any]
 
 
 def _user_of(session: Session) -> str | None:
-    """The session's user. Without one, a probable name: an attribute, or else a parameter, called `user` or `name`."""
+    """The session's user. Without a user, a guess: an attribute, or else a parameter, called `user` or `name`."""
     if session.user is not None:
         return session.user
     query = session.request.environ.get("QUERY_STRING", "")
     for name in USER_NAMES:
         user = session.attributes.get(name)
-        if user is None and f"{name}=" in query:  # parsing takes time, and memory for the result
+        if user is None and f"{name}=" in query:  # parse only if needed: the session keeps the result
             user = session.get_parameter(name)
         if isinstance(user, str) and 0 < len(user) <= MAX_USER_CHARS:
             return user
@@ -139,7 +142,7 @@ def _user_of(session: Session) -> str | None:
 
 
 def find_session(endpoints: Iterable[Endpoint], session_id: str) -> tuple[Endpoint, Session, Served] | None:
-    """The session of that id, with its endpoint and what serves it; None if it has ended."""
+    """The session of that id, with its endpoint and its `Served`; None if it has ended."""
     for endpoint in endpoints:
         for session, served in endpoint.served().items():
             if session.id == session_id:
@@ -178,7 +181,7 @@ def _attributes_of(endpoint: Endpoint, session: Session) -> dict[str, str]:
 def rooms_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
     """The message with the rooms that `watch` requests, the largest first. Counts the members in this process.
 
-    A row has the size of the room's history in this process, and what this process knows of a room that it owns.
+    A row has the size of the room's history in this process, and the owner's state if this process owns the room.
     """
     endpoints = list(endpoints)
     total = 0
@@ -203,16 +206,16 @@ def rooms_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
 
 
 def _held(history: Histories[Any] | None, states: dict[str, OwnedState], name: str) -> dict[str, Any]:
-    """What a row of a room has beside its members, of what there is."""
+    """The fields of a room's row for its history and its owner, as far as they exist."""
     held = {} if history is None else {"history": history.size_of(name)[0]}
     owner = owner_of(states.get(name))
     return held if owner is None else {**held, "owner": owner}
 
 
 def persons_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The message with who is there in the room that `watch` requests, in order of arrival. Not only of this process.
+    """The message with the persons in the room that `watch` requests, in order of arrival. Of all processes.
 
-    Of each presence value, secrets are hidden, and a long one is cut.
+    Secrets in presence values are hidden, and long values are cut.
     """
     endpoint = next((endpoint for endpoint in endpoints if endpoint.path == watch.endpoint), None)
     persons = [] if endpoint is None or watch.room is None else endpoint.roster.persons(watch.room)
@@ -236,7 +239,7 @@ def persons_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
     }
 
 
-#: The list of each name.
+#: The function that makes each list, by the list's name.
 LISTS: dict[str, Callable[[Iterable[Endpoint], Watch], dict[str, Any]]] = {
     "sessions": sessions_list,
     "rooms": rooms_list,

@@ -1,9 +1,9 @@
-"""The page's WebSocket: sends data to open pages and does what they request.
+"""The page's WebSocket: sends data to open pages, and does their requests.
 
 A viewer is a session whose handler is `Live`. Its own thread does its requests. Two threads send data to all viewers:
 one sends samples and events, the other sends lists, for which it may wait for other processes. They run while there are
-viewers. A slow viewer misses what does not fit into its queue. Each thread measures how long its work takes, and waits
-so long in between that it is busy only for a small part of the time.
+viewers. A slow viewer misses messages that do not fit into its queue. Each thread measures how long its work takes, and
+pauses long enough in between to be busy only for a small part of the time.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LIST_INTERVAL_S = 2.0
 #: Seconds between two messages with events.
 EVENTS_INTERVAL_S = 0.1
 
-#: Samples use at most 1/100 of a core's time, and lists 1/40.
+#: Samples use at most 1/100 of a core's time, lists at most 1/40.
 SAMPLES_SHARE = 100
 LISTS_SHARE = 40
 
@@ -61,7 +61,7 @@ class _Watching:
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
-        self.due = 0.0  # monotonic; the viewer's thread may set it to 0: send at once
+        self.due = 0.0  # by `monotonic`; the viewer's thread may set it to 0, to send at once
         self.sent = ""
 
 
@@ -74,7 +74,7 @@ class _Viewer:
         self.session = session
         self.specification = ""  # the last hello without its history
         self.events_seen = -1
-        self.watching: dict[str, _Watching] = {}  # by list; each single operation is atomic
+        self.watching: dict[str, _Watching] = {}  # by the list's name; each single operation is atomic
 
     @property
     def is_behind(self) -> bool:
@@ -86,7 +86,7 @@ class _Viewer:
 
 
 class _Term:
-    """The life of the common threads, from the first viewer to the last. Only they use the due times."""
+    """One life of the two common threads, from the first viewer to the last. Only these threads use the due times."""
 
     def __init__(self, serve_news: Callable[[_Term], None], serve_lists: Callable[[_Term], None]) -> None:
         self.done, self.wake, self.wake_lists = Event(), Event(), Event()
@@ -103,7 +103,7 @@ class _Term:
         try:
             for thread in self._threads:
                 thread.start()
-        except RuntimeError:  # no thread can be started just now
+        except RuntimeError:  # no thread can be started now
             self.end()
             raise
 
@@ -140,11 +140,11 @@ class Live:
         self._sampler = sampler
         self._access = access
         self._started = time()
-        self._lock = Lock()  # guards the next three; under it, the only slow call starts a thread
+        self._lock = Lock()  # guards the next three; its only slow call starts a thread
         self._pid = os.getpid()
         self._viewers: dict[Session, _Viewer] = {}
         self._term: _Term | None = None
-        self._has_news = False  # the thread of news has been woken for new events
+        self._has_news = False  # whether the thread of news was woken for new events
         events.on_event = weakly(self._on_event)  # loggers keep `events` alive, but must not keep this object alive
 
     # Called in a viewer's thread.
@@ -157,7 +157,7 @@ class Live:
 
     def on_open(self, session: Session) -> None:
         with self._lock:
-            if self._pid != os.getpid():  # after a fork: the thread and the viewers belong to the parent
+            if self._pid != os.getpid():  # after a fork: the threads and the viewers are the parent's
                 self._pid, self._viewers, self._term = os.getpid(), {}, None
             self._viewers[session] = _Viewer(session)
             if self._term is None:
@@ -212,7 +212,10 @@ class Live:
             term.wake_lists.set()
 
     def _on_event(self) -> None:
-        """Called in the thread that logs. Many events wake the thread of news only once per message that it sends."""
+        """Called in the thread that logs.
+
+        Many events wake the thread of news only once for each message that it sends.
+        """
         if not self._has_news:
             self._has_news = True
             self._wake()
@@ -318,7 +321,7 @@ class Live:
         watching.due = monotonic() + LIST_INTERVAL_S
         try:
             content = self._workers.list(watching.watch)
-        except BaseException as error:  # raised by code in sessions' attributes; other viewers' lists go on
+        except BaseException as error:  # raised by values in sessions' attributes; other lists go on
             watching.due = float("inf")
             text = f"the list of {watching.watch.list} failed (see the log); request it again to retry"
             log.error("%s", text, exc_info=exc_info_of(error))

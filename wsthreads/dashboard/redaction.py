@@ -1,4 +1,7 @@
-"""Hides secrets in what the page shows of a session. A value with a secret-looking name is replaced by its length."""
+"""Hides secrets in the data that the page shows of a session.
+
+If a value's name suggests a secret, its length is shown.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ MAX_CHARS = 1_000
 MAX_ITEMS = 100
 MAX_DEPTH = 4
 
-#: The most nested values that are shown of one attribute. MAX_ITEMS at each depth would allow a hundred million.
+#: The most nested values that are shown of one attribute. Without it, MAX_ITEMS at each depth would allow a hundred
+#: million.
 MAX_PARTS = 1_000
 
 #: Values of these types are shown by `repr`. Of all others, only the type's name is shown: their `repr` is foreign
@@ -44,7 +48,10 @@ def public_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def shown_values(values: Mapping[str, Any]) -> dict[str, str]:
-    """Attributes as text, with secrets hidden and long values cut. They may be of any type and may change."""
+    """Attributes as text, with secrets hidden and long values cut.
+
+    The attributes may be of any type, and may change meanwhile.
+    """
     shown = {}
     for key, value in islice(list(values.items()), MAX_ITEMS):
         name, text = (str.__str__(part) if isinstance(part, str) else _written(part) for part in (key, value))

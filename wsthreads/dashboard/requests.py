@@ -1,6 +1,6 @@
 """The page's requests: parses and checks their JSON. An error names the value and the limit.
 
-The processes of an app send each other `Watch` requests in the same form.
+Processes that share their rooms send each other `Watch` requests in the same form.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = [
     "watch_of",
 ]
 
-#: `session` is one session, `user` the sessions of one user, `room` who is there in one room, `room_state` what that
-#: holds.
+#: `session` is one session, `user` the sessions of one user, `room` the persons in one room, `room_state` the room's
+#: attributes, history and owner.
 LISTS = ("sessions", "rooms", "session", "user", "room", "room_state")
 SORTS = ("since", "messages_in", "messages_out", "bytes_waiting", "round_trip_s")
 MAX_LIMIT = 500
@@ -69,7 +69,7 @@ class Unwatch(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Close a session, of any process. `endpoint` is its path; None if the page does not know it."""
+    """Close a session of any process. `endpoint` is its path; None if the page does not know it."""
 
     request: int | None
     session_id: str
@@ -79,7 +79,7 @@ class Close(NamedTuple):
 
 
 class KickUser(NamedTuple):
-    """Close all sessions of a user; and refuse new ones for `ban_s`, unless it is 0."""
+    """Close all sessions of a user, and refuse new ones for `ban_s`, unless it is 0."""
 
     request: int | None
     endpoint: str
@@ -100,7 +100,7 @@ class CloseRoom(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send a message to a session, or to all sessions of a user; the other one of the two is None."""
+    """Send a message to a session, or to all sessions of a user. One of `session` and `user` is None."""
 
     request: int | None
     endpoint: str
@@ -152,7 +152,7 @@ def parse(message: str | bytes) -> PageRequest:
 
 
 def watch_of(fields: Any) -> Watch:
-    """A request of another process, from what `fields_of` made there. Raises `Mistake`."""
+    """The `Watch` request of another process, from the result of its `fields_of`. Raises `Mistake`."""
     if not isinstance(fields, dict):
         raise Mistake(f"a request must be a JSON object, not {_shown(fields)}")
     return _watch(None, fields)

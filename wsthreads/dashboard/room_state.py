@@ -1,6 +1,7 @@
-"""What one room holds, for the page: its attributes, its history, and which process owns it.
+"""The state of one room for the page: its attributes, its history, and which process owns it.
 
-Of the history, the page gets the times and sizes. It gets the content of a message only when a viewer asks for it.
+The page gets only the times and sizes of the history's messages. It gets the content of a message when a viewer
+requests it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ MAX_CHARS = 20_000
 
 
 def room_state(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The message with what the room that `watch` requests holds. Over a broker, this may wait for it for a second."""
+    """The message with the state of the room that `watch` requests.
+
+    Over a broker, this may wait a second for the broker.
+    """
     found = room_owner(endpoints, watch)
     endpoint, name = _endpoint(endpoints, watch), watch.room
     if endpoint is None or name is None:
@@ -42,7 +46,7 @@ def room_state(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
 
 
 def room_owner(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The part of it that only the owner's process knows."""
+    """The part of the state that only the owner's process knows."""
     endpoint, name = _endpoint(endpoints, watch), watch.room
     state = None if endpoint is None or name is None else endpoint.ownership.states().get(name)
     return {
@@ -58,7 +62,7 @@ def room_owner(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
 
 
 def owner_of(state: OwnedState | None) -> dict[str, Any] | None:
-    """What this process knows of a room, if it owns it."""
+    """This process's state of a room that it owns; None for other rooms."""
     if state is None:
         return None
     lag_s = state.tick_lag_s
@@ -70,10 +74,10 @@ def owner_of(state: OwnedState | None) -> dict[str, Any] | None:
 
 
 def merge_states(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
-    """The state of this process, with the owner, in whichever process it is."""
+    """The state from this process, completed with the owner's part from any process."""
     own = parts[0]
     owners = [part["owner"] for part in parts if part.get("owner")]
-    # While a room moves, the process that has owned it may not know yet.
+    # While the ownership moves, the previous owner may not know yet.
     owner = max(owners, key=lambda owner: owner["fencing_number"], default=None)
     waiting = own.pop("posts_elsewhere", 0)
     if owner is not None and isinstance(waiting, int):
@@ -125,7 +129,7 @@ def _history(endpoint: Endpoint, name: str, limit: int) -> dict[str, Any] | None
         return None
     found, now = history.recent(name, limit), time()
     sizes = [payload_bytes(frame) for _, _, frame in found]
-    messages, size = history.size_of(name)  # of this process, which has none of a room without members in it
+    messages, size = history.size_of(name)  # of this process; empty without members in it
     return {
         "messages": max(messages, len(found)),
         "bytes": max(size, sum(sizes)),

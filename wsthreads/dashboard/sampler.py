@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sampler", "Snapshot", "sample_of"]
 
-#: Snapshots are kept for HISTORY_S. Those of the last FINE_S are all kept, older ones one every COARSE_S.
+#: Snapshots are kept for HISTORY_S: all of the last FINE_S, and of the older ones one every COARSE_S.
 HISTORY_S = 600.0
 FINE_S = 120.0
 COARSE_S = 5.0
@@ -51,7 +51,7 @@ class Sampler:
 
     def __init__(self, endpoints: Callable[[], Iterable[Endpoint]]) -> None:
         self._endpoints = endpoints
-        self._lock = Lock()  # guards writes of _snapshots; held during a snapshot, which keeps them in order
+        self._lock = Lock()  # guards writes of _snapshots; held while a snapshot is taken, so that they are in order
         self._snapshots: list[Snapshot] = []
 
     def take(self, least_age_s: float) -> dict[str, Any] | None:
@@ -96,7 +96,7 @@ def _thinned(snapshots: list[Snapshot], now: float) -> list[Snapshot]:
 
 
 def sample_of(before: Snapshot, after: Snapshot) -> dict[str, Any]:
-    """The message with what happened between two snapshots."""
+    """The message with the rates and counts between two snapshots."""
     span_s = max(after.clock - before.clock, 1e-6)
     return {
         "type": "sample",

@@ -1,6 +1,6 @@
 """The page's lists of all processes: over a broker, each process asks the others for their part of a list.
 
-Each part has at most as many rows as the page shows, so the amount of data does not grow with the number of sessions.
+Each part has at most as many rows as the page shows. So the amount of data does not grow with the number of sessions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OtherProcesses", "Workers"]
 
-#: What the question is called. The number changes with the fields of the lists: processes of another version of
+#: The kind of the question. Its number changes with the fields of the lists, so that processes with another version of
 #: wsthreads do not answer.
 KIND = "dashboard-2"
 
@@ -30,7 +30,7 @@ TIMEOUT_S = 1.0
 
 
 class OtherProcesses(Protocol):
-    """What is needed of a `Link`."""
+    """The part of `Link` that asks other processes."""
 
     def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
         """Answer questions of this kind."""
@@ -51,10 +51,10 @@ class Workers:
             others.answer(KIND, self._answer)
 
     def list(self, watch: Watch) -> dict[str, Any]:
-        """The message that `watch` requests. Waits for the others for `TIMEOUT_S` at most."""
+        """The message that `watch` requests. Waits at most `TIMEOUT_S` for the other processes."""
         own = LISTS[watch.list](self._endpoints(), watch)
         if watch.list == "room":
-            return own  # presence is shared already
+            return own  # each process knows all persons already
         parts = [own]
         _mark(own, os.getpid(), socket.gethostname())
         if self._others is not None and own.get("gone") is not False:
@@ -64,7 +64,7 @@ class Workers:
 
     def _ask(self, others: OtherProcesses, watch: Watch) -> Iterable[dict[str, Any]]:
         fields = fields_of(watch)
-        if watch.list == "rooms":  # a room's members are added up, so each process has to tell of small rooms, too
+        if watch.list == "rooms":  # members are added up, so each process must list its small rooms, too
             fields["limit"] = MAX_LIMIT
         enough = _is_found if watch.list == "session" else None
         for answer in others.ask(KIND, fields, TIMEOUT_S, enough):
@@ -74,18 +74,18 @@ class Workers:
                 yield part
 
     def _answer(self, fields: Any) -> dict[str, Any] | None:
-        """The part of this process. None for a question that it does not understand."""
+        """The part of this process. None for a malformed question."""
         try:
             watch = watch_of(fields)
         except Mistake:
             return None
-        if watch.list == "room_state":  # the rest of it is shared already
+        if watch.list == "room_state":  # each process knows the rest already
             return room_owner(self._endpoints(), watch)
         return LISTS[watch.list](self._endpoints(), watch)
 
 
 def _mark(part: dict[str, Any], pid: int, host: str) -> None:
-    """Say which process the sessions and owners of a part are in."""
+    """Add the process to the sessions and owners of its part."""
     if part["type"] == "rooms":
         owners = [row["owner"] for row in part["rows"] if "owner" in row]
     else:
@@ -120,8 +120,8 @@ def _sessions(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
 def _rooms(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
     """Adds up the members of each room.
 
-    It is exact unless a process has more than `MAX_LIMIT` rooms: then members in its smallest rooms can be missing.
-    How many rooms there are without the filter is not known, because some are in several processes.
+    The sums are exact unless a process has more than `MAX_LIMIT` rooms. Then members in its smallest rooms can be
+    missing. The number of rooms without the filter is not known, because some rooms are in several processes.
     """
     if len(parts) == 1:
         return parts[0]
@@ -145,7 +145,10 @@ def _rooms(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
 
 
 def _add_held(held: dict[str, Any], row: dict[str, Any]) -> None:
-    """Each process with members has the whole history. While a room moves, two processes may say that they own it."""
+    """Add the history and the owner to a row.
+
+    Each process with members has the whole history. While an ownership moves, two processes may claim it.
+    """
     if "history" in row:
         held["history"] = max(held.get("history", 0), row["history"])
     if "owner" in row and row["owner"]["fencing_number"] > held.get("owner", {}).get("fencing_number", 0):

@@ -34,7 +34,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def exc_info_of(error: BaseException) -> ExcInfo:
-    """A safe `exc_info` for logging: of the error itself, or of a copy if logging the error would fail."""
+    """A safe `exc_info` for logging, of the error itself or of a copy if logging the error would fail."""
     try:
         plain = type(error), error, traceback_of(error)
         shown = TracebackException(*plain, limit=0)
@@ -53,7 +53,7 @@ def traceback_of(error: BaseException) -> TracebackType | None:
 
 
 def cause_of(error: BaseException) -> BaseException | None:
-    """The exception that a traceback shows before this one: that it was raised from, or while that was handled."""
+    """The exception that a traceback shows before this one: its cause or its context."""
     cause: BaseException | None = _slot("__cause__", error)
     if cause is not None or _slot("__suppress_context__", error):
         return cause
@@ -66,7 +66,7 @@ def members_of(error: BaseException) -> tuple[BaseException, ...]:
     try:
         found = error.exceptions  # type: ignore[attr-defined]  # also of the package exceptiongroup, for Python 3.10
         return tuple(each for each in found if isinstance(each, BaseException)) if isinstance(found, tuple) else ()
-    except BaseException:  # there is none, or whatever the class does
+    except BaseException:  # no attribute, or anything that the class raises
         return ()
 
 
@@ -74,7 +74,7 @@ def notes_of(error: BaseException) -> list[str]:
     """The texts of `BaseException.add_note`."""
     try:
         return [note for note in vars(error).get("__notes__", ()) if isinstance(note, str)]
-    except BaseException:  # whatever the class does
+    except BaseException:  # anything that the class raises
         return []
 
 
@@ -103,7 +103,7 @@ def text_of(error: BaseException) -> str | None:
 
 
 def _twin_of(error: BaseException) -> Exception:
-    """A copy of an exception with its name, traceback, text and causes only."""
+    """A copy of an exception that has only its name, traceback, text and causes."""
     first = last = _alone(error, left := MAX_TEXT_CHARS)
     seen = {id(error)}
     for _ in range(MAX_CAUSES):

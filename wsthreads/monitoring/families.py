@@ -1,4 +1,4 @@
-"""The metrics of an app, as Prometheus has them: counters, gauges and histograms with names and labels."""
+"""The metrics of an app in the form of Prometheus: counters, gauges and histograms with names and labels."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _SIMPLE = (
 _COUNTED = (
     ("sessions_suspended", "Times that a session lost its connection and began to wait for its client"),
     ("sessions_resumed", "Times that a session got another connection"),
-    ("sessions_handed_over", "Sessions that went on in another process"),
+    ("sessions_handed_over", "Sessions that moved to another process"),
     ("sessions_taken_over", "Sessions that came from another process"),
     ("presence_changes", "Presence values set in this process, and sessions with one that left or were lost"),
     ("kicks", "Sessions in this process that the application or an operator closed through a handle"),
@@ -183,7 +183,7 @@ _KNOWN_CODES = frozenset(range(1000, 1016)) - {1004} | frozenset(map(int, CloseC
 
 
 def _counted_as(prefix: str, counters: dict[str, int]) -> dict[tuple[str, ...], int]:
-    """Counts by what follows the prefix in the names of their counters."""
+    """Counts by the rest of the counters' names after the prefix."""
     return {(name.removeprefix(prefix),): count for name, count in counters.items() if name.startswith(prefix)}
 
 

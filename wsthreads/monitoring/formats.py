@@ -69,8 +69,10 @@ _USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "
 
 
 def escaped(text: str) -> str:
-    """Escape characters that control a terminal or disguise a text: control characters, line ends other than the
-    newline, marks that change the direction (U+202E) or are invisible (U+200B), lone surrogates.
+    """Escape characters that control a terminal or disguise a text.
+
+    These are control characters, line ends other than the newline, marks that change the direction (U+202E) or are
+    invisible (U+200B), and lone surrogates.
     """
     return _SUSPECT.sub(_escape, text)
 
@@ -201,7 +203,7 @@ class TextFormatter(logging.Formatter):
         self._colours = colours
 
     def formatException(self, ei: Any) -> str:
-        """Indented, because a traceback ends with the exception's text, which can hold any line."""
+        """The indented traceback, because it ends with the exception's text, which can contain any line."""
         return indent(escaped(stack_of(ei)), "  ")
 
     def format(self, record: logging.LogRecord) -> str:
@@ -245,7 +247,7 @@ class JSONFormatter(logging.Formatter):
             message = message.removesuffix(f"\n{stack}")
         else:
             stack = stack_of(record.exc_info) if record.exc_info else None
-        if hasattr(record, "status"):  # an access line: the other fields have the content of its head
+        if hasattr(record, "status"):  # an access line: other fields have the content of its first part
             message = hide_secrets(plain(_ACCESS_HEAD.sub("", message)))
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         fields: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""What a `WebSocketApp` does to gunicorn's logs: they get its lines, and secrets in URLs are hidden.
+"""Writes the lines of wsthreads to gunicorn's logs, and hides secrets in URLs there.
 
 The loggers are the application's, too. So nothing here raises, and every record keeps the type and the shape of its
 `args`: formatters and filters for access logs read ``record.args["U"]``.
@@ -31,7 +31,7 @@ class _ToGunicorn(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if _writers(logging.getLogger()):
-            return  # the application has configured logging meanwhile, and that gets the record
+            return  # the application has configured logging meanwhile, so its handlers get the record
         try:
             named = logging.makeLogRecord(record.__dict__)
             named.msg, named.args = f"{record.name}: {with_context(record)}", ()
@@ -47,7 +47,7 @@ class _ToGunicorn(logging.Handler):
 
 def _hide_in_access_log(record: logging.LogRecord) -> bool:
     """A filter for gunicorn's access log. Also escapes what could forge a line."""
-    with suppress(Exception):  # of a mapping of the application's own
+    with suppress(Exception):  # raised by the application's own mapping
         args: Any = record.args
         if isinstance(args, dict):
             hidden = {
@@ -67,7 +67,7 @@ def _hide_in_access_log(record: logging.LogRecord) -> bool:
 
 def _hide_in_error_log(record: logging.LogRecord) -> bool:
     """A filter for gunicorn's error log. Also hides what gunicorn quotes of a malformed request, except its method."""
-    with suppress(Exception):  # of a value's `__str__`
+    with suppress(Exception):  # raised by a value's `__str__`
         if isinstance(record.args, tuple) and record.args:
             record.args = tuple(map(_hide_in_value, record.args))
         elif not record.args:
@@ -100,7 +100,7 @@ def _on_one_line(text: str) -> str:
 
 
 def _writers(logger: logging.Logger) -> list[logging.Handler]:
-    """The logger's handlers that write a log. That of the dashboard does not, and says so."""
+    """The logger's handlers that write a log. The dashboard's handler does not, and has an attribute that tells so."""
     return [handler for handler in logger.handlers if not getattr(handler, "is_observer", False)]
 
 

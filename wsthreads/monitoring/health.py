@@ -46,12 +46,12 @@ class Health:
         return response(environ, start_response)
 
     def _lack(self) -> str:
-        """Why the app accepts no session; empty if it does."""
+        """Why the app accepts no session; empty if it accepts sessions."""
         if self._is_closing():
             return "shutting down"
         for endpoint in self._endpoints():
             try:
-                endpoint.handler.start()  # does nothing if it runs; otherwise the next handshake would start it
+                endpoint.handler.start()  # does nothing if it runs; as the next handshake would
             except WSThreadsError as error:
                 log.warning("not ready: the handler of %s cannot be started: %s", endpoint.path, error)
                 return f"the handler of {endpoint.path} is not running"

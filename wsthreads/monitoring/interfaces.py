@@ -1,4 +1,4 @@
-"""What monitoring needs of an app, its endpoints and handlers: protocol classes. Any thread may call them."""
+"""The parts of an app, its endpoints and handlers that monitoring uses, as protocol classes. Any thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MonitoredHandler(Protocol):
         """The heap size of its interpreter; None for a Python handler."""
 
     def start(self) -> None:
-        """Start it unless it runs. Raises `WSThreadsError` if it cannot be started."""
+        """Start the handler unless it runs. Raises `WSThreadsError` if it cannot be started."""
 
 
 class MonitoredEndpoint(Protocol):
@@ -41,7 +41,7 @@ class MonitoredEndpoint(Protocol):
         """Its handler."""
 
     def totals(self) -> Totals:
-        """Its current numbers, and its sums since the process began."""
+        """The endpoint's current numbers, and its sums since the process began."""
 
 
 class MonitoredApp(Protocol):
@@ -61,7 +61,7 @@ class MonitoredApp(Protocol):
 
     @property
     def shares_rooms(self) -> bool:
-        """Whether it shares its rooms with other processes."""
+        """Whether the app shares its rooms with other processes."""
 
     @property
     def broadcasts_waiting(self) -> int:

@@ -1,9 +1,8 @@
 """Sets up logging for the command line, and adds context to log records.
 
-An embedded `WebSocketApp` leaves the set-up to the application; `wsthreads.monitoring.gunicorn_logs` has what it does
-under gunicorn. `log_context` adds the attributes `session`, `endpoint` and `address` to every record about a
-session or a handshake. `AddContext` does the same for records of a Python handler. `printable` and `block` make a
-client's text safe for a log.
+An embedded `WebSocketApp` leaves the set-up to the application; `wsthreads.monitoring.gunicorn_logs` is for gunicorn.
+`log_context` adds the attributes `session`, `endpoint` and `address` to every record about a session or a handshake.
+`AddContext` does the same for records of a Python handler. `printable` and `block` make a client's text safe for a log.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ __all__ = [
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
-#: The environment variable that names one of `FORMATS`.
+#: The environment variable with the format, one of `FORMATS`.
 FORMAT_VARIABLE = "WSTHREADS_LOG_FORMAT"
 
 
@@ -176,5 +175,5 @@ def log_to(stream: IO[str], level: str, *, quiet_below: str, form: str = "text")
 def _is_loud(quiet: re.Pattern[str], record: logging.LogRecord) -> bool:
     try:
         return quiet.search(plain(record.getMessage())) is None
-    except Exception:  # of the application, malformed: the handler complains of it
+    except Exception:  # a malformed record of the application: the handler will complain
         return True

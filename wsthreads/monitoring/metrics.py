@@ -45,18 +45,18 @@ class Traffic(NamedTuple):
 
     messages_in: int
     bytes_in: int
-    #: Queued for writing, without those that a later message with the same key (`latest`) has replaced. A slow client
-    #: that is closed does not receive the last of them.
+    #: Messages queued for writing, without those that a later message with the same key (`latest`) has replaced. A slow
+    #: client that is closed does not receive the last of these.
     messages_out: int
-    #: Accepted by the kernel.
+    #: Bytes accepted by the kernel.
     bytes_out: int
-    #: Not accepted by the kernel yet.
+    #: Bytes not accepted by the kernel yet.
     bytes_waiting: int
     #: Time from the server's last ping to its pong; None before the first pong. Includes delays of a busy server.
     round_trip_s: float | None
     #: Messages that a later one with the same key has replaced, before they were written.
     latest_replaced: int = 0
-    #: Of messages that are kept since the client has not acknowledged them. Those that wait are among them.
+    #: Bytes of messages that are kept because the client has not acknowledged them, including those that wait.
     unacknowledged_bytes: int = 0
 
 
@@ -98,13 +98,13 @@ class Distribution:
 
 
 class Tally:
-    """What an outbox has sent. It is the first part of the outbox; the outbox's lock guards it."""
+    """The counts of an outbox: messages and bytes sent. Base class of `Outbox`, whose lock guards it."""
 
     __slots__ = ("bytes_out", "kept_bytes", "messages_out", "window")
 
     messages_out: int
     bytes_out: int
-    #: What an outbox that keeps has written, and its client has not acknowledged; and how much that may be.
+    #: For an outbox that keeps messages: the bytes written that the client has not acknowledged, and their limit.
     kept_bytes: int
     window: int
 
@@ -120,7 +120,7 @@ class Histogram:
         self._lock = Lock()  # guards both; a leaf
 
     def observe(self, seconds: float) -> None:
-        """Count one duration. Raises ValueError from 1e9 seconds."""
+        """Count one duration. Raises ValueError for 1e9 seconds or more."""
         if not seconds < 1e9:
             raise ValueError("observe(seconds: fewer than 1e9)")
         seconds = max(0.0, seconds)
@@ -130,7 +130,7 @@ class Histogram:
             self._total_s += seconds
 
     def call(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
-        """Call ``function(*arguments)`` and count its duration, also if it raises."""
+        """Call ``function(*arguments)`` and count its duration, even if it raises."""
         began = monotonic()
         try:
             return function(*arguments)
@@ -175,7 +175,7 @@ class Metrics:
             self._parent.add(name, amount)
 
     def snapshot(self) -> dict[str, int]:
-        """A copy of all counters, without those that were never added to."""
+        """A copy of all counters that are not 0."""
         with self._lock:
             self._sum_up_locked()
             return dict(self._counts)
@@ -206,7 +206,7 @@ class Totals:
     opened: int = 0
     #: Close code -> sessions.
     closed: dict[int, int] = field(default_factory=dict)
-    #: As in `Traffic`, ended sessions included.
+    #: As in `Traffic`, including ended sessions.
     messages_in: int = 0
     bytes_in: int = 0
     messages_out: int = 0
@@ -238,7 +238,7 @@ class Totals:
     counters: dict[str, int] = field(default_factory=dict)
     #: Times from pings to their pongs.
     round_trips: Distribution | None = None
-    #: Current rooms that this process owns.
+    #: The current number of rooms that this process owns.
     owned_rooms: int = 0
     #: Current posts that wait for the handler in these rooms.
     posts_waiting: int = 0
@@ -280,7 +280,7 @@ class Ledger:
             self._refused[status, cause] += 1
 
     def end(self, code: int | None, traffic: Traffic) -> None:
-        """A session has ended, with a code; or it goes on in another process, without one."""
+        """A session has ended with a close code; or it has moved to another process, and `code` is None."""
         with self._lock:
             if code is not None:
                 self._closed[code] += 1

@@ -1,4 +1,4 @@
-"""prometheus-client's multi-process mode: the counts of several processes, in files that all of them read."""
+"""prometheus-client's multi-process mode: each process writes its counts to files that all processes read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 class SharedCounts:
     """Adds new counts to prometheus-client's metrics, whose files all processes read. Any thread.
 
-    A forked process has its own files, and adds only what it has counted itself.
+    A forked process has its own files, and adds only its own counts.
 
     Raises `ConfigError` if the directory does not exist.
     """
@@ -88,7 +88,7 @@ class SharedCounts:
             try:
                 os.kill(pid, 0)
             except ProcessLookupError:
-                with suppress(OSError):  # another process was quicker
+                with suppress(OSError):  # another process has removed it
                     mark_process_dead(pid, self.directory)
             except OSError:  # the process is alive and belongs to another user
                 pass

@@ -1,9 +1,9 @@
 """Serves an app's metrics for Prometheus at ``/metrics``, through prometheus-client.
 
-In a single process, a scrape reads the app's counters. With several processes (gunicorn's workers),
-PROMETHEUS_MULTIPROC_DIR names a directory: this is prometheus-client's multi-process mode. Each process writes its new
-counts to that directory every few seconds, and when it is scraped. A scrape of any process adds up the counts of
-all.
+In a single process, a scrape reads the app's counters. For several processes (gunicorn's workers), set
+PROMETHEUS_MULTIPROC_DIR to a directory. In this multi-process mode of prometheus-client, each process writes its new
+counts to the directory every few seconds, and when it is scraped. A scrape of any process returns the sums of all
+processes.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class MetricsPage:
         return Response(encode(self._registry()), content_type=content_type, headers={"Cache-Control": "no-store"})
 
     def _registry(self) -> Any:
-        """wsthreads's metrics, and those of the default registry of prometheus-client."""
+        """The metrics of wsthreads, and those of prometheus-client's default registry."""
         registry = prometheus_client.CollectorRegistry()
         if self._shared is not None:
             self._shared.push()
@@ -127,7 +127,7 @@ class MetricsPage:
     def start(self, flusher: Flusher) -> None:
         """In multi-process mode, begin to write this process's numbers, by a timer of the running `flusher`.
 
-        Call it once in each process.
+        Call this once in each process.
         """
         shared = self._shared
         if shared is None:
@@ -138,7 +138,7 @@ class MetricsPage:
 
 
 class _Together:
-    """Combines several collectors into a registry. Of two metrics with the same name, it keeps the first."""
+    """Combines several collectors into a registry. If two metrics have the same name, the first one is kept."""
 
     def __init__(self, collectors: Iterable[Any]) -> None:
         self._collectors = collectors

@@ -1,4 +1,4 @@
-"""What the server of ``wsthreads run`` needs of an app: a protocol class."""
+"""The part of an app that the server of ``wsthreads run`` uses, as a protocol class."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ServedApp(Protocol):
         """The number of sessions in this process."""
 
     def shutdown(self, timeout_s: float | None = ..., code: int = ..., reason: str = ...) -> int:
-        """Close all sessions. Returns how many had to be cut off."""
+        """Close all sessions. Returns how many were cut off."""
 
     def cut_off(self) -> int:
         """End all connections at once. Returns how many there were."""

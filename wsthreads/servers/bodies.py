@@ -21,7 +21,7 @@ MAX_LINE_BYTES = 4096
 
 
 class BadBody(BadRequest, ConnectionError):
-    """Raised when a body that is read is malformed or ends too early.
+    """Raised by a read of a body that is malformed or ends too early.
 
     Werkzeug and Flask respond with 400. Other frameworks, and the server, see the end of the connection.
     """
@@ -75,13 +75,13 @@ class ChunkedBody(io.RawIOBase):
 
 
 def refusing_bad_bodies(app: WSGIApplication) -> WSGIApplication:
-    """Wrap `app`: a `BadBody` that it does not catch becomes a 400."""
+    """Wrap `app`: a `BadBody` that `app` does not catch becomes a 400."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
             return app(environ, start_response)
         except BadBody as error:
-            # Passes the error on, because the response may have begun. Then the server raises the error.
+            # With the error, because the response may have begun. Then the server raises it.
             headers = [("Content-Type", "text/plain; charset=utf-8")]
             start_response("400 Bad Request", headers, sys.exc_info())
             return [f"{error.description}\n".encode()]

@@ -1,4 +1,4 @@
-"""Converts exceptions of the application that are no `Exception`, such as SystemExit, for the WSGI server.
+"""Converts exceptions of the application that are not an `Exception`, such as SystemExit, for the WSGI server.
 
 A WSGI server responds to an `Exception` with 500. Any other exception ends the thread, and under gunicorn's gthread the
 whole worker.
@@ -19,11 +19,14 @@ __all__ = ["ApplicationFailed", "Contained", "contained"]
 
 
 class ApplicationFailed(RuntimeError):
-    """The application raised an exception that is no `Exception`. That one is the cause of this error."""
+    """The application raised an exception that is not an `Exception`, and which is the `__cause__` of this one."""
 
 
 class contained:
-    """A context manager that converts exceptions that are no `Exception`. A process forked inside ends at its end."""
+    """A context manager that converts exceptions that are not an `Exception`.
+
+    A process forked inside ends at the end of the block.
+    """
 
     __slots__ = ("_fork",)
 

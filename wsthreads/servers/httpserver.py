@@ -1,4 +1,4 @@
-"""Werkzeug's threaded HTTP server, which also knows its connections: it can wait for them, and end them.
+"""Werkzeug's threaded HTTP server, with a list of its connections, to wait for them and to end them.
 
 `wsthreads.servers.serving` starts and stops it. One daemon thread serves each connection. A connection carries one
 request.
@@ -39,23 +39,23 @@ _NO_THREAD = (
 #: How long accepting pauses when the process has no file descriptors left.
 EXHAUSTED_PAUSE_S = 0.2
 
-#: The longest wait for the threads of new connections. They only have to begin, and to read what is there.
+#: The longest wait for the threads of new connections, which only have to begin and read what has arrived.
 UNREAD_TIMEOUT_S = 0.05
 
-#: While the server ends, it looks this often for clients that have stalled.
+#: How often an ending server looks for stalled clients.
 JOIN_STEP_S = 0.1
 
 
 class _Link:
-    """What the server knows of one TCP connection."""
+    """One TCP connection in the server's list."""
 
     __slots__ = ("busy", "is_new", "sock", "thread")
 
     def __init__(self, sock: socket.socket, thread: ScheduledThread) -> None:
         self.sock = sock
-        self.thread = thread  # the connection's thread enters this context
+        self.thread = thread  # the context that the connection's thread enters
         self.busy = False  # whether its request has been read
-        self.is_new = True  # whether it may have sent a request that its thread has not read
+        self.is_new = True  # whether its thread may have yet to read a request
 
 
 class HTTPServer(RequestServer):
@@ -65,10 +65,10 @@ class HTTPServer(RequestServer):
 
     def __init__(self, app: ServedApp, listener: socket.socket, ssl_context: ssl.SSLContext | None) -> None:
         host, port = listener.getsockname()[:2]
-        # Given a descriptor, Werkzeug copies it. It does not bind, and does not end the process if that fails.
+        # Werkzeug copies a given descriptor. It would otherwise bind itself, and end the process if that fails.
         application = with_given_answers(refusing_bad_bodies(app))
         super().__init__(host, port, application, RequestHandler, fd=listener.fileno())
-        # Werkzeug does not get it, since it would do each TLS handshake in the accepting thread.
+        # Not passed to Werkzeug, which would do each TLS handshake in the accepting thread.
         self.ssl_context = ssl_context
         self.handshake_timeout_s = app.config.handshake_timeout_s
         self.max_handshake_bytes = app.config.max_handshake_bytes
@@ -76,17 +76,17 @@ class HTTPServer(RequestServer):
         self.scheduling = app.scheduling
         self._accepting = app.scheduling.accepting_thread()
         self._links: dict[Thread, _Link] = {}
-        self._new = 0  # how many of them are new
+        self._new = 0  # how many links are new
         self._lock = Lock()  # guards _links, _new and _drops_idle; a leaf
-        self._aged = Condition(self._lock)  # _new is less
+        self._aged = Condition(self._lock)  # notified when _new has fallen
         self._drops_idle = False
         self._warned_at = float("-inf")
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Accept connections until `shutdown`. An error of one connection does not end this.
 
-        With TLS, this does not count as a thread that accepts sessions: new threads begin with a handshake of TLS,
-        which needs no GIL.
+        With TLS, this is not scheduled as an accepting thread: new threads begin with a TLS handshake, which needs no
+        GIL.
         """
         try:
             with self._accepting if self.ssl_context is None else nullcontext():
@@ -148,7 +148,7 @@ class HTTPServer(RequestServer):
             with suppress(OSError):
                 request.setblocking(False)
                 request.send(_NO_THREAD)
-                request.recv(65536)  # if the request stays unread, the kernel sends a reset, and the answer is lost
+                request.recv(65536)  # else the kernel sends a reset, and the answer is lost
         self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -179,7 +179,7 @@ class HTTPServer(RequestServer):
         log.exception("serving %s failed", client_address, extra={"address": client_address[0]})
 
     def mark_waiting(self) -> None:
-        """Note that the calling thread waits for its client, which is in no hurry."""
+        """Note that the calling thread waits for its client, so that it no longer counts as new."""
         with self._lock:
             self._age_locked(self._links[current_thread()])
 
@@ -234,7 +234,7 @@ class HTTPServer(RequestServer):
 
 
 def _has_input(sock: socket.socket) -> bool:
-    """Whether something can be read from a socket now, if only its end. True where nobody can tell."""
+    """Whether a read of a socket would return at once, with data or the end. True if that is not known."""
     dont_wait = getattr(socket, "MSG_DONTWAIT", 0)
     try:
         if dont_wait:

@@ -35,7 +35,7 @@ log = get_logger(__name__)
 
 _access_log = get_logger("werkzeug")
 
-#: The environ key of an `_Answer` that the app has given already.
+#: The environ key for an `_Answer` that the app has given already.
 _ANSWER_KEY = "wsthreads.answer"
 
 #: Characters that are not escaped when a URI is logged (RFC 3986). Control characters and spaces are escaped.
@@ -49,7 +49,7 @@ _BUFFER_BYTES = 2048
 
 
 class RequestServer(ThreadedWSGIServer):
-    """What a `RequestHandler` needs of its server."""
+    """The part of the server that a `RequestHandler` uses."""
 
     handshake_timeout_s: float
     max_handshake_bytes: int
@@ -58,7 +58,7 @@ class RequestServer(ThreadedWSGIServer):
     scheduling: Scheduling
 
     def mark_waiting(self) -> None:
-        """The calling thread waits for the client, which has not sent its whole request yet."""
+        """The calling thread waits for the rest of the request."""
         raise NotImplementedError
 
     def mark_busy(self) -> None:
@@ -105,7 +105,7 @@ class RequestHandler(WSGIRequestHandler):
             return False
         self.requestline = self.raw_requestline.decode("latin-1").rstrip("\r\n")
         try:
-            line = check_request_line(self.raw_requestline)  # at once: another protocol may send no empty line
+            line = check_request_line(self.raw_requestline)  # now: another protocol may send no empty line
             lines = self._header_lines()
             with self.server.scheduling.opening():
                 fields = clean_fields(line.version, lines)
@@ -114,7 +114,7 @@ class RequestHandler(WSGIRequestHandler):
             self.send_error(flaw.status, str(flaw))
             return False
         self.command, self.path = line.method, line.target
-        if self.path.startswith("//"):  # as in http.server: else a redirect to this path would lead to another host
+        if self.path.startswith("//"):  # as in http.server: a redirect to this path would lead to another host
             self.path = "/" + self.path.lstrip("/")
         self.request_version = "HTTP/{}.{}".format(*line.version)
         self.headers = _Fields(fields)  # type: ignore[assignment]  # the base classes need only `get` and `items`
@@ -123,7 +123,7 @@ class RequestHandler(WSGIRequestHandler):
         return True
 
     def _header_lines(self) -> list[bytes]:
-        """The lines up to the empty line, the end of the stream, or one line more than the limit."""
+        """The lines up to the empty line or the end of the stream, but at most one line more than the limit."""
         lines: list[bytes] = []
         while len(lines) <= MAX_FIELDS:
             line = self.rfile.readline(MAX_LINE_BYTES + 1)
@@ -151,12 +151,12 @@ class RequestHandler(WSGIRequestHandler):
             self._answer_request()
 
     def _answer_request(self) -> None:
-        # A client that neither sends nor reads holds its thread no longer than this. Sessions have other limits.
+        # The longest time that a client may keep its thread without sending or reading. Sessions have other limits.
         self.connection.settimeout(self.server.handshake_timeout_s)
         super().run_wsgi()
 
     def _serve_upgrade(self) -> None:
-        """Serve a session here. The base class makes much that would stay in memory as long as the session."""
+        """Serve a session here. The base class would make objects that stay in memory as long as the session."""
         answer = _Answer(self.server.app, self.make_environ())
         session = answer.take_session()
         if session is None:
@@ -202,12 +202,12 @@ class RequestHandler(WSGIRequestHandler):
             super().log_error(format, *args)
 
 
-#: So much may an app `write` (PEP 3333) before it returns, in answer to a request with ``Upgrade: websocket``.
+#: How many bytes an app may `write` (PEP 3333) before it returns, in answer to a request with ``Upgrade: websocket``.
 MAX_WRITTEN_BYTES = 65536
 
 
 class _Fields:
-    """The headers of a request, with what the base classes need of a mapping."""
+    """The headers of a request, with the methods of a mapping that the base classes use."""
 
     __slots__ = ("_fields",)
 
@@ -224,7 +224,7 @@ class _Fields:
 
 
 class _Answer:
-    """Calls an app, and keeps what it answers, to be given once more: a WSGI application itself."""
+    """Calls an app and keeps its answer. It is a WSGI application that gives this answer."""
 
     def __init__(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
         self._started: list[tuple[Any, ...]] = []
@@ -240,7 +240,7 @@ class _Answer:
             self._error = error
 
     def take_session(self) -> SessionResponse | None:
-        """The answer if it is a session, which is then not kept here: the session keeps `_start`."""
+        """Return the answer if it is a session, and do not keep it, because the session keeps `_start`."""
         response, self._response = self._response, ()
         if isinstance(response, SessionResponse):
             return response
@@ -275,7 +275,7 @@ class _Answer:
 
 
 def with_given_answers(app: WSGIApplication) -> WSGIApplication:
-    """Wrap `app`: it is not called for an answer that it has given already."""
+    """Wrap `app`: it is not called again for an answer that it has given already."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         given: WSGIApplication = environ.get(_ANSWER_KEY, app)
@@ -285,7 +285,7 @@ def with_given_answers(app: WSGIApplication) -> WSGIApplication:
 
 
 def _hide_query(text: str) -> str:
-    """Hide the query in a text about a bad request. The query may be malformed. Codes of colours at the end stay."""
+    """Hide the query in a text about a bad request. The query may be malformed. Colour codes at the end stay."""
     text, query, rest = text.partition("?")
     return text + query + (query and "***") + ("\x1b[0m" if rest.endswith("\x1b[0m") else "")
 
@@ -297,9 +297,9 @@ class _HeadTooLong(Exception):
 class _Input(io.RawIOBase):
     """The input of a socket in blocking mode.
 
-    The head of the request must be complete within `timeout_s`, else reading raises TimeoutError. It may have
-    `max_bytes` and a buffer more, else reading raises `_HeadTooLong`. `unbind` ends both limits; then a single read may
-    take `timeout_s`. `waits` is called before the first wait for the client, where that can be told.
+    The head of the request must be complete within `timeout_s`, else a read raises TimeoutError. It may have
+    `max_bytes` and one buffer more, else a read raises `_HeadTooLong`. `unbind` ends both limits; from then on, each
+    read may take `timeout_s`. `waits` is called before the first wait for the client, if the platform can tell.
     """
 
     def __init__(self, sock: socket.socket, timeout_s: float, max_bytes: int, waits: Callable[[], None]) -> None:
@@ -316,7 +316,7 @@ class _Input(io.RawIOBase):
         self._deadline = None
 
     def end(self) -> None:
-        """Read nothing more: the socket belongs to a session, which needs what was read already."""
+        """Read nothing more from the socket: it belongs to a session now, which gets the bytes read so far."""
         self._is_over = True
 
     def readable(self) -> bool:
@@ -339,13 +339,13 @@ class _Input(io.RawIOBase):
         return received
 
     def _receive(self, buffer: Any, deadline: float) -> int:
-        """A part of the head. Usually all of it is there, and nobody has to wait."""
+        """Read a part of the head. Usually all of it has arrived already."""
         if self._can_look:
             try:
                 if not self._bytes:
                     return self._sock.recv_into(buffer, 0, _DONT_WAIT)
             except BlockingIOError:
-                pass  # it is not there
+                pass  # it has not arrived
             self._can_look = False
             self._waits()
         left = deadline - monotonic()

@@ -117,13 +117,13 @@ class Server:
         code: int = CloseCode.GOING_AWAY,
         reason: str = "server shutting down",
     ) -> int:
-        """Stop accepting, shut the app down, end all connections. Returns how many sessions had to be cut off.
+        """Stop accepting, shut the app down, end all connections. Returns how many sessions were cut off.
 
         Blocks for at most `timeout_s` (default: the app's `shutdown_timeout_s`) and about a second more. Idempotent: a
         second call waits for the first. Any thread.
 
-        In a connection's own thread, for example in a handler or a view, it does not wait for that connection, which
-        ends when the handler returns. It waits only for the other sessions, like `WebSocketApp.shutdown`.
+        In a connection's own thread, for example in a handler or a view, it waits only for the other sessions, like
+        `WebSocketApp.shutdown`. The caller's connection ends when the handler returns.
         """
         timeout_s = self._app.config.shutdown_timeout_s if timeout_s is None else timeout_s
         if self._http.serves_here():

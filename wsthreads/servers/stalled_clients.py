@@ -1,4 +1,4 @@
-"""Finds HTTP clients that delay the end of a server because they neither send nor receive.
+"""Finds HTTP clients that delay the end of a server because they neither send nor read.
 
 A client that still sends its request or receives its answer may go on, however slowly. So may an application that
 works on the answer. The kernel counts the bytes that were received and acknowledged. Only Linux offers these counts,
@@ -21,18 +21,18 @@ if sys.platform == "linux":
 
 __all__ = ["STALL_S", "StalledClients", "wake"]
 
-#: While the server ends, a client that moves no byte for so long is dropped.
+#: While the server ends, a client is dropped that sends and reads nothing for this long.
 STALL_S = 2.0
 
-#: Of struct tcp_info in linux/tcp.h, since Linux 4.1: tcpi_bytes_acked and tcpi_bytes_received.
+#: The place of tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info of linux/tcp.h, since Linux 4.1.
 _TCP_INFO = struct.Struct("=120xQQ")
 _SIZE = struct.Struct("i")
 
 
 class _Traffic(NamedTuple):
-    moved: int  # bytes so far, both ways
-    unread: int  # bytes that were received, and that the application has not read
-    untaken: int  # bytes that were sent, and that the client has not acknowledged
+    moved: int  # bytes so far, in both directions
+    unread: int  # bytes received that the application has not read
+    untaken: int  # bytes sent that the client has not acknowledged
 
 
 class StalledClients:
@@ -40,10 +40,10 @@ class StalledClients:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._seen: dict[socket.socket, tuple[int, float]] = {}  # bytes moved, and since when no more have
+        self._seen: dict[socket.socket, tuple[int, float]] = {}  # bytes moved, and since when this has not changed
 
     def end(self, socks: Iterable[socket.socket]) -> int:
-        """Drop the clients that have stalled, so that their threads go on. Returns how many. Call it often.
+        """Drop the clients that have stalled, so that their threads go on. Returns how many. Call this often.
 
         Each of `socks` serves one HTTP request, from its beginning to the end of its answer.
         """
@@ -76,7 +76,7 @@ def wake(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
 
 
 def _traffic(sock: socket.socket) -> _Traffic | None:
-    """None if it is not known."""
+    """The traffic of a socket; None if it is not known."""
     if sys.platform != "linux":
         return None
     try:

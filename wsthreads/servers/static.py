@@ -91,7 +91,7 @@ _RANGE = re.compile(r"bytes=[ \t,]*([0-9]{0,1000})-([0-9]{0,1000})[ \t,]*", re.A
 
 
 def _part_of(size: int, wanted: str) -> str | None:
-    """The range of a Range header in werkzeug's form; None if there is none, or if it is ignored."""
+    """The range of a Range header in werkzeug's form; None without a range, or if it is ignored."""
     match = _RANGE.fullmatch(wanted.strip(" \t"))
     if match is None or not size:
         return None

@@ -1,10 +1,12 @@
 """Background threads, and how the threads of sessions are scheduled.
 
-- `flusher`, `drainer`: the two threads that serve all sessions: timers and full sockets; busy rooms.
-- `scheduling`, `gil`: what core modules tell about their threads, and what that means under a GIL.
-- `affinity`, `cpu_load`, `inheritance`: session threads on one core; a core with room; what handlers start there.
-- `malloc`: fewer memory arenas of the C library.
-- `restarts`: a thread goes on after an error.
+- `flusher`: the thread for timers and full sockets. `drainer`: the thread that sends for busy rooms.
+- `pool`: a few threads for calls that may take long.
+- `scheduling`: events that other packages report about their threads. `gil`: the decisions that follow under a GIL.
+- `affinity`: keeps session threads on one core. `cpu_load`: finds a core with room. `inheritance`: gives all cores back
+  to threads that handlers start.
+- `malloc`, `garbage`: fewer memory arenas, rarer full garbage collections. `stack_sizes`: larger stacks.
+- `restarts`: restarts the work of a thread after an error.
 - `blocking`: which threads may wait for a queue.
-- `forks`, `exit_blockers`: processes that handlers fork; threads that keep the process from ending.
+- `forks`: processes that handlers fork. `exit_blockers`: threads that keep the process from ending.
 """

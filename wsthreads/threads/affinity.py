@@ -1,19 +1,20 @@
 """Keeps the threads of sessions on one core.
 
-The GIL lets only one of them run at a time, and handing it to another core takes longer than most messages do. A thread
-or a process that a session thread starts inherits the core. `threads.inheritance` gives it all cores back within a
+The GIL lets only one of them run at a time, and passing it to another core takes longer than most messages do. A thread
+or a process that a session thread starts inherits the core. `threads.inheritance` gives all cores back to it within a
 second; `use_all_cores` does so at once.
 
-Pinned session threads also use the scheduler's batch class (sched(7), SCHED_BATCH). A thread of this class does not
-preempt the running thread when a message wakes it. Preempting would be useless, since the running thread holds the GIL.
-There are two exceptions:
+Pinned session threads also use the scheduler's batch class (sched(7), SCHED_BATCH). When a message wakes a thread of
+this class, the thread does not preempt the running thread. Preempting would be useless, because the running thread
+holds the GIL. There are two exceptions:
 
 - Sessions in rooms. They run beside the thread that sends to the members. The sooner they queue their broadcasts, the
-  more this thread sends at once.
+  more the sending thread sends at once.
 - A core that other programs use a lot. The session threads would wait for those programs, too.
 
-The other threads of the process are not pinned, nor is the thread of a script. It does nearly all of the work, but on
-the sessions' core it would get no more time than a single session. That makes an echo in JavaScript a third slower.
+The other threads of the process are not pinned. The thread of a script is not, either: it does nearly all of the work,
+but on the sessions' core it would get no more time than a single session. That would make an echo in JavaScript a third
+slower.
 
 Nothing is done if the system cannot pin a single thread (Linux can), or if there is only one core.
 """
@@ -46,13 +47,13 @@ log = get_logger(__name__)
 #: Seconds between checks of the cores' load. Random, so that two servers on one core do not both leave it.
 LOOK_S = (1.5, 3.0)
 
-#: Seconds between checks for threads and processes that inherited the core; two checks find them. And the share of one
-#: core that these checks may take. (Not of the time: on a busy machine, a check waits for most of its time.)
+#: Seconds between checks for threads and processes that inherited the core; two checks find them. Then the share of one
+#: core's CPU time that these checks may take. (On a busy machine, a check takes longer, but mostly waits.)
 INHERITED_LOOK_S = 0.4
 INHERITED_LOOK_SHARE = 0.01
 
 _here = threading.local()  # `thread`: the calling thread's PinnedThread, while it is one
-_pinned: dict[int, PinnedThread] = {}  # by native id; each single operation is atomic under the GIL
+_pinned: dict[int, PinnedThread] = {}  # by native id; single operations are atomic under the GIL
 
 
 class Place(NamedTuple):
@@ -76,12 +77,12 @@ class Affinity:
         self._may_batch = False  # whether the process has the scheduler's default class
         self._read = read
         self._nth: int | None = None
-        self._lock = threading.Lock()  # guards the next two, and choosing; nothing blocks under it
-        self._chosen_in = 0  # the process
+        self._lock = threading.Lock()  # guards the next two and the choice of a core; nothing blocks under it
+        self._chosen_in = 0  # the id of the process that has chosen
         self._watched_in = 0
-        self._last: tuple[Loads, float] | None = None  # of the last check; only the flusher uses this and the next
+        self._last: tuple[Loads, float] | None = None  # at the last check; only the flusher uses this and the next
         self._was_crowded = False
-        self._inherited_watched_in = 0  # the process; this and the next are guarded by the lock
+        self._inherited_watched_in = 0  # the id of the process; the lock guards this and the next
         self._inherited_looks = 0  # how many checks are left after the end of the last session
         self._used: set[int] = set()  # all cores that sessions were pinned to; only the flusher uses this and the next
         self._inheritance = Inheritance()
@@ -94,7 +95,7 @@ class Affinity:
     @place.setter
     def place(self, place: Place | None) -> None:
         self._place = place
-        # A thread that pins itself at this moment registers first. So it is among these, or it sees the new place.
+        # A thread that pins itself registers first. So it is registered here, or it sees the new place.
         for thread in _pinned.copy().values():
             thread.place_changed(self)
 
@@ -105,9 +106,11 @@ class Affinity:
         self._chosen_in = 0
 
     def start(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """Choose a core in this process, unless one is chosen. While there are sessions, `flusher` checks its load.
+        """Choose a core in this process, unless one is chosen.
 
-        Call it for each session that was admitted.
+        While there are sessions, `flusher` checks the core's load.
+
+        Call this for each session that was admitted.
         """
         if not self._wanted:
             return
@@ -136,14 +139,14 @@ class Affinity:
         self._may_batch = False
         with suppress(OSError):  # musl has no such call, and a container may forbid it
             self._may_batch = os.sched_getscheduler(0) == os.SCHED_OTHER
-        # The hash of a text differs from run to run. Process ids do not, if each server has its own container. All apps
-        # of a process get the same core.
+        # A random start: the hash of a text differs from run to run. Process ids can be equal in different containers.
+        # All apps of a process get the same core.
         nth = hash((__name__, process)) if self._nth is None else self._nth
         self.place = Place(sorted(self.cores)[nth % len(self.cores)], self._may_batch)
         log.debug("sessions are kept on core %d", self.place.core)
 
     def give_up(self, error: OSError) -> None:
-        """The system does not allow it: pin no more threads."""
+        """The system does not allow pinning: pin no more threads."""
         if self.place is not None:
             self.place = None
             log.warning("sessions are not kept on one core: %s", error)
@@ -172,7 +175,7 @@ class Affinity:
         self._look_later(flusher, occupancy)
 
     def _look_for_inherited(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """In the flusher: check while there are sessions, and twice more for what the last session has started."""
+        """In the flusher: check while there are sessions, and twice more for threads that the last one has started."""
         began_s = thread_time()
         self._look_at_inherited()
         with self._lock:
@@ -195,7 +198,9 @@ class Affinity:
             self._look_at_inherited()
 
     def pin(self, *, may_batch: bool = False) -> PinnedThread:
-        """A context in which the calling thread is pinned to the core. Reuses the context that the thread is in.
+        """A context in which the calling thread is pinned to the core.
+
+        Returns the context that the thread is in, if any.
 
         With `may_batch`, the thread does not preempt others, if `place` allows that.
         """
@@ -212,15 +217,15 @@ class PinnedThread(ScheduledThread):
     __slots__ = ("_cores", "_is_batch", "_may_batch", "_place", "_roams", "affinity", "is_displaced")
 
     def __init__(self, affinity: Affinity, place: Place | None) -> None:
-        """`place` is where the thread was started. None: the thread is not pinned."""
+        """`place` is the core where the thread was started. None: the thread is not pinned."""
         self.affinity = affinity
         self.is_displaced = False
-        self._place = place  # where it is pinned; None: it is not
-        self._cores: Set[int] = frozenset() if place is None else affinity.cores  # to use when it is not pinned
+        self._place = place  # None: the thread is not pinned
+        self._cores: Set[int] = frozenset() if place is None else affinity.cores  # for when it is not pinned
         self._is_batch = self._may_batch = self._roams = False
 
     def begin(self, *, may_batch: bool) -> None:
-        """Call it before entering the context."""
+        """Call this before entering the context."""
         self._may_batch = may_batch
         self._roams = False
 
@@ -254,7 +259,7 @@ class PinnedThread(ScheduledThread):
         try:
             if not self._cores:
                 former = os.sched_getaffinity(0)
-                self._cores = cores if former == cores else former  # one set for all: it can have kilobytes
+                self._cores = cores if former == cores else former  # one set for all threads: a set can have kilobytes
             os.sched_setaffinity(0, {place.core})
         except OSError as error:
             self.affinity.give_up(error)
@@ -267,7 +272,7 @@ class PinnedThread(ScheduledThread):
         self._leave()
 
     def starts_thread(self) -> PinnedThread:
-        """The new thread begins on this core. Moving there later would take longer than a handshake does."""
+        """The new thread begins on this core. A later move to the core would take longer than a handshake does."""
         if self.is_displaced:
             self.runs_handler()
         return PinnedThread(self.affinity, self._place)
@@ -285,23 +290,24 @@ class PinnedThread(ScheduledThread):
     def _leave(self) -> None:
         if self._place is not None:
             self._place = None
-            with suppress(OSError):  # it may no longer use these cores, and the system has given it others
+            with suppress(OSError):  # the system no longer allows these cores, and has assigned others
                 os.sched_setaffinity(0, self._cores)
             self._choose_class()
 
     def _choose_class(self) -> None:
         is_batch = self._may_batch and self._place is not None and self._place.batch
         if is_batch != self._is_batch:
-            with suppress(OSError):  # it stays in its class
+            with suppress(OSError):  # the thread stays in its class
                 os.sched_setscheduler(0, os.SCHED_BATCH if is_batch else os.SCHED_OTHER, os.sched_param(0))
                 self._is_batch = is_batch
 
 
 def use_all_cores() -> None:
-    """Let the calling thread, and what it starts, use all cores until the next message of its session.
+    """Let the calling thread, and threads and programs that it starts, use all cores until its session's next message.
 
-    Call it in a handler before you start a thread or a program that counts its cores or needs all of them at once.
-    Without this call, it gets all cores within a second. Does nothing in threads that are not kept on a core.
+    Call this in a handler before you start a thread or a program that counts its cores, or needs all cores at once.
+    Without this call, the new thread or program gets all cores within a second. Does nothing in threads that are not
+    kept on a core.
     """
     thread: PinnedThread | None = getattr(_here, "thread", None)
     if thread is not None:

@@ -1,8 +1,8 @@
 """Which threads may wait for room in a queue, or until a room has handled a post.
 
 The thread of a script may not, because it serves all sessions of the script. A thread that calls a handler's functions
-for rooms may not wait for a post: it might be the one that is to handle it. A finalizer (``__del__``) may not while
-its thread holds a lock that other threads need to send.
+for rooms may not wait for a post, because it may be the thread that has to handle the post. A finalizer (``__del__``)
+may not wait while its thread holds a lock that other threads need to send.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from types import FrameType
 
 __all__ = ["has_interrupted", "may_wait", "may_wait_for_posts", "never_wait", "serve_rooms", "serves_rooms"]
 
-#: Modules with locks that other threads need to send. They call no handler. So if one of them is among the callers of
-#: `send`, a finalizer has interrupted it.
+#: Modules with locks that other threads need to send. These modules call no handler. So if a function of one of them is
+#: among the callers of `send`, a finalizer has interrupted it.
 LOCKING = (
     "wsthreads.rooms.rooms",
     "wsthreads.rooms.sending",
@@ -68,7 +68,7 @@ def may_wait_for_posts() -> bool:
 def has_interrupted() -> bool:
     """Whether the current thread is in a finalizer that has interrupted one of `LOCKING`.
 
-    This takes some microseconds. Call it only before you wait.
+    This takes some microseconds: call it only before a wait.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") not in LOCKING:

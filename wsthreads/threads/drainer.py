@@ -1,14 +1,14 @@
 """The thread that sends for busy rooms, whose broadcasts arrive faster than one thread can send them.
 
 In a quiet room, the thread that broadcasts also sends. Waking another thread costs more, and on a busy machine that
-thread may run late. When the broadcaster has finished, it looks whether others have broadcast meanwhile, and sends
-their messages, too. If it finds more after that, it hands the rest to this thread and goes back to reading.
+thread may run late. When the broadcaster has finished, it also sends the messages that others have broadcast meanwhile.
+If there are more after that, it leaves the rest to this thread and goes back to reading.
 
 From then on, broadcasters only queue, for as long as their broadcasts overlap, and this thread sends everything. So the
 more there is to send, the more frames go into one write.
 
-There is one for each app and process. It starts when it is first needed. If a step fails, the thread calls it again
-later: messages are queued, and must not wait for the next broadcast.
+Each app has one such thread in each process. It starts when it is first needed. If a step fails, the thread calls the
+step again later, because queued messages must not wait for the next broadcast.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wsthreads.threads.restarts import keep_running
 
 __all__ = ["RETRY_S", "Drainer"]
 
-#: Where no thread can be started, `go_on` raises RuntimeError. Try again after this time.
+#: If no thread can be started, `go_on` raises RuntimeError. Try again after this time.
 RETRY_S = 1.0
 
 
@@ -45,7 +45,7 @@ class Drainer:
             self._steps.put(step)
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no step is left, at most `timeout_s`. False if one is."""
+        """Wait until no step is left, at most `timeout_s`. False if a step is left."""
         with self._lock:
             if self._pid != os.getpid():
                 return True
@@ -77,9 +77,9 @@ class Drainer:
             self._steps.put(None)
 
     def _start_locked(self) -> None:
-        self._steps = SimpleQueue()  # after a fork: the parent's steps are not ours
+        self._steps = SimpleQueue()  # after a fork: the old queue has the parent's steps
         self._thread = Thread(target=self._run, args=(self._steps,), name=self._thread_name, daemon=True)
-        use_all_cores()  # the new thread inherits the cores of this one, which may be a session thread
+        use_all_cores()  # the new thread inherits the cores of this thread, which may be a session thread
         self._thread.start()
         self._pid = os.getpid()
 
@@ -101,6 +101,6 @@ class Drainer:
                     raise
                 if more:
                     steps.put(step)
-                del step  # it must not live until the next one comes
+                del step  # else it would live until the next step comes
 
         keep_running(work)

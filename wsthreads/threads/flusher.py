@@ -1,11 +1,11 @@
 """The housekeeping thread: waits until full sockets have room again, and until deadlines.
 
-There is one for each app and process. It starts with the first session, so a forked process gets its own. It calls one
-callback at a time, and callbacks must not block. An exception of a callback is logged and ends nothing else. If the
-thread itself fails, it starts again and keeps its timers and watches.
+Each app has one such thread in each process. It starts with the first session, so a forked process gets its own. It
+calls one callback at a time, and callbacks must not block. An exception of a callback is logged and ends nothing else.
+If the thread itself fails, it starts again and keeps its timers and watches.
 
 All state belongs to the thread. Other threads only append to `_orders`. They wake the thread if the order cannot wait
-until its next tick.
+until the thread's next tick.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["Flusher", "Timer", "Timers", "weakly"]
 
 log = get_logger(__name__)
 
-#: The thread looks at its orders at least this often. So an order of a timer that is due later need not wake it.
+#: The longest time between two looks at the orders. So an order for a later timer need not wake the thread.
 TICK_S = 1.0
 
 #: Cancelled timers are only removed if there are more timers than this.
@@ -51,12 +51,12 @@ class Timer:
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Never call the callback. If it runs already, it goes on."""
+        """Prevent the call of the callback. A callback that runs already goes on."""
         self.callback = None
 
 
 class Timers(Protocol):
-    """What runs a callback later, the clock that it goes by, and the wall clock. A `Flusher` is one."""
+    """Runs callbacks later, by its own clock, and tells the wall clock's time. A `Flusher` is one."""
 
     def now(self) -> float: ...
 
@@ -91,14 +91,14 @@ class Flusher:
         self._timers: list[tuple[float, int, Timer]] = []  # a heap; the thread's own
         self._sweep_at = MIN_SWEEP  # at this number of timers, cancelled ones are removed
         self._watched: dict[int, Callable[[], None]] = {}  # file descriptor -> callback; the thread's own
-        self._unwatched: dict[int, Callable[[], None]] = {}  # to be watched again after a failure; the same
+        self._unwatched: dict[int, Callable[[], None]] = {}  # to be watched again after a failure; the thread's own
         self._serial = count()  # breaks ties in the heap
         self._stopping = Event()
         self._has_begun = False  # the thread's own
         self._is_released = False
 
     def start(self) -> None:
-        """Start the thread, if this process has none yet.
+        """Start the thread, if it does not run in this process.
 
         Raises OSError or RuntimeError if the process may have no more descriptors or threads. Then call it again later.
         """
@@ -107,7 +107,7 @@ class Flusher:
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._reset()  # after a fork: what the parent ordered is not ours
+            self._reset()  # after a fork: the old orders are the parent's
             self._open()
             thread = Thread(target=self._run, name="wsthreads-flusher", daemon=True)
             try:
@@ -151,7 +151,8 @@ class Flusher:
             self._is_released = True
             self._wake()
 
-    #: The time that timers go by, in seconds. Asked for each message that a history keeps.
+    #: The time by the clock of the timers, in seconds. Must be quick: it is called for each message that a history
+    #: keeps.
     now = staticmethod(monotonic)
 
     def time(self) -> float:
@@ -172,7 +173,7 @@ class Flusher:
         self._wake()
 
     def forget(self, descriptor: int) -> None:
-        """End a watch. Call it before you close the descriptor, since the system uses its number again."""
+        """End a watch. Call this before you close the descriptor, because the system reuses its number."""
         self._orders.append(lambda: self._forget(descriptor))
 
     def _wake(self) -> None:
@@ -217,7 +218,7 @@ class Flusher:
                 raise
 
     def _push(self, timer: Timer) -> None:
-        """Add a timer. If there are many, remove those that are cancelled: each client that leaves cancels some."""
+        """Add a timer. If there are many, remove cancelled ones: each client that leaves cancels some."""
         if len(self._timers) >= self._sweep_at:
             live = [entry for entry in self._timers if entry[2].callback is not None]
             heapq.heapify(live)
@@ -236,12 +237,12 @@ class Flusher:
 
     def _watch(self, descriptor: int, callback: Callable[[], None]) -> None:
         if descriptor < 0:
-            return  # closed before this order
+            return  # closed before this order was read
         self._unwatch(descriptor)
         try:
             self._selector.register(descriptor, selectors.EVENT_WRITE)
         except KeyError:
-            return  # it was closed before this order, and its number is that of `_wakee` since a restart
+            return  # closed before this order was read; since a restart, `_wakee` has its number
         except OSError as error:
             if error.errno != errno.EBADF:  # EBADF: it was closed before this order
                 self.call_later(RETRY_S, lambda: self._watch(descriptor, callback))

@@ -5,8 +5,8 @@ second server. So each caller of the application's code compares `number` before
 if it has changed.
 
 A forked process has copies of the sockets of its parent's clients, and of the TLS state of each. If both wrote, no
-client could understand what arrives. So whatever has connections is known to `owners`. It gives them up in a fork, and
-no call that sends has to ask in which process it is.
+client could understand what arrives. So all objects with connections are in `owners`. They give up their connections in
+a fork. So no call that sends has to check in which process it runs.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ number = 0
 
 
 class Owner(Protocol):
-    """Has connections."""
+    """An object with connections."""
 
     def give_up_connections(self, dead_fd: int) -> None:
-        """Called in a forked process, which has no other thread yet. Locks may be held by threads of the parent.
+        """Called in a forked process, which has no other thread yet. Threads of the parent may hold locks.
 
         `dead_fd` is a socket whose peer is gone. A duplicate of it takes the place of each connection's socket.
         """
 
 
-#: All of this process.
+#: All owners in this process.
 owners: WeakSet[Owner] = WeakSet()
 
 

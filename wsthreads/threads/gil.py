@@ -1,6 +1,6 @@
 """How threads are scheduled under a GIL: session threads on one core.
 
-``python -m tests.bench.tricks`` measures each decision by itself, with a subclass that does not take it.
+``python -m tests.bench.tricks`` measures each decision by itself, with a subclass that leaves it out.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from wsthreads.threads.scheduling import NO_SCHEDULING, Occupancy, ScheduledThre
 __all__ = ["GILScheduling", "has_gil", "scheduling_for"]
 
 
-#: Nothing that takes its time happens in a turn, such as a log line. Should it, those who wait go on after so long.
-#: With 1 s, thousands of clients that came back together got in each other's way: p99 of others was five times as long.
+#: The longest wait for a turn. Nothing slow, such as a log line, should happen in a turn; if it does, the waiting
+#: threads go on after this time. With 1 s, the p99 of other clients was five times as long while thousands of clients
+#: reconnected together.
 TURN_TIMEOUT_S = 5.0
 
-#: While the requests of more new connections than this are unread, no other connection is accepted. Clients that send
+#: While more new connections than this have unread requests, no further connection is accepted. Clients that send
 #: nothing do not count.
 MOST_UNREAD = 4
 
 
 class _Turn:
-    """A context for one thread at a time. It only saves time: who has waited too long enters all the same."""
+    """A context for one thread at a time. It is not a lock: a thread that has waited too long enters nevertheless."""
 
     __slots__ = ("_has_lock", "_lock")
 
@@ -58,11 +59,11 @@ class GILScheduling(Scheduling):
         self.affinity.start(flusher, occupancy)
 
     def session_thread(self) -> ScheduledThread:
-        """On the core, in the batch class: a message preempts no other session."""
+        """On the core, in the batch class, so that a message does not preempt another session."""
         return self.affinity.pin(may_batch=True)
 
     def opening(self) -> AbstractContextManager[object]:
-        """One thread at a time. Else a message would wait until each of the new connections has had the GIL."""
+        """One thread at a time. Otherwise a message would wait until each new connection has had the GIL."""
         return _Turn(self._opening)
 
     def accepting_thread(self) -> ScheduledThread:
@@ -70,7 +71,7 @@ class GILScheduling(Scheduling):
         return self.affinity.pin()
 
     def most_unread(self) -> int | None:
-        """A few. Else a message would wait until the threads of thousands of connections have begun."""
+        """A few. Otherwise a message would wait until the threads of thousands of connections have begun."""
         return MOST_UNREAD
 
     def other_request(self) -> None:
@@ -78,7 +79,7 @@ class GILScheduling(Scheduling):
         leave_core()
 
     def joins_room(self) -> None:
-        """Out of the batch class: the sooner the thread adds its broadcast, the more is sent at once."""
+        """Leaves the batch class: the sooner a thread queues its broadcast, the more is sent at once."""
         preempt_others()
 
     def stopped(self) -> None:

@@ -1,9 +1,9 @@
 """Gives all cores back to threads and processes that inherited the sessions' core.
 
-A thread or process that a pinned thread starts inherits its core (sched(7)). Only a patch of the standard library could
-tell us when one starts. So the flusher looks from time to time at the threads of this process and at its child
-processes. It judges each of them once, at the second look. At the first look, a thread may be a session thread that has
-just begun.
+A thread or process that a pinned thread starts inherits its core (sched(7)). Without a patch of the standard library,
+wsthreads cannot know when one starts. So the flusher looks from time to time at the threads of this process and at its
+child processes. It judges each of them once, at the second look, because at the first look a thread may be a session
+thread that has just begun.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ __all__ = ["Inheritance"]
 
 
 class Inheritance:
-    """Finds what inherited a core. Only the flusher uses it. Without ``/proc`` it finds nothing."""
+    """Finds threads and processes that inherited a core. For the flusher only. Without ``/proc``, it finds nothing."""
 
     def __init__(self) -> None:
         self._known: set[int] = set()  # native ids of the threads that have been judged
-        self._suspects: set[int] = set()  # those that were on one of our cores at the last look
+        self._suspects: set[int] = set()  # threads that were on one of our cores at the last look
 
     def look(self, ours: Container[int], used: Set[int], cores: Set[int], *, may_be_batch: bool) -> None:
-        """Give `cores` to each thread that this second look finds on one of the cores `used`, unless it is in `ours`.
+        """Give `cores` to each thread that a second look finds on one of the cores `used`, unless it is in `ours`.
 
         With `may_be_batch`, also end the batch class that the thread inherited.
         """
@@ -43,7 +43,7 @@ class Inheritance:
                     if may_be_batch and os.sched_getscheduler(thread) == os.SCHED_BATCH:
                         os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
         self._suspects = suspects
-        self._known &= threads  # the system may use a number again
+        self._known &= threads  # the system may reuse a number
 
 
 def _is_on_one_of(thread: int, used: Set[int]) -> bool:
@@ -57,7 +57,7 @@ def _threads(process: int) -> Iterable[int]:
 
 def _descendants() -> Iterator[int]:
     """The processes that this one has started, the processes that these have started, and so on."""
-    try:  # this fails at once if there are none
+    try:  # fails at once if there are none
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except OSError:
         return

@@ -2,8 +2,8 @@
 
 glibc makes up to eight arenas for each core, and spreads the threads over them. An arena keeps nearly all the memory
 that it ever took. With one thread for each connection, every arena reaches its own peak sooner or later. So the memory
-of the process grows for a long time, by tens of KiB or a MiB at once, although nothing leaks. Python threads need no
-such number of arenas, because they hold the GIL when they allocate.
+of the process grows for a long time, by tens of KiB or a MiB at once, although nothing leaks. Python threads do not
+need so many arenas, because they hold the GIL when they allocate.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 
 __all__ = ["ARENAS", "limit_arenas"]
 
-#: One for the thread that holds the GIL, one for a thread that sends or decodes without it.
+#: One arena for the thread that holds the GIL, one for a thread that sends or decodes without the GIL.
 ARENAS = 2
 
 #: From glibc's malloc.h. It has not changed since 2010.
@@ -24,8 +24,8 @@ M_ARENA_MAX = -8
 def limit_arenas() -> None:
     """Let all threads of the process share `ARENAS` arenas, if the C library is glibc. Raises nothing.
 
-    Call it before the first thread starts; after that it may have no effect. Does nothing if the environment sets the
-    number (MALLOC_ARENA_MAX, or glibc.malloc.arena_max in GLIBC_TUNABLES).
+    Call this before the first thread starts; afterwards, it may have no effect. Does nothing if the environment sets
+    the number (MALLOC_ARENA_MAX, or glibc.malloc.arena_max in GLIBC_TUNABLES).
     """
     if not sys.platform.startswith("linux"):
         return

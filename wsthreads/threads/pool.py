@@ -1,7 +1,7 @@
 """A few threads for calls that may take long, such as those of a handler's functions for its rooms.
 
-A thread starts when there is work and no other thread is free, up to the limit. It runs one batch at a time. Before it
-does, it wakes another one if more is waiting, since its own batch may take long.
+A thread starts when there is work and no other thread is free, up to the limit. A thread runs one batch at a time.
+Before it does, it wakes another thread if more items wait, because its own batch may take long.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 class Pool(Generic[T]):
-    """Calls ``work(items)`` for all that is `put` in, in order, at most `batch` of them at once. Any thread.
+    """Calls ``work(items)`` for all items that are `put` in, in order, at most `batch` of them at once. Any thread.
 
-    Two calls of `work` may run at the same time if there are more `threads` than one. The threads keep `work`, so it
-    must not keep what the pool belongs to. `begin` is called in each thread, once.
+    With more than one of `threads`, several calls of `work` may run at the same time. The threads hold `work`, so
+    `work` must not hold the pool's owner. `begin` is called once in each thread.
     """
 
     def __init__(
@@ -46,27 +46,27 @@ class Pool(Generic[T]):
     def give_up(self) -> None:
         """In a forked process: threads and work are the parent's."""
         self._lock = Lock()  # guards the rest; nothing blocks under it
-        self._calm = Condition(self._lock)  # nothing waits or runs
+        self._calm = Condition(self._lock)  # notified when nothing waits or runs
         self._items: deque[T] = deque()
         self._threads: list[Thread] = []
-        self._idle = 0  # threads that wait for a token, and have got none
+        self._idle = 0  # threads that wait for a token
         self._tokens: SimpleQueue[None] = SimpleQueue()
-        self._running = 0  # calls of `work`
-        #: Grows when a call of `work` has ended, before the pool is idle. For tests that wait.
+        self._running = 0  # calls of `work` that run
+        #: A number that grows when a call of `work` has ended, before the pool is idle. For tests that wait.
         self.moved = 0
         self._is_ending = False
 
     def put(self, items: Iterable[T]) -> None:
         """Let threads work on some items.
 
-        Raises RuntimeError if there is no thread at all; the items wait for the next call then.
+        Raises RuntimeError if no thread runs and none can be started; then the items wait for the next call.
         """
         with self._lock:
             self._items.extend(items)
             self._wake_locked()
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing waits or runs, at most `timeout_s`. False if something does."""
+        """Wait until no item waits or runs, at most `timeout_s`. False if one does."""
         deadline = monotonic() + timeout_s
         with self._calm:
             while self._items or self._running:
@@ -77,7 +77,7 @@ class Pool(Generic[T]):
         return True
 
     def stop(self, timeout_s: float) -> None:
-        """End the threads when nothing waits any more. Waits at most `timeout_s`."""
+        """End the threads when no item waits. Waits at most `timeout_s`."""
         deadline = monotonic() + timeout_s
         with self._lock:
             threads, self._threads = self._threads, []
@@ -87,13 +87,13 @@ class Pool(Generic[T]):
                 thread.join(max(0.0, deadline - monotonic()))
 
     def release(self, threads: int | None = None) -> None:
-        """End the threads when nothing waits any more. Takes no lock and does not wait, so finalizers may call it."""
+        """End the threads when no item waits. Takes no lock and does not wait, so finalizers may call this."""
         self._is_ending = True
         for _ in range(self._most if threads is None else threads):
             self._tokens.put(None)
 
     def _wake_locked(self) -> None:
-        """Let a free thread look at the items, if there are any."""
+        """If items wait, wake a free thread or start one."""
         if not self._items:
             return
         if self._idle:
@@ -104,7 +104,7 @@ class Pool(Generic[T]):
             thread = Thread(target=self._run, name=name, daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # no more threads are to be had
+            except RuntimeError:  # no thread can be started
                 if not self._threads:
                     raise
             else:

@@ -18,12 +18,12 @@ log = get_logger(__name__)
 FIRST_PAUSE_S = 0.05
 MAX_PAUSE_S = 1.0
 
-#: After so long without an error, the next restart counts as the first.
+#: After this long without an error, the next restart counts as the first.
 CALM_S = 5.0
 
 
 class Restarts:
-    """Counts restarts and says how long to wait before the next. One thread at a time."""
+    """Counts restarts and computes the pause before the next one. One thread at a time."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -44,7 +44,7 @@ class Restarts:
 def keep_running(work: Callable[[], None], pause: Callable[[float], object] = sleep) -> None:
     """Call `work` until it returns. If it raises, log the error, pause, and call it again.
 
-    For a thread that all sessions rely on. `work` must keep its state where the next call finds it.
+    For a thread that all sessions need. `work` must keep its state between calls.
     """
     restarts = Restarts()
     while True:

@@ -1,7 +1,7 @@
 """Events that core modules report about their threads, such as "a session begins".
 
-The classes here do nothing. Those of `wsthreads.threads.gil` respond to the events: by the GIL, the cores and the
-classes of the system's scheduler. Core modules know nothing of these.
+The classes here do nothing. Their subclasses in `wsthreads.threads.gil` respond to the events, with decisions on the
+GIL, the cores and the classes of the system's scheduler. Core modules need not know of these.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ class Scheduling:
         return _NO_THREAD
 
     def most_unread(self) -> int | None:
-        """The accepting thread waits while more new connections than this may have sent requests that their threads
-        have not read. None: it does not wait.
+        """The most new connections with requests that their threads have not read.
+
+        With more, the accepting thread waits. None: it does not wait.
         """
         return None
 
