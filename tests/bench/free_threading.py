@@ -1,12 +1,14 @@
 """What a handler that computes gains without a GIL: ``python3.13t -m tests.bench.free_threading``.
 
 The same interpreter runs with ``PYTHON_GIL=1`` and with ``PYTHON_GIL=0``, in turns: the server with 20 connections, and
-two threads that only compute. The figure is the server's gain, as a share of that of the two threads.
+two threads that only compute. The figure is the server's gain, as a share of that of the two threads. ``make bench``
+measures the same in its row "free-threading", each by itself with ``--only``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -107,6 +109,7 @@ def measure(what: str, steps: int, seconds: float, gil: str, wsload: Path) -> fl
 def main() -> int:
     """Print the rates and the ratios. Returns 1 if the target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=["compute", "serve"], help="one round: rates with and without a GIL")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
@@ -118,6 +121,9 @@ def main() -> int:
         wsload = Path(folder) / "wsload"
         if failure := compile_c(HERE / "wsload.c", wsload):
             parser.error(failure)
+        if options.only:
+            print(json.dumps([measure(options.only, steps, options.seconds, gil, wsload) for gil in "10"]))
+            return 0
         for _ in range(options.rounds):
             gains = {}
             for what in ("compute", "serve"):

@@ -7,19 +7,10 @@
  *
  * Build: cc -O2 -o limit limit.c -lcrypto */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/tcp.h>
-#include <openssl/evp.h>
-#include <openssl/sha.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <unistd.h>
+
+#include "limits.h"
 
 enum { MAX_MEMBERS = 65536, BUFFER_BYTES = 131072 };
 
@@ -52,56 +43,29 @@ static void accept_one(int listener) {
     epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
 }
 
-/* Answers the handshake; returns its length, 0 if it is not complete, -1 if it is none. */
-static ssize_t upgrade(Connection *c) {
-    static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    char *text = (char *)c->buffer, input[128], accept[40], response[256];
-    uint8_t hash[SHA_DIGEST_LENGTH];
+/* Delivers the complete frames from `done` on; returns where they end, or -1 at the end of the connection. */
+static ssize_t deliver(Connection *c, size_t done) {
+    uint8_t *out;
+    size_t out_bytes;
+    ssize_t n;
+    while ((n = answer(c->buffer + done, c->bytes - done, &out, &out_bytes)) > 0) {
+        done += n;
+        for (int i = 0; i < (c->in_room ? members : 1); i++)
+            send(c->in_room ? room[i]->fd : c->fd, out, out_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    return n < 0 ? -1 : (ssize_t)done;
+}
+
+/* Answers the handshake, and joins the room. Returns as `upgrade` does. */
+static ssize_t open_connection(Connection *c) {
     c->buffer[c->bytes] = 0;
-    char *end = strstr(text, "\r\n\r\n"), *key = strcasestr(text, "sec-websocket-key:");
-    if (!end) return 0;
-    if (!key) return -1;
-    key += strlen("sec-websocket-key:");
-    key += strspn(key, " ");
-    int bytes = snprintf(input, sizeof input, "%.*s%s", (int)strcspn(key, "\r"), key, guid);
-    SHA1((uint8_t *)input, bytes, hash);
-    EVP_EncodeBlock((uint8_t *)accept, hash, sizeof hash);
-    bytes = snprintf(response, sizeof response,
-                     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                     "Sec-WebSocket-Accept: %s\r\n\r\n", accept);
-    if (send(c->fd, response, bytes, MSG_NOSIGNAL) != bytes) return -1;
+    ssize_t done = upgrade(c->fd, (char *)c->buffer);
+    if (done <= 0) return done;
     c->upgraded = 1;
-    c->in_room = !strncmp(text, "GET /room", 9);
+    c->in_room = !strncmp((char *)c->buffer, "GET /room", 9);
     if (c->in_room) {
         if (members == MAX_MEMBERS) return -1;
         room[members++] = c;
-    }
-    return end + 4 - text;
-}
-
-/* Delivers the complete frames from `done` on; returns where they end, or -1 at the end of the connection. */
-static ssize_t deliver(Connection *c, size_t done) {
-    while (c->bytes - done >= 6) {
-        uint8_t *frame = c->buffer + done;
-        size_t length = frame[1] & 127, head = 2;
-        if (length == 127 || (frame[0] & 15) == 8) return -1;
-        if (length == 126) {
-            if (c->bytes - done < 8) break;
-            length = frame[2] << 8 | frame[3];
-            head = 4;
-        }
-        if (c->bytes - done < head + 4 + length) break;
-        uint8_t *mask = frame + head, *payload = mask + 4, *out = payload - head;
-        for (size_t i = 0; i < length; i++) payload[i] ^= mask[i & 3];
-        done += head + 4 + length;
-        if (head == 4) { /* written from its end, since it may overlap the mask */
-            out[3] = length;
-            out[2] = length >> 8;
-        }
-        out[1] = head == 4 ? 126 : length;
-        out[0] = 0x81;
-        for (int i = 0; i < (c->in_room ? members : 1); i++)
-            send(c->in_room ? room[i]->fd : c->fd, out, head + length, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     return done;
 }
@@ -111,7 +75,7 @@ static void on_readable(Connection *c) {
     if (n < 0 && errno == EAGAIN) return;
     if (n > 0) c->bytes += n;
     if (n > 0 && !c->upgraded) {
-        done = upgrade(c);
+        done = open_connection(c);
         if (!done) return;
     }
     if (n > 0 && done >= 0) done = deliver(c, done);
@@ -123,18 +87,7 @@ static void on_readable(Connection *c) {
 }
 
 int main(int argc, char **argv) {
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
-    int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(argc > 1 ? atoi(argv[1]) : 0)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 4096)) {
-        perror("limit");
-        return 1;
-    }
+    int listener = listen_on(argc > 1 ? argv[1] : "0");
     poller = epoll_create1(0);
     struct epoll_event events[512], event = {EPOLLIN, {.ptr = NULL}};
     epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event);

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.processes import RunFailed, last_line
 
-__all__ = ["Load", "check", "parse", "run_load"]
+__all__ = ["Load", "check", "load_meanwhile", "parse", "run_load"]
 
 #: Extra time for opening connections, and until a stalled server is given up.
 EXTRA_S = 60.0
@@ -32,6 +33,7 @@ class Load:
     seconds: float = 3.0
     warm_s: float = 1.0
     drain_s: float = 0.0  # with a rate: the longest wait at the end for missing messages
+    at_once: int = 64  # handshakes under way at once
 
     def arguments(self) -> list[str]:
         """The arguments for wsload."""
@@ -45,6 +47,7 @@ class Load:
             "-d": self.seconds,
             "-W": self.warm_s,
             "-D": self.drain_s,
+            "-o": self.at_once,
         }
         return [text for option, value in arguments.items() for text in (option, str(value))]
 
@@ -58,7 +61,7 @@ def run_load(
 
     Raises `RunFailed` unless all connections were opened and stayed open, and all messages arrived.
     """
-    command = [str(wsload), "-p", str(port), "-u", path, "-P", str(pid), *load.arguments(), *dialect]
+    command = _command(wsload, load, port, path, pid, dialect)
     timeout_s = load.seconds + load.warm_s + load.drain_s + EXTRA_S
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -67,6 +70,36 @@ def run_load(
     report = parse(done.stdout, done.stderr)
     check(load, report)
     return report
+
+
+@contextmanager
+def load_meanwhile(
+    wsload: Path, load: Load, *, port: int, path: str, pid: int, dialect: Sequence[str] = ()
+) -> Iterator[dict[str, float]]:
+    """Run a load while the context is entered, from when wsload begins to measure. Fills the report at the end.
+
+    Raises `RunFailed` as `run_load` does.
+    """
+    report: dict[str, float] = {}
+    command = _command(wsload, load, port, path, pid, dialect)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        try:
+            first = running.stderr.readline()
+            yield report
+        finally:
+            running.terminate()
+            try:
+                output, complaints = running.communicate(timeout=load.drain_s + EXTRA_S)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                raise RunFailed("the load generator did not end") from None
+    report |= parse(output, first + complaints)
+    check(load, report)
+
+
+def _command(wsload: Path, load: Load, port: int, path: str, pid: int, dialect: Sequence[str]) -> list[str]:
+    return [str(wsload), "-p", str(port), "-u", path, "-P", str(pid), *load.arguments(), *dialect]
 
 
 def parse(output: str, complaints: str = "") -> dict[str, float]:

@@ -20,11 +20,12 @@ from tests.ports import free_port
 
 __all__ = [
     "bad_peers",
-    "connect",
+    "gain_without_gil",
     "idle_cpu",
     "idle_through_pings",
     "import_time",
     "latency_over",
+    "opening",
     "p99_at_half_rate",
     "publish_rate",
     "settled",
@@ -47,6 +48,9 @@ SETTLE_TIMEOUT_S = 15.0
 #: Long enough for clients that never read to be closed and to reconnect.
 BAD_PEERS_S = 20.0
 
+#: The longest that the connections of `opening` may take.
+OPENING_TIMEOUT_S = 120.0
+
 #: How many pairs of loads, without and with a viewer. The median difference counts.
 PAIRS = 5
 
@@ -58,11 +62,27 @@ print(time.perf_counter() - started, "dukpy" in sys.modules)
 """
 
 
-def connect(context: Context, server: Server) -> Sample:
-    """Connections opened per second, while earlier ones stay open."""
-    connections = 1000
-    report = context.run(Load(mode="idle", connections=connections, seconds=0.1, warm_s=0), server, "echo")
-    return sample_of(connections / report["connect_s"], report)
+def opening(*, connections: int, at_once: int) -> Measure:
+    """Measures the seconds until so many connections are open, which stay open. `at_once` handshakes are under way.
+
+    The latencies in the details are those of 20 others, which send 500 echoes per second meanwhile.
+    """
+
+    def measure(context: Context, server: Server) -> Sample:
+        load = Load(mode="idle", connections=connections, at_once=at_once, seconds=0.1, warm_s=0)
+        if context.quick:
+            load = replace(load, connections=connections // 10)
+        others = Load(connections=20, rate_per_s=500, seconds=OPENING_TIMEOUT_S, warm_s=0)
+        with (
+            context.start(server, "echo") as process,
+            context.meanwhile(others, process, server, "echo") as meanwhile,
+        ):
+            report = context.put(load, process, server, "echo")
+        sample = sample_of(report["connect_s"], report)
+        latencies = {name: meanwhile[name] for name in ("p50_us", "p99_us")}
+        return Sample(sample.value, {**sample.details, **latencies})
+
+    return measure
 
 
 def idle_through_pings(context: Context, server: Server) -> Sample:
@@ -219,12 +239,25 @@ def publish_rate(context: Context, server: Server) -> Sample:
     with ServerProcess(redis, port, context.log_file):
         done = subprocess.run(
             [*server.command(context.tools, "publish", 0), f"redis://127.0.0.1:{port}", str(context.seconds)],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **server.env}, capture_output=True, text=True,
             timeout=context.seconds + 60, check=False,
         )  # fmt: skip
     if done.returncode:
         raise RunFailed(last_line(done.stderr))
     return Sample(float(done.stdout))
+
+
+def gain_without_gil(context: Context, server: Server) -> Sample:
+    """The rate of a program without a GIL, as a multiple of its rate with a GIL. See `free_threading`."""
+    done = subprocess.run(
+        [*server.command(context.tools, "work", 0), "--seconds", str(context.seconds)],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **server.env}, capture_output=True, text=True,
+        timeout=2 * context.seconds + 120, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RunFailed(last_line(done.stderr))
+    with_gil, without_gil = json.loads(done.stdout)
+    return Sample(without_gil / with_gil, {"with_gil_per_s": with_gil, "without_gil_per_s": without_gil})
 
 
 def soak(load: Load, total: int, quick_total: int) -> Measure:

@@ -22,6 +22,8 @@ DETAILS = (
     ("client CPU", "client_cpu", 100),
     ("RSS MiB", "rss_mib", 1),
     ("KiB/conn.", "kib_per_connection", 1),
+    ("with GIL/s", "with_gil_per_s", 1),
+    ("without/s", "without_gil_per_s", 1),
 )
 
 

@@ -20,7 +20,7 @@ __all__ = ["Part", "SelectionError", "choose", "estimate_s", "run_part"]
 KEEPS = 0.97
 
 #: Approximate time to start and stop a server and to open connections.
-OVERHEAD_S = 1.5
+OVERHEAD_S = 0.8
 
 
 class SelectionError(Exception):
@@ -84,7 +84,8 @@ def _named_scenarios(names: Sequence[str]) -> list[Scenario]:
 def estimate_s(parts: Iterable[Part], seconds: float) -> float:
     """The approximate total time."""
     return sum(
-        part.rounds * len(part.servers) * (max(seconds * 1.5, part.scenario.run_s) + OVERHEAD_S) for part in parts
+        part.rounds * len(part.servers) * (seconds + min(1.0, seconds / 2) + part.scenario.run_s + OVERHEAD_S)
+        for part in parts
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench.load import Load, run_load
+from tests.bench.load import Load, load_meanwhile, run_load
 from tests.bench.processes import ServerProcess
 from tests.bench.results import Sample, Target
 from tests.bench.servers import Server
@@ -65,6 +66,19 @@ class Context:
         finally:
             process.check_alive()  # the reason of its end is more useful than "connections were lost"
 
+    def meanwhile(
+        self, load: Load, process: ServerProcess, server: Server, endpoint: str
+    ) -> AbstractContextManager[dict[str, float]]:
+        """A load on a running server while the context is entered. wsload's report is complete after its end."""
+        return load_meanwhile(
+            self.tools.wsload,
+            load,
+            port=process.port,
+            path=server.path(endpoint),
+            pid=process.pid,
+            dialect=server.dialect,
+        )
+
     def run(self, load: Load, server: Server, endpoint: str, *, pings: bool = False) -> dict[str, float]:
         """Run a load on a new server."""
         with self.start(server, endpoint, pings=pings) as process:
@@ -86,7 +100,7 @@ class Scenario:
     subjects: tuple[str, ...] = ("wsthreads", "wsthreads-pure")
     targets: tuple[Target, ...] = ()
     better: str = "higher"
-    run_s: float = 0.0  # approximate time of a run beside the load
+    run_s: float = 0.0  # approximate time of a run in addition to that of a load
     max_rounds: int | None = None
     only_by_name: bool = False  # for long scenarios
 

@@ -5,9 +5,27 @@ A target counts if its servers were measured. Without the C module, `wsthreads` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from tests.bench import probes
+from tests.bench.families import (
+    EVENT_LOOPS,
+    GROWTH,
+    ONE_CORE_PEERS,
+    OURS,
+    OURS_JS,
+    PEERS,
+    TARGETS_16K,
+    UNPINNED_PEERS,
+    ahead,
+    echo,
+    echo_js,
+    opening,
+    room,
+    room_16k,
+    room_js,
+    survives,
+)
 from tests.bench.load import Load
 from tests.bench.results import Target
 from tests.bench.runs import Scenario, under_load
@@ -15,102 +33,38 @@ from tests.bench.servers import THREADED_PEERS
 
 __all__ = ["SCENARIOS"]
 
-OURS = ("wsthreads", "wsthreads-pure")
-OURS_JS = ("wsthreads-js", "wsthreads-js-pure")
-PYTHON_PEERS = (*THREADED_PEERS, "aiohttp")
-PEERS = (*PYTHON_PEERS, "ws", "bun")
-
-#: For scenarios with JavaScript handlers.
-JS_PEERS = ("flask-sock", "websockets", "socketio", "ws", "bun")
-JS_THREADED_PEERS = JS_PEERS[:3]
-
-#: For scenarios where the number of cores matters little.
-UNPINNED_PEERS = ("flask-sock", "websockets", "socketio", "aiohttp", "ws", "bun")
-
-
-def _ahead(subject: str, peers: Iterable[str], sign: str = ">") -> tuple[Target, ...]:
-    return tuple(Target(subject, sign, 1.0, peer) for peer in peers)
-
-
-def _room(members: int, senders: int, least: float) -> Scenario:
-    people = "one sender" if senders == 1 else f"{senders} senders"
-    return Scenario(
-        name=f"fan-{members}-{senders}",
-        title=f"room of {members:,}, {people}",
-        unit="deliveries/s",
-        measure=under_load("recv_per_s", "room", mode="fan", connections=members, senders=senders),
-        servers=(*OURS, "limit", *PEERS),
-        targets=(
-            Target("wsthreads", ">=", least, "limit"),
-            *_ahead("wsthreads", PEERS),
-            *_ahead("wsthreads-pure", THREADED_PEERS),
-        ),
-        run_s=members / 500,
-    )
-
-
-def _room_js(members: int) -> Scenario:
-    return Scenario(
-        name=f"fan-js-{members}",
-        title=f"room of {members:,} through JavaScript, 4 senders",
-        unit="deliveries/s",
-        measure=under_load("recv_per_s", "room", mode="fan", connections=members, senders=4),
-        servers=(*OURS_JS, "wsthreads", *JS_PEERS),
-        subjects=OURS_JS,
-        targets=(Target("wsthreads-js", ">=", 0.9, "wsthreads"), *_ahead("wsthreads-js-pure", JS_THREADED_PEERS)),
-        run_s=members / 500,
-    )
-
-
-def _survives(members: int) -> Scenario:
-    return Scenario(
-        name=f"resume-fan-{members}",
-        title=f"room of {members:,} whose members' sessions survive, 4 senders",
-        unit="deliveries/s",
-        measure=under_load("recv_per_s", "room", mode="fan", connections=members, senders=4),
-        servers=("wsthreads-resume", "wsthreads"),
-        subjects=("wsthreads-resume",),
-        targets=(Target("wsthreads-resume", ">=", 0.85, "wsthreads"),),
-        run_s=members / 500,
-    )
-
-
-TARGETS_16K = (
-    *_ahead("wsthreads", PYTHON_PEERS),
-    *_ahead("wsthreads-pure", THREADED_PEERS),
-    *_ahead("wsthreads-js", THREADED_PEERS),
-)
-
 _ALL = (
-    Scenario(
-        name="echo-100",
-        title="echo, 100 connections",
-        unit="messages/s",
-        measure=under_load("recv_per_s", "echo", connections=100),
-        servers=(*OURS, "limit", *PEERS),
-        targets=(
-            Target("wsthreads", ">=", 8, "flask-sock"),
-            Target("wsthreads", ">=", 8, "websockets"),
-            Target("wsthreads", ">=", 4, "flask-sock@1"),
-            Target("wsthreads", ">=", 4, "websockets@1"),
-            Target("wsthreads", ">=", 1.2, "aiohttp"),
-            Target("wsthreads", ">=", 1.0, "ws"),
-            *_ahead("wsthreads-pure", THREADED_PEERS),
-        ),
+    echo(
+        100,
+        (*OURS, "limit", "limit-threads", "limit-threads@1", *THREADED_PEERS, *EVENT_LOOPS),
+        Target("wsthreads", ">=", 0.9, "limit-threads@1"),
+        Target("wsthreads", ">=", 8, "flask-sock"),
+        Target("wsthreads", ">=", 8, "websockets"),
+        Target("wsthreads", ">=", 4, "flask-sock@1"),
+        Target("wsthreads", ">=", 4, "websockets@1"),
+        Target("wsthreads", ">=", 1.2, "aiohttp"),
+        Target("wsthreads", ">", 1.0, "ws"),
+        *ahead("wsthreads-pure", THREADED_PEERS),
     ),
-    Scenario(
-        name="echo-10",
-        title="echo, 10 connections: median latency",
-        unit="µs",
-        better="lower",
-        measure=under_load("p50_us", "echo", connections=10),
-        servers=(*OURS, "limit", *PEERS),
-        targets=(Target("wsthreads", "<=", 1.2, "ws"), *_ahead("wsthreads-pure", THREADED_PEERS, "<")),
+    echo(
+        10,
+        ("wsthreads", "limit-threads", "limit-threads@1", *EVENT_LOOPS),
+        Target("wsthreads", ">=", 0.9, "limit-threads@1"),
+        *ahead("wsthreads", ("ws", "aiohttp")),
     ),
-    _room(100, 1, 0.9),
-    _room(1000, 1, 0.9),
-    _room(100, 4, 2.5),
-    _room(1000, 4, 3.5),
+    echo(
+        1000,
+        (*OURS, "limit-threads", "limit-threads@1", "limit-threads-lock@1", *PEERS),
+        Target("wsthreads", ">=", 0.85, "limit-threads@1"),
+        *ahead("wsthreads", ("ws", "aiohttp")),
+        *ahead("wsthreads-pure", ONE_CORE_PEERS),
+    ),
+    *(echo(connections, GROWTH) for connections in (30, 300, 3000, 5000)),
+    room(100, 1, "limit", least=0.9),
+    room(1000, 1, "limit", least=0.9),
+    room(100, 4, "wsthreads-pure", "limit", "flask-sock", "websockets", "socketio", "socketio@1", least=2.5),
+    room(1000, 4, "wsthreads-pure", "limit", least=3.5),
+    room(1000, 16),
     Scenario(
         name="resume-echo",
         title="echo, 100 connections whose sessions survive (wsthreads.1, resume_s)",
@@ -120,8 +74,8 @@ _ALL = (
         subjects=("wsthreads-resume",),
         targets=(Target("wsthreads-resume", ">=", 0.85, "wsthreads"),),
     ),
-    _survives(100),
-    _survives(1000),
+    survives(100),
+    survives(1000),
     Scenario(
         name="request",
         title="requests, 10 connections: median of the round trip, beside that of an echo",
@@ -132,21 +86,11 @@ _ALL = (
         subjects=("wsthreads-requests",),
         targets=(Target("wsthreads-requests", "<=", 1.2, "wsthreads"),),
     ),
-    Scenario(
-        name="echo-js",
-        title="echo in JavaScript, 100 connections",
-        unit="messages/s",
-        measure=under_load("recv_per_s", "echo", connections=100),
-        servers=(*OURS_JS, "wsthreads", *JS_PEERS),
-        subjects=OURS_JS,
-        targets=(
-            Target("wsthreads-js", ">=", 0.6, "wsthreads"),
-            Target("wsthreads-js", ">=", 4, "flask-sock"),
-            *_ahead("wsthreads-js-pure", JS_THREADED_PEERS),
-        ),
-    ),
-    _room_js(100),
-    _room_js(1000),
+    echo_js(100, "wsthreads-js-pure", "flask-sock", "websockets", "ws", "bun"),
+    echo_js(10),
+    echo_js(1000),
+    room_js(100),
+    room_js(1000),
     Scenario(
         name="echo-js-heap",
         title="echo in JavaScript with 100,000 live objects in the script, 100 connections",
@@ -164,14 +108,8 @@ _ALL = (
         servers=(*OURS, "wsthreads-js", "limit", *PEERS),
         targets=TARGETS_16K,
     ),
-    Scenario(
-        name="fan-16k",
-        title="room of 100, 16 KiB, one sender",
-        unit="deliveries/s",
-        measure=under_load("recv_per_s", "room", mode="fan", connections=100, payload_bytes=16384),
-        servers=(*OURS, "wsthreads-js", *PEERS),  # without limit, which drops what a socket does not accept at once
-        targets=TARGETS_16K,
-    ),
+    room_16k("fan-16k", 1, *OURS, "wsthreads-js"),
+    room_16k("fan-16k-4", 4, "wsthreads"),
     Scenario(
         name="p99",
         title="room of 1,000 at half of the peak rate of wsthreads, open loop: 99th percentile of the latency",
@@ -257,6 +195,7 @@ _ALL = (
         servers=("wsthreads-redis", "wsthreads"),
         subjects=("wsthreads-redis",),
         run_s=15,
+        max_rounds=1,
     ),
     Scenario(
         name="memory",
@@ -266,6 +205,7 @@ _ALL = (
         measure=under_load("rss_kb_per_conn", "echo", mode="idle", connections=1000, warm_s=1, seconds=0.1),
         servers=(*OURS, *OURS_JS, *UNPINNED_PEERS),
         targets=(Target("wsthreads", "<=", 40), Target("wsthreads-js", "<=", 40)),
+        max_rounds=2,
     ),
     Scenario(
         name="idle-5000",
@@ -273,27 +213,31 @@ _ALL = (
         unit="% of a core",
         better="lower",
         measure=probes.idle_through_pings,
-        servers=("wsthreads", "wsthreads-js", "aiohttp"),
+        servers=("wsthreads", "wsthreads-js"),
         subjects=("wsthreads",),
         targets=(Target("wsthreads", "<", 5), Target("wsthreads-js", "<", 5)),
         run_s=70,
         max_rounds=1,
     ),
-    Scenario(
-        name="connect",
-        title="opening 1,000 connections",
-        unit="connections/s",
-        measure=probes.connect,
-        servers=(*OURS, "wsthreads-js", *UNPINNED_PEERS),
-        targets=(Target("wsthreads", ">=", 1.5, "flask-sock"), *_ahead("wsthreads-pure", JS_THREADED_PEERS)),
-    ),
+    opening("open", "one after the other", 1),
+    opening("open-64", "64 at a time", 64),
     Scenario(
         name="churn",
         title="connections opened, one message, closed, 50 at a time",
         unit="connections/s",
         measure=under_load("cycles_per_s", "echo", mode="churn", connections=50),
-        servers=(*OURS, "wsthreads-js", "flask-sock", "websockets", "aiohttp", "ws", "bun"),
-        targets=(Target("wsthreads", ">=", 1.5, "flask-sock"), *_ahead("wsthreads-pure", ("flask-sock", "websockets"))),
+        servers=(*OURS, "wsthreads-js", "flask-sock", "websockets", *EVENT_LOOPS),
+        targets=(Target("wsthreads", ">=", 1.5, "flask-sock"), *ahead("wsthreads-pure", ("flask-sock", "websockets"))),
+    ),
+    Scenario(
+        name="free-threading",
+        title="300 µs of Python for each of 20 clients' messages, CPython 3.13t: the rate without a GIL",
+        unit="times that with it",
+        measure=probes.gain_without_gil,
+        servers=("wsthreads-free", "threads-free"),
+        subjects=("wsthreads-free",),
+        targets=(Target("wsthreads-free", ">=", 0.9, "threads-free"),),
+        run_s=6,
     ),
     Scenario(
         name="start",
@@ -304,7 +248,8 @@ _ALL = (
         servers=("wsthreads-js", "wsthreads", *UNPINNED_PEERS),
         subjects=("wsthreads-js",),
         targets=(Target("wsthreads-js", "<=", 0.6),),
-        run_s=3,
+        run_s=1,
+        max_rounds=2,
     ),
     Scenario(
         name="import",

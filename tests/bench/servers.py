@@ -16,7 +16,7 @@ from tests.bench.processes import ServerProcess
 from tests.bench.tools import HERE, ROOT, Tools
 from tests.ports import free_port
 
-__all__ = ["BEFORE", "SERVERS", "THREADED_PEERS", "Server", "find_server", "in_checkout"]
+__all__ = ["BEFORE", "ONE_CORE", "SERVERS", "THREADED_PEERS", "Server", "find_server", "in_checkout"]
 
 ONE_CORE = "@1"
 
@@ -123,6 +123,30 @@ def _publisher(script: str) -> Command:
     return lambda tools, endpoint, port: [str(tools.python), str(HERE / "publishers" / script)]
 
 
+def _limit_threads(name: str, label: str, **env: str) -> Server:
+    return Server(
+        name=name,
+        label=label,
+        command=lambda tools, endpoint, port: [str(tools.limit_threads), str(port)],
+        needs=("limit_threads",),
+        env=env,
+        endpoints=("echo",),
+    )
+
+
+def _without_gil(name: str, label: str, what: str) -> Server:
+    """Not a server: a program that measures with and without a GIL. See `probes.gain_without_gil`."""
+    return Server(
+        name=name,
+        label=label,
+        command=lambda tools, endpoint, port: [
+            str(tools.free_threaded_python), "-m", "tests.bench.free_threading", "--only", what
+        ],
+        needs=("free-threaded",),
+        endpoints=("work",),
+    )
+
+
 REDIS = ("redis", "redis-server")
 PURE = {"WSTHREADS_PURE_PYTHON": "1"}
 WERKZEUG = {"NODELAY": "1"}
@@ -154,6 +178,11 @@ _ALL = (
            command=_publisher("socketio_publish.py"), needs=(*REDIS, "python-socketio"), endpoints=("publish",)),
     Server(name="limit", label="one send() per delivery, in C", needs=("limit",),
            command=lambda tools, endpoint, port: [str(tools.limit), str(port)]),
+    _limit_threads("limit-threads", "a thread for each connection, in C"),
+    _limit_threads("limit-threads-lock", "a thread for each, in C, one mutex", ONE_LOCK="1"),
+    _limit_threads("limit-threads-lines", "a thread for each, in C, 92 cache lines", OWN_LINES="92"),
+    _without_gil("wsthreads-free", "wsthreads, without a GIL", "serve"),
+    _without_gil("threads-free", "two threads that compute", "compute"),
     Server(name="flask-sock", label="flask-sock", command=_python("flask_sock_app.py"), needs=("flask-sock",),
            env=WERKZEUG),
     Server(name="flask-sock-gunicorn", label="flask-sock under gunicorn", needs=("flask-sock", "gunicorn"),
@@ -165,6 +194,8 @@ _ALL = (
            needs=("python-socketio", "simple-websocket"), env=WERKZEUG, dialect=SOCKET_IO),
     Server(name="aiohttp", label="aiohttp on uvloop", command=_python("aiohttp_app.py"), needs=("aiohttp", "uvloop"),
            env={"LOOP": "uvloop"}),
+    Server(name="picows", label="picows on uvloop", command=_python("picows_app.py"), needs=("picows", "uvloop")),
+    Server(name="socketify", label="socketify", command=_python("socketify_app.py"), needs=("socketify",)),
     Server(name="ws", label="ws on Node", needs=("node", "ws"),
            command=lambda tools, endpoint, port: ["node", str(tools.node_folder / "ws_server.mjs")]),
     Server(name="bun", label="Bun", needs=("bun",),

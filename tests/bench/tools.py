@@ -24,6 +24,7 @@ __all__ = ["HERE", "ROOT", "ToolError", "Tools", "compile_c", "environment", "pr
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 INSTALL_TIMEOUT_S = 600.0
+PIP_INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 #: Run by the Python that the servers have.
 PROBE = """
@@ -61,6 +62,16 @@ class Tools:
         return self.build / "limit"
 
     @property
+    def limit_threads(self) -> Path:
+        """The C server with a thread for each connection."""
+        return self.build / "limit_threads"
+
+    @property
+    def free_threaded_python(self) -> Path:
+        """A Python without a GIL, with wsthreads."""
+        return self.build / "free-threaded" / "bin" / "python"
+
+    @property
     def python(self) -> Path:
         """The Python for wsthreads and the Python peers."""
         return self.build / "venv" / "bin" / "python"
@@ -91,10 +102,14 @@ def prepare(build: Path, tell: Callable[[str], None]) -> Tools:
     complaint = compile_c(HERE / "wsload.c", tools.wsload)
     if complaint:
         raise ToolError(f"cannot build the load generator: {complaint}")
-    complaint = compile_c(HERE / "limit.c", tools.limit, "-lcrypto")
-    if complaint:
-        tools.missing["limit"] = f"{complaint} (it needs OpenSSL's headers; Debian's package is libssl-dev)"
+    for server in (tools.limit, tools.limit_threads):
+        complaint = compile_c(HERE / f"{server.name}.c", server, "-lcrypto", "-pthread")
+        if complaint:
+            tools.missing[server.name] = f"{complaint} (it needs OpenSSL's headers; Debian's package is libssl-dev)"
     _install_python(tools, tell)
+    complaint = _install_free_threaded(tools, tell)
+    if complaint:
+        tools.missing["free-threaded"] = complaint
     _install_node(tools, tell)
     return tools
 
@@ -119,7 +134,7 @@ def _install_python(tools: Tools, tell: Callable[[str], None]) -> None:
     requirements = HERE / "peers" / "py" / "requirements.txt"
     wanted = [line.strip() for line in requirements.read_text().splitlines() if line[:1].isalpha()]
     venv, failed = tools.build / "venv", dict[str, str]()
-    pip = [str(tools.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(tools.python), *PIP_INSTALL]
 
     peers, state = venv / ".peers-installed", f"{sys.version} {_digest([requirements])}"
     if not _says(peers, state):
@@ -135,15 +150,9 @@ def _install_python(tools: Tools, tell: Callable[[str], None]) -> None:
         if not failed:
             peers.write_text(state)
 
-    package = ROOT / "wsthreads"
-    sources = [ROOT / "setup.cfg", ROOT / "setup.py", *sorted((*package.rglob("*.c"), *package.rglob("*.h")))]
-    ours, state = venv / ".wsthreads-installed", _digest(sources)
-    if not _says(ours, state):
-        tell(f"installing wsthreads into {os.path.relpath(venv)}")
-        complaint = _run([*pip, "--editable", str(ROOT)])
-        if complaint:
-            raise ToolError(f"cannot install wsthreads: {complaint}")
-        ours.write_text(state)
+    complaint = _install_wsthreads(venv, tell)
+    if complaint:
+        raise ToolError(f"cannot install wsthreads: {complaint}")
 
     names = [requirement.partition("==")[0] for requirement in wanted]
     done = subprocess.run(
@@ -165,6 +174,34 @@ def _install_python(tools: Tools, tell: Callable[[str], None]) -> None:
             tools.missing["redis-server"] = "there is none; Debian's package is redis-server"
     if not probe["speedups"]:
         tools.missing["speedups"] = "the C module is not built, so wsthreads is in pure Python anyway"
+
+
+def _install_free_threaded(tools: Tools, tell: Callable[[str], None]) -> str | None:
+    """Install wsthreads for $FREETHREADED, python3.13t from the path, or what `make test-freethreaded` has built."""
+    built = ROOT / "build" / "freethreaded" / "python" / "bin" / "python3.13t"
+    python = os.environ.get("FREETHREADED") or shutil.which("python3.13t") or built
+    if not Path(python).exists():
+        return "there is no python3.13t; make test-freethreaded builds one, and FREETHREADED names another"
+    venv = tools.free_threaded_python.parent.parent
+    if not tools.free_threaded_python.exists():
+        complaint = _run([str(python), "-m", "venv", "--clear", str(venv)])
+        if complaint:
+            return complaint
+    return _install_wsthreads(venv, tell)
+
+
+def _install_wsthreads(venv: Path, tell: Callable[[str], None]) -> str | None:
+    """Install this checkout, if its C code or what it needs has changed. Returns what is wrong, or None."""
+    package = ROOT / "wsthreads"
+    sources = [ROOT / "setup.cfg", ROOT / "setup.py", *sorted((*package.rglob("*.c"), *package.rglob("*.h")))]
+    stamp, state = venv / ".wsthreads-installed", _digest(sources)
+    if _says(stamp, state):
+        return None
+    tell(f"installing wsthreads into {os.path.relpath(venv)}")
+    complaint = _run([str(venv / "bin" / "python"), *PIP_INSTALL, "--editable", str(ROOT)])
+    if not complaint:
+        stamp.write_text(state)
+    return complaint
 
 
 def _install_node(tools: Tools, tell: Callable[[str], None]) -> None:

@@ -2,7 +2,7 @@
  *
  *   wsload -p PORT [-u PATH] [-m echo|fan|idle|churn] [-n CONNECTIONS] [-s PAYLOAD BYTES] [-d SECONDS]
  *          [-W WARM-UP SECONDS] [-w WINDOW] [-k SENDERS] [-r RATE] [-c COUNT] [-D SECONDS] [-P SERVER PID] [-H HEADER]
- *          [-S | -E | -Q]
+ *          [-o AT ONCE] [-S | -E | -Q]
  *
  *   echo    every connection keeps WINDOW messages in flight
  *   fan     the first SENDERS connections send to a room that echoes to all; each keeps WINDOW messages in flight
@@ -12,11 +12,13 @@
  *   -r      open loop: so many messages a second in all, whether they are answered or not
  *   -c      end before SECONDS are over, once COUNT messages (churn: connections) are done
  *   -D      with -r: at the end, wait so long at most for what has been sent and not come yet
+ *   -o      so many handshakes under way at once, 64 if not given: listen backlogs of 128 are common
  *   -P      report the CPU time and the memory of this process and its children
  *   -S      speak Socket.IO 4
  *   -E      speak wsthreads.1 (docs/reference/protocol.rst), and acknowledge as it says
  *   -Q      the same, and send requests in place of messages
  *
+ * Writes "measuring" to the standard error when it begins to. SIGTERM ends that before its time.
  * Prints one line of JSON. Status: 0, 1 if not all connections could be opened, 2 if nothing was measured.
  * Build: cc -O2 -o wsload wsload.c */
 #define _GNU_SOURCE
@@ -25,6 +27,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +45,6 @@ enum {
     HEADER_CHARS = 28,       /* what each payload begins with: its sender, and when it was sent */
     ACK_MESSAGES = 1024,     /* wsthreads.1: acknowledge after so many messages, */
     ACK_BYTES = 65536,       /* or bytes */
-    MAX_OPENING = 64,        /* handshakes under way at once: listen backlogs of 128 are common */
     SCRATCH_BYTES = 1 << 20, /* what is read at once, and the largest message */
     STALL_S = 20,            /* a server that makes no progress for so long is given up */
 };
@@ -61,22 +63,28 @@ typedef struct {
 
 static struct {
     const char *path, *mode, *header;
-    int port, connections, payload, senders, window, socket_io, envelope, requests, pid;
+    int port, connections, payload, senders, window, at_once, socket_io, envelope, requests, pid;
     double seconds, warm_s, rate, drain_s;
     uint64_t count;
 } options = {.path = "/", .mode = "echo", .header = "", .connections = 1, .payload = 32, .senders = 1, .window = 1,
-             .seconds = 5, .warm_s = 1};
+             .at_once = 64, .seconds = 5, .warm_s = 1};
 
 static Connection *connections;
 static int poller, opening, churn, fan, idle;
 static uint8_t scratch[SCRATCH_BYTES];
 static enum { WARMING, MEASURING, OVER } phase;
+static volatile sig_atomic_t told_to_end;
 static uint64_t sent, received, cycles, errors;
 
 static uint64_t now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+static void on_sigterm(int number) {
+    (void)number;
+    told_to_end = 1;
 }
 
 static void die(const char *what) {
@@ -323,7 +331,7 @@ static void send_at_rate(void) {
 
 static void pump(double seconds) {
     uint64_t end = now_ns() + seconds * 1e9, now;
-    while ((now = now_ns()) < end) {
+    while ((now = now_ns()) < end && !told_to_end) {
         if (phase == MEASURING && options.count && (churn ? cycles : received) >= options.count) break;
         uint64_t left_ms = (end - now) / 1000000 + 1;
         if (options.rate > 0 && phase == MEASURING) {
@@ -337,8 +345,8 @@ static void pump(double seconds) {
 static double open_all(void) {
     uint64_t started = now_ns(), progress = started;
     for (int i = 0, before = 0; i < options.connections || (opening && !churn); before = opening) {
-        if (i < options.connections && opening < MAX_OPENING) start(&connections[i++]);
-        step(i == options.connections || opening == MAX_OPENING ? 20 : 0);
+        if (i < options.connections && opening < options.at_once) start(&connections[i++]);
+        step(i == options.connections || opening == options.at_once ? 20 : 0);
         if (opening != before) progress = now_ns();
         else if (now_ns() - progress > STALL_S * 1000000000ull) break;
     }
@@ -346,7 +354,7 @@ static double open_all(void) {
 }
 
 static void parse(int argc, char **argv) {
-    for (int o; (o = getopt(argc, argv, "p:u:m:n:s:d:W:w:k:r:c:D:P:H:SEQ")) > 0;) switch (o) {
+    for (int o; (o = getopt(argc, argv, "p:u:m:n:s:d:W:w:k:r:c:D:o:P:H:SEQ")) > 0;) switch (o) {
         case 'p': options.port = atoi(optarg); break;
         case 'u': options.path = optarg; break;
         case 'm': options.mode = optarg; break;
@@ -359,6 +367,7 @@ static void parse(int argc, char **argv) {
         case 'r': options.rate = atof(optarg); break;
         case 'c': options.count = strtoull(optarg, NULL, 10); break;
         case 'D': options.drain_s = atof(optarg); break;
+        case 'o': options.at_once = atoi(optarg); break;
         case 'P': options.pid = atoi(optarg); break;
         case 'H': options.header = optarg; break;
         case 'S': options.socket_io = 1; break;
@@ -373,6 +382,7 @@ static void parse(int argc, char **argv) {
     if (!churn && !fan && !idle && strcmp(options.mode, "echo")) die(options.mode);
     if (options.payload < HEADER_CHARS + 2) options.payload = HEADER_CHARS + 2;
     if (options.payload > SCRATCH_BYTES / 2) die("-s");
+    if (options.at_once < 1) die("-o");
     if (options.connections < 1 || options.connections > 999999) die("-n");
     if (options.senders > options.connections) options.senders = options.connections;
 }
@@ -402,6 +412,8 @@ int main(int argc, char **argv) {
 
     sent = 0;
     phase = MEASURING;
+    signal(SIGTERM, on_sigterm);
+    fputs("wsload: measuring\n", stderr);
     Usage before = usage_of_tree(options.pid);
     double own_before = own_cpu_s(), machine_before = machine_cpu_s();
     uint64_t started = now_ns();
