@@ -6,14 +6,13 @@ Readable on light and dark pages: it has no background, and its colours follow t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
 from tests.bench.report import figure
 from tests.bench.servers import find_server
 
-__all__ = ["draw", "write_chart"]
+__all__ = ["STYLE", "draw", "label_of", "notes", "svg", "text"]
 
 #: The scenarios to draw. If none was measured, others are drawn.
 SCENARIOS = ("echo-100", "fan-1000-4", "memory")
@@ -37,14 +36,11 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial
 """
 
 
-def write_chart(document: Mapping[str, Any], file: Path) -> None:
-    """Draw the results, as `cli` writes them, into a file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(draw(document), encoding="utf-8")
-
-
 def draw(document: Mapping[str, Any]) -> str:
-    """The chart: a panel per scenario, a bar per server, a line from the lowest to the highest value."""
+    """The chart of results, as `cli` writes them.
+
+    A panel per scenario, a bar per server, a line from the lowest to the highest value.
+    """
     scenarios: Mapping[str, Any] = document["scenarios"]
     names = [name for name in SCENARIOS if name in scenarios] or list(scenarios)[:MAX_PANELS]
     parts, top = [], MARGIN
@@ -52,16 +48,21 @@ def draw(document: Mapping[str, Any]) -> str:
         panel, height = _panel(scenarios[name], top)
         parts += panel
         top += height + GAP
-    for line in _notes(document):
-        parts.append(_text(MARGIN, top, line, "note"))
+    for line in notes(document):
+        parts.append(text(MARGIN, top, line, "note"))
         top += 16
-    description = escape(", ".join(scenarios[name]["title"] for name in names) or "no results")
+    return svg(", ".join(scenarios[name]["title"] for name in names) or "no results", parts, WIDTH, top, STYLE)
+
+
+def svg(description: str, parts: Sequence[str], width: int, height: int, style: str) -> str:
+    """A whole SVG file, from its elements."""
+    description = escape(description)
     return "\n".join(
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
             f'role="img" aria-label="{description}">',
             f"<title>{description}</title>",
-            f"<style>{STYLE}</style>",
+            f"<style>{style}</style>",
             *parts,
             "</svg>\n",
         )
@@ -83,25 +84,27 @@ def _panel(scenario: Mapping[str, Any], top: int) -> tuple[list[str], int]:
     for row, (name, value) in enumerate(measured):
         y = top + TITLE + row * ROW
         middle, ours = y + BAR / 2, name.startswith("wsthreads")
-        kind = "ours" if ours else "limit" if name == "limit" else "bar"
+        kind = "ours" if ours else "limit" if name.startswith("limit") else "bar"
         low, median, high = (max(0.0, value[key]) * scale for key in ("low", "median", "high"))
         parts += [
-            _text(left - 8, middle + 4.5, _label(name), "ours-text" if ours else "", anchor="end"),
+            text(left - 8, middle + 4.5, label_of(name), "ours-text" if ours else "", anchor="end"),
             f'<rect class="{kind}" x="{left}" y="{y}" width="{max(1.0, median):.1f}" height="{BAR}" rx="2"/>',
             f'<line class="spread" x1="{left + low:.1f}" x2="{left + high:.1f}" y1="{middle}" y2="{middle}"/>',
-            _text(left + max(median, high) + 8, middle + 4.5, figure(value["median"]), "ours-text" if ours else ""),
+            text(left + max(median, high) + 8, middle + 4.5, figure(value["median"]), "ours-text" if ours else ""),
         ]
     return parts, TITLE + len(measured) * ROW
 
 
-def _label(name: str) -> str:
+def label_of(name: str) -> str:
+    """A server's name for people."""
     try:
         return find_server(name).label
     except KeyError:
         return name  # the server no longer exists
 
 
-def _notes(document: Mapping[str, Any]) -> Sequence[str]:
+def notes(document: Mapping[str, Any]) -> Sequence[str]:
+    """How and on which machine it was measured, in lines."""
     machine, options = document["environment"], document["options"]
     return (
         f"Median of {options['rounds']} interleaved round(s) of {options['seconds']:g} s; the thin line is from the "
@@ -110,8 +113,9 @@ def _notes(document: Mapping[str, Any]) -> Sequence[str]:
     )
 
 
-def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
+def text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> str:
+    """A line of text."""
     attributes = f' class="{kind}"' if kind else ""
     if anchor != "start":
         attributes += f' text-anchor="{anchor}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{escape(words)}</text>'

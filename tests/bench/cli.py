@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tests.bench import report
-from tests.bench.chart import write_chart
+from tests.bench import chart, growth, report
+from tests.bench.page import page
 from tests.bench.results import Outcome, ScenarioResults
 from tests.bench.runner import Part, SelectionError, choose, estimate_s, run_part
 from tests.bench.runs import Context
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_catalogue())
         return 0
     if options.chart_from:
-        write_chart(json.loads(options.chart_from.read_text()), options.chart)
+        _draw(json.loads(options.chart_from.read_text()), options.chart)
         return 0
     try:
         parts = choose(options.scenario, options.server, options.rounds, options.before)
@@ -72,7 +72,6 @@ def _measure(parts: list[Part], context: Context, options: argparse.Namespace) -
     }
     _write(document, options.json, options.chart)
     if options.publish and not interrupted:
-        PUBLISHED.mkdir(exist_ok=True)
         _write(document, PUBLISHED / "latest.json", PUBLISHED / "chart.svg")
     failed = any(results.failures(name) for results in all_results for name in results.servers if _is_ours(name))
     return 130 if interrupted else 1 if failed or not any(r.rounds for r in all_results) else 0
@@ -93,8 +92,19 @@ def _is_ours(server: str) -> bool:
 def _write(document: dict[str, Any], results_file: Path, chart_file: Path) -> None:
     results_file.parent.mkdir(parents=True, exist_ok=True)
     results_file.write_text(json.dumps(document, indent=1) + "\n")
-    write_chart(document, chart_file)
-    _tell(f"written: {os.path.relpath(results_file)}, {os.path.relpath(chart_file)}")
+    _tell(f"written: {os.path.relpath(results_file)}")
+    _draw(document, chart_file)
+
+
+def _draw(document: dict[str, Any], chart_file: Path) -> None:
+    """Write the chart, and into its folder what the documentation shows beside it."""
+    texts = {chart_file: chart.draw(document), chart_file.with_name("table.rst"): page(document)}
+    if growth.can_draw(document):
+        texts[chart_file.with_name("growth.svg")] = growth.draw(document)
+    chart_file.parent.mkdir(parents=True, exist_ok=True)
+    for file, text in texts.items():
+        file.write_text(text, encoding="utf-8")
+        _tell(f"written: {os.path.relpath(file)}")
 
 
 def _catalogue() -> str:
@@ -134,9 +144,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--quick", action="store_true", default=bool(env.get("QUICK")), help="one round of one second, as a check")
     add("--list", action="store_true", help="list scenarios, targets and servers")
     add("--json", type=Path, default=BUILD / "latest.json", help="file for the results (build/bench/latest.json)")
-    add("--chart", type=Path, default=BUILD / "chart.svg", help="file for the chart (build/bench/chart.svg)")
-    add("--publish", action="store_true", default=bool(env.get("PUBLISH")), help="write both to tests/bench/results")
-    add("--chart-from", type=Path, metavar="JSON", help="only draw the chart of these results")
+    add(
+        "--chart",
+        type=Path,
+        default=BUILD / "chart.svg",
+        help="file for the chart (build/bench/chart.svg); growth.svg and table.rst are beside it",
+    )
+    add("--publish", action="store_true", default=bool(env.get("PUBLISH")), help="write all to tests/bench/results")
+    add("--chart-from", type=Path, metavar="JSON", help="only draw the charts and the table of these results")
     options = parser.parse_args(arguments)
     options.before = options.before and Path(options.before).resolve()
     options.scenario = _names(" ".join(options.scenario or [env.get("ONLY", "")]))
