@@ -54,7 +54,7 @@ ONLY_THERE = {
     "redis": {"brokers"},
     "prometheus_client": {"monitoring.prometheus", "monitoring.multiprocess"},
     "simple_websocket": {"protocol.connection"},
-    "urllib3": {"javascript.http_connections"},
+    "urllib3": {"javascript.http_connections", "javascript.http_responses"},
     "wsproto": {"protocol.assembler", "protocol.deflate", "client", "testing"},
     "pytest": {"testing"},
     "_thread": set(),

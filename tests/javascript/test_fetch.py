@@ -345,6 +345,35 @@ def test_what_is_behind_the_end_of_a_gzip_body_does_not_count(origin: Origin, js
     assert js("return (await fetch(base + '/x')).text()") == ("abcd" if len(behind) > 10 else "ab")
 
 
+@pytest.mark.parametrize("head", ["X: y\r\n z", "X: y\n z", "X: y  z\r\nContent-Length: 5"])
+def test_odd_heads_that_are_clear_are_read(origin: Origin, js: Asking, head: str) -> None:
+    origin.routes["/x"] = f"HTTP/1.1 200 OK\r\n{head}\r\nContent-Length: 5\r\n\r\nhello".encode()
+    assert js("const r = await fetch(base + '/x'); return [r.headers.get('x').split(/ +/), await r.text()]") == [
+        ["y", "z"],
+        "hello",
+    ]
+
+
+@pytest.mark.parametrize("body", [b"5;a\r\nhello\r\n0\r\n\r\n", b"05\nhello\n0;\nX: y\n\n", b"5 \r\nhello\r\n0\n\n"])
+def test_odd_chunks_that_are_clear_are_read(origin: Origin, js: Asking, body: bytes) -> None:
+    origin.routes["/x"] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n" + body
+    for _ in range(2):
+        assert js("return (await fetch(base + '/x')).text()") == "hello"
+    assert origin.connections == 1
+
+
+def test_a_request_is_sent_again_if_a_kept_connection_has_no_response(origin: Origin, js: Asking) -> None:
+    def first_good(_: Received, connection: socket.socket) -> bytes:
+        answered.append(connection)
+        return response(b"hello") if answered.count(connection) == 1 else b"nonsense\r\n\r\n"
+
+    answered: list[socket.socket] = []
+    origin.routes["/x"] = first_good
+    for _ in range(2):
+        assert js("return (await fetch(base + '/x')).text()") == "hello"
+    assert origin.connections == 2
+
+
 def test_a_connection_after_a_204_that_names_a_body_is_not_kept(origin: Origin, js: Asking) -> None:
     origin.routes["/a"] = b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n"
     for _ in range(2):

@@ -68,14 +68,33 @@ class Gate:
 
 # Bodies.
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+NO_CHUNKS = [
+    *(b"5\r\nabcde\r\nxyz\r\n", b"-1\r\n\r\n", b"0x5\r\nabcde\r\n0\r\n\r\n", b"0_5\r\nabcde\r\n0\r\n\r\n"),
+    *(b"5\r\nabcdeXX0\r\n\r\n", b"5\rX\nabcde", b"\r\n", b"f" * 5000 + b"\r\n"),
+]
+CODINGS = ["gzip, chunked", "chunked;a=b", "xchunked", "identity\r\nTransfer-Encoding: chunked", "chunked, chunked"]
+LENGTHS = ["1_0", "+5", "-5", "abc", "", "5, 5", "5\r\nContent-Length: 6", "\u0665"]
+NO_STATUSES = [b"nonsense", b"ICY 200 OK", b"http/1.1 200 OK", b"HTTP/2 200 OK", b"HTTP/1.1 9999", b"\r\nHTTP/1.1 200"]
+
+
+def coded(value: str, body: bytes) -> bytes:
+    """A response with a transfer-encoding, or with a content-length."""
+    name = "Content-Length" if value in LENGTHS else "Transfer-Encoding"
+    return f"HTTP/1.1 200 OK\r\n{name}: {value}\r\n\r\n".encode() + body
+
 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
         (response(b"abc", length=10), "the connection was closed before the end of the body"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "the connection was closed before the end"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nxyz\r\n", ""),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n", ""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0", "before the end of the body"),
+        *((CHUNKED + body, "a chunk of the body begins or ends with") for body in NO_CHUNKS),
+        *((coded(line, b"5\r\nabcde\r\n0\r\n\r\n"), "a transfer-encoding other than chunked") for line in CODINGS),
+        *((coded(line, b"abcde"), "the content-length is not one number") for line in LENGTHS),
+        (response(gzip.compress(b"ab") + gzip.compress(b"cd" * 99)[:-9], "Content-Encoding: gzip"), "ends too early"),
+        (response(gzip.compress(b"ab") + gzip.compress(b"cd" * 99)[:11], "Content-Encoding: gzip"), "ends too early"),
         (response(b"no gzip", "Content-Encoding: gzip"), "the body is not in the encoding that content-encoding names"),
         (response(gzip.compress(b"ab" * 100)[:-12], "Content-Encoding: gzip"), "the encoded body ends too early"),
         (response(zlib.compress(b"ab" * 100)[:-6], "Content-Encoding: deflate"), "the encoded body ends too early"),
@@ -83,7 +102,7 @@ class Gate:
         (response(gzip.compress(b"x" * 1001), "Content-Encoding: gzip"), "the body has more than max_fetch_bytes"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000, "the body has more than max_fetch_bytes, 1000 bytes"),
         (b"", "the connection failed: "),
-        (b"nonsense\r\n\r\n", "the connection failed: "),
+        *((line + b"\r\n\r\n", "does not begin with a status of HTTP/1.1, but with '") for line in NO_STATUSES),
         (b"HTTP/1.1 200", "the connection failed: the server closed it within the head of the response"),
         (b"HTTP/1.1 200 OK\r\nContent-Le", "the connection failed: the server closed it within the head"),
         (b"HTTP/1.1 200 OK\r\nX: y\r\n\r", "the connection failed: the server closed it within the head"),
@@ -92,10 +111,11 @@ class Gate:
         (b"HTTP/1.1 200 OK\r\nno header\r\nContent-Length: 0\r\n\r\n", "a line of the response's head is no header"),
         (b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok", "a line of the response's head is no header"),
         (b"HTTP/1.1 200 OK\r\n: y\r\nContent-Length: 0\r\n\r\n", "a line of the response's head is no header"),
+        (b"HTTP/1.1 200 OK\r\nX\xe9: y\r\nContent-Length: 2\r\n\r\nok", "a line of the response's head is no header"),
+        (b"HTTP/1.1 200 OK\r\nX\x01: y\r\nContent-Length: 2\r\n\r\nok", "a line of the response's head is no header"),
         (b"HTTP/1.1 200 OK\r\nX: y\0\r\n\r\n", "a line of the response's head is no header"),
         (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 11_000 + b"\r\n", "the response has more than 65536 bytes of headers"),
         (b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n", "the response has more than 65536 bytes of headers"),
-        (b"HTTP/1.1 99999 OK\r\n\r\n", "the connection failed: "),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "the server changes to another protocol: status 101"),
         (b"HTTP/1.1 103 Early Hints\r\n\r\n", "the connection failed: "),
     ],

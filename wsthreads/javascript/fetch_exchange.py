@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -80,7 +81,7 @@ class Exchange:
             self._connections = connections()
             connection, response = self._connections.send(self.request, self)
             self._response = response
-            headers = [(name, " ".join(value.split("\r\n"))) for name, value in response.headers.items()]
+            headers = [(name, re.sub("\r?\n", " ", value)) for name, value in response.headers.items()]
             size = response.length_remaining
             with self._lock:
                 self._connection = connection
@@ -121,8 +122,9 @@ class Exchange:
 
     def _has_room_after(self, data: bytes) -> bool:
         if not data:
-            is_cut = self._connections is not None and not self._connections.is_whole(self._response)
-            self._finish(FetchFailed("the encoded body ends too early") if is_cut else None)
+            from wsthreads.javascript.http_responses import is_whole
+
+            self._finish(None if is_whole(self._response) else FetchFailed("the encoded body ends too early"))
             return False
         with self._lock:
             if self._failure is None:

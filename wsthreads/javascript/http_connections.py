@@ -8,21 +8,19 @@ environment is used. The certificate authorities are those of OpenSSL: SSL_CERT_
 from __future__ import annotations
 
 import http.client
-import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from http import HTTPStatus
 from importlib.metadata import version
-from io import BufferedReader
 from time import monotonic
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Protocol
 
 from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.fetch_requests import FetchFailed, Request
+from wsthreads.javascript.http_responses import MAX_HEAD_BYTES, Response
 from wsthreads.javascript.name_lookups import Addresses, NameLookups
 
 try:
@@ -44,17 +42,11 @@ MAX_KEPT = 32
 MAX_KEPT_OF_ORIGIN = 8
 KEPT_S = 30.0
 
-#: The largest head of a response: its status and headers. It is what http.client allows for a line.
-MAX_HEAD_BYTES = 65_536
-
 #: How much longer than the fetch each wait of a thread may take.
 GRACE_S = 1.0
 
 #: What may be sent again on a new connection, if a kept one turns out to be closed.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-
-#: A CR that does not end its line, a NUL, or a line that begins with neither a name and a colon nor a blank.
-_STRAY = re.compile(rb"\r(?!\n)|\0|^(?!\r?\n|[ \t]|[^\s:]+:|\Z)", re.MULTILINE)
 
 
 class Control(Protocol):
@@ -65,85 +57,6 @@ class Control(Protocol):
 
         Raises `FetchFailed` if that is wanted now.
         """
-
-
-class _Head:
-    """The head of a response as http.client takes it: all headers in one line. It takes no more than 100 lines."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.close = stream.close
-        self._parts = self._read(stream)
-
-    def readline(self, limit: int) -> bytes:
-        return next(self._parts)
-
-    def _read(self, stream: BinaryIO) -> Iterator[bytes]:
-        while True:
-            yield stream.readline(MAX_HEAD_BYTES + 1)  # the status
-            headers = line = b""
-            while line not in (b"\r\n", b"\n") and len(headers) <= MAX_HEAD_BYTES:
-                line = stream.readline(MAX_HEAD_BYTES + 1 - len(headers))
-                headers += line
-                # http.client would take what has come for the whole head.
-                if not line.endswith(b"\n") and len(headers) <= MAX_HEAD_BYTES:
-                    raise http.client.RemoteDisconnected("the server closed it within the head of the response")
-            # Servers, proxies and clients do not agree on what these mean. A head that is too long ends anywhere.
-            if len(headers) <= MAX_HEAD_BYTES and _STRAY.search(headers):
-                raise FetchFailed("a line of the response's head is no header, or has a NUL or a CR in it")
-            yield headers
-            if headers != line:
-                yield b""  # http.client looks for an empty line by itself
-
-
-class _Response(http.client.HTTPResponse):
-    """Skips all interim responses (1xx): http.client skips only 100, and takes others for the answer to the request.
-
-    204 and 304 have no body, whatever their headers say: http.client would wait for one that is chunked. `on_end` is
-    called at the end of the response. Its argument says whether the server has sent more than the response.
-    """
-
-    def __init__(self, on_end: Callable[[bool], None], sock: socket.socket, *arguments: Any, **options: Any) -> None:
-        super().__init__(sock, *arguments, **options)
-        self._on_end = on_end
-        self._socket = sock
-
-    def begin(self) -> None:
-        stream = self.fp
-        self.fp = head = cast(BufferedReader, _Head(stream))
-        try:
-            super().begin()
-            while self.status < 200:
-                if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
-                    raise FetchFailed("the server changes to another protocol: status 101")
-                self.headers = self.msg = None  # type: ignore[assignment]  # so that `begin` reads the next head
-                super().begin()
-            if self.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-                # A server that names a body for a 204 may send it, too, and it would begin the next response.
-                is_odd = self.chunked or self.headers.get("content-length", "0") != "0"
-                self.will_close |= is_odd and self.status == HTTPStatus.NO_CONTENT
-                self.chunked = False
-        finally:
-            if self.fp is head:  # http.client drops it if it closes the connection
-                self.fp = stream
-
-    def _close_conn(self) -> None:  # of http.client: the response is over
-        self._on_end(_has_more(self.fp, self._socket))
-        super()._close_conn()  # type: ignore[misc]
-
-
-def _has_more(stream: BufferedReader, sock: socket.socket) -> bool:
-    """Whether there are bytes that nobody has read: in the buffer, or already decrypted."""
-    try:
-        timeout = sock.gettimeout()
-        sock.settimeout(0)
-        try:
-            return bool(stream.peek(1))
-        finally:
-            sock.settimeout(timeout)
-    except ssl.SSLWantReadError:
-        return False
-    except (OSError, ValueError):  # it is closed
-        return True
 
 
 class Connection:
@@ -163,7 +76,7 @@ class Connection:
         else:
             self.http = HTTPSConnection(request.host, request.port, ssl_context=context)
         vars(self.http)["_new_conn"] = open_socket  # a method, which mypy would not let us replace
-        vars(self.http)["response_class"] = partial(_Response, self._end)
+        vars(self.http)["response_class"] = partial(Response, self._end)
 
     def send(self, request: Request) -> BaseHTTPResponse:
         """Send the request. Blocks until the head of the response has arrived."""
@@ -196,12 +109,6 @@ class Connection:
         self.http.close()
 
 
-def _is_at_end(decoder: Any) -> bool:
-    """Whether a decoder of urllib3 has come to the end of its data. Behind that, gzip may have anything."""
-    is_behind = getattr(decoder, "_state", 0) != 0
-    return is_behind or getattr(getattr(decoder, "_obj", None), "eof", True)
-
-
 class Connections:
     """Makes connections, and keeps those that can be used again. Any thread."""
 
@@ -231,13 +138,6 @@ class Connections:
             raise
         except Exception as error:
             raise failure_of(error) from error
-
-    @staticmethod
-    def is_whole(response: BaseHTTPResponse) -> bool:
-        """Whether the decoders of a body that was read have come to its end: urllib3 does not ask them."""
-        decoder: Any = getattr(response, "_decoder", None)
-        decoders = getattr(decoder, "_decoders", [decoder])
-        return response.tell() == 0 or all(map(_is_at_end, decoders))
 
     def keep(self, connection: Connection) -> None:
         """The response has been read. Keep the connection if another request can be sent."""
@@ -347,6 +247,9 @@ def failure_of(error: Exception) -> FetchFailed:
         return FetchFailed("the connection was closed before the end of the body")
     if isinstance(cause, http.client.LineTooLong):
         return FetchFailed(f"the response has more than {MAX_HEAD_BYTES} bytes of headers")
+    is_lost = isinstance(cause, http.client.RemoteDisconnected)
+    if isinstance(cause, (http.client.BadStatusLine, http.client.UnknownProtocol)) and not is_lost:
+        return FetchFailed(f"the response does not begin with a status of HTTP/1.1, but with {str(cause)[:100]!r}")
     if isinstance(error, DecodeError):
         return FetchFailed("the body is not in the encoding that content-encoding names")
     if isinstance(cause, ssl.SSLError):

@@ -285,7 +285,8 @@ async function followed({ method, url, headers, redirect }, bytes, send, abortio
     }
     // Headers are bytes, which arrive as Latin-1. Browsers take those of an address for UTF-8.
     const escaped = location.replace(/[\x80-\xff]/g, (byte) => "%" + byte.charCodeAt().toString(16));
-    const next = urlOf(new URL(escaped, url));
+    const next = new URL(escaped, url);
+    const isOfSameOrigin = next.origin === new URL(url).origin;
     if ((status === 303 && method !== "GET" && method !== "HEAD") || (status < 303 && method === "POST")) {
       method = "GET";
       sent = null;
@@ -293,12 +294,12 @@ async function followed({ method, url, headers, redirect }, bytes, send, abortio
         headers.delete(name);
       }
     }
-    if (new URL(next).origin !== new URL(url).origin) {
+    if (!isOfSameOrigin) {
       for (const name of OF_ORIGIN) {
         headers.delete(name);
       }
     }
-    url = next;
+    url = urlOf(next);
   }
 }
 

@@ -1,0 +1,171 @@
+"""HTTP/1.1 responses for the `fetch` of scripts, as http.client reads them, but strict about where each one ends.
+
+http.client takes what it can make sense of. On a connection that is kept, what one side takes for the end of a response
+and the other does not becomes the beginning of the next response: that of another session's request. So what RFC 9112
+does not allow is an error here, if the length of the response depends on it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+import zlib
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from io import BufferedReader
+from typing import Any, BinaryIO, cast
+
+from urllib3.response import BaseHTTPResponse
+
+from wsthreads.javascript.fetch_requests import FetchFailed
+
+__all__ = ["MAX_HEAD_BYTES", "Response", "is_whole"]
+
+#: The largest head of a response: its status and headers. It is what http.client allows for a line.
+MAX_HEAD_BYTES = 65_536
+
+#: A CR that does not end its line, a NUL, or a line that begins with neither a name and a colon nor a blank.
+_STRAY = re.compile(rb"\r(?!\n)|\0|^(?!\r?\n|[ \t]|[!#$%&'*+.^_`|~0-9A-Za-z-]+:|\Z)", re.MULTILINE)
+
+#: The line before a chunk, which has its size, and what is behind it.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_CHUNK_END = re.compile(rb"\r?\n")
+MAX_CHUNK_LINE_BYTES = 4096
+
+
+class _Head:
+    """The head of a response as http.client takes it: all headers in one line. It takes no more than 100 lines."""
+
+    def __init__(self, stream: BufferedReader) -> None:
+        self.close = stream.close
+        self.peek = stream.peek
+        self._parts = self._read(stream)
+
+    def readline(self, limit: int) -> bytes:
+        return next(self._parts)
+
+    def _read(self, stream: BinaryIO) -> Iterator[bytes]:
+        while True:
+            yield stream.readline(MAX_HEAD_BYTES + 1)  # the status
+            headers = line = b""
+            while line not in (b"\r\n", b"\n") and len(headers) <= MAX_HEAD_BYTES:
+                line = stream.readline(MAX_HEAD_BYTES + 1 - len(headers))
+                headers += line
+                # http.client would take what has come for the whole head.
+                if not line.endswith(b"\n") and len(headers) <= MAX_HEAD_BYTES:
+                    raise http.client.RemoteDisconnected("the server closed it within the head of the response")
+            # Servers, proxies and clients do not agree on what these mean. A head that is too long ends anywhere.
+            if len(headers) <= MAX_HEAD_BYTES and _STRAY.search(headers):
+                raise FetchFailed("a line of the response's head is no header, or has a NUL or a CR in it")
+            yield headers
+            if headers != line:
+                yield b""  # http.client looks for an empty line by itself
+
+
+class Response(http.client.HTTPResponse):
+    """Skips all interim responses (1xx): http.client skips only 100, and takes others for the answer to the request.
+
+    204 and 304 have no body, whatever their headers say: http.client would wait for one that is chunked. `on_end` is
+    called at the end of the response. Its argument says whether the server has sent more than the response.
+    """
+
+    def __init__(self, on_end: Callable[[bool], None], sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self._on_end = on_end
+        self._socket = sock
+
+    def begin(self) -> None:
+        stream = self.fp
+        self.fp = head = cast(BufferedReader, _Head(stream))
+        try:
+            super().begin()
+            while self.status < 200:
+                if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
+                    raise FetchFailed("the server changes to another protocol: status 101")
+                self.headers = self.msg = None  # type: ignore[assignment]  # so that `begin` reads the next head
+                super().begin()
+            self._check_length()
+            self.will_close |= self.chunked and "content-length" in self.headers  # one of them is wrong
+            if self.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+                # A server that names a body for a 204 may send it, too, and it would begin the next response.
+                is_odd = self.chunked or self.headers.get("content-length", "0") != "0"
+                self.will_close |= is_odd and self.status == HTTPStatus.NO_CONTENT
+                self.chunked = False
+        finally:
+            if self.fp is head:  # http.client drops it if it closes the connection
+                self.fp = stream
+
+    def _check_length(self) -> None:
+        """Raises `FetchFailed` if the headers do not say clearly how long the body is."""
+        codings = self.headers.get_all("transfer-encoding", [])
+        if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
+            raise FetchFailed(f"the response has a transfer-encoding other than chunked: {', '.join(codings)[:100]!r}")
+        lengths = {length.strip() for length in self.headers.get_all("content-length", [])}
+        if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
+            raise FetchFailed(f"the content-length is not one number: {', '.join(sorted(lengths))[:100]!r}")
+
+    def _get_chunk_left(self) -> int | None:  # of http.client: how much of the chunk is left, None at the end
+        if self.chunk_left == 0:
+            self._expect(_CHUNK_END)
+        if not self.chunk_left:
+            self.chunk_left = int(self._expect(_CHUNK_LINE)[1], 16) or None
+            if self.chunk_left is None:
+                self._read_and_discard_trailer()  # type: ignore[attr-defined]
+                self._close_conn()
+        return self.chunk_left
+
+    def _expect(self, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
+        line = self.fp.readline(MAX_CHUNK_LINE_BYTES)
+        if match := pattern.fullmatch(line):
+            return match
+        if len(line) < MAX_CHUNK_LINE_BYTES and not line.endswith(b"\n"):
+            raise http.client.IncompleteRead(b"")
+        raise FetchFailed(f"a chunk of the body begins or ends with {line[:40]!r}")
+
+    def _close_conn(self) -> None:  # of http.client: the response is over
+        self._on_end(_has_more(self.fp, self._socket))
+        super()._close_conn()  # type: ignore[misc]
+
+
+def _has_more(stream: BufferedReader, sock: socket.socket) -> bool:
+    """Whether there are bytes that nobody has read: in the buffer, or already decrypted."""
+    try:
+        timeout = sock.gettimeout()
+        sock.settimeout(0)
+        try:
+            return bool(stream.peek(1))
+        finally:
+            sock.settimeout(timeout)
+    except ssl.SSLWantReadError:
+        return False
+    except (OSError, ValueError):  # it is closed
+        return True
+
+
+def is_whole(response: BaseHTTPResponse) -> bool:
+    """Whether the decoders of a body that was read have come to its end: urllib3 does not ask them."""
+    decoder: Any = getattr(response, "_decoder", None)
+    decoders = getattr(decoder, "_decoders", [decoder])
+    return response.tell() == 0 or all(map(_is_at_end, decoders))
+
+
+def _is_at_end(decoder: Any) -> bool:
+    """Whether a decoder of urllib3 has come to the end of its data. Behind that, gzip may have anything.
+
+    But what can be continued is another member of a gzip file, and it was cut.
+    """
+    state, unpacker = getattr(decoder, "_state", 0), getattr(decoder, "_obj", None)
+    if getattr(unpacker, "eof", True):
+        return True
+    return state != 0 and (state != 1 or not any(_takes(unpacker, byte) for byte in range(256)))
+
+
+def _takes(unpacker: Any, byte: int) -> bool:
+    """Whether a decompressor of zlib can go on with this byte. A byte of padding is the last one that it takes."""
+    try:
+        unpacker.copy().decompress(bytes([byte]))
+    except zlib.error:
+        return False
+    return True
