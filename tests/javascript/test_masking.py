@@ -110,6 +110,7 @@ def test_no_piece_of_any_form_is_shown(value: str, before: str, behind: str, cut
         ("https://a.test/services/T0/B0/XXXX", "https://a.test/other services/T0/B0/", "https://a.test/other ***"),
         ("https://a.test/services/T0/B0/XXXX", "POST https://a.test/services/T0/B0/XXXX?", "POST ***?"),
         ("postgres://ann:hunter2@db.test/shop", "//ann:hunter2@db.test/", "***"),
+        *((f"redis://:{'hunter2' * 3}{sign}x@db", f"no port: '{'hunter2' * 3}'", "no port: '***'") for sign in "/?#"),
         ("/usr/local/share", "/usr/local/lib and /usr/local/share", "/usr/local/lib and ***"),
         ("one\ntwo\nthree", "a one\n  | two\n  | three", "a ***"),  # as a log shows it
         ("begin 0123456789\nend", "0: begin 0123456789", "0: ***"),

@@ -31,8 +31,9 @@ MIN_LINE_CHARS = 16
 LONG_CHARS = 16
 MAX_PIECE_CHARS = 32
 
-#: What is before the path of a URL without a password. Texts have it for other reasons.
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]*(?=[/?#]|\Z)")
+#: What is before the path of a URL without a password. Texts have it for other reasons. A URL with an @ may have a
+#: password: some libraries allow a slash in it.
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]*(?=[/?#]|\Z)(?!.*@)", re.DOTALL)
 
 
 class Mask:
