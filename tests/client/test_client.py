@@ -259,6 +259,27 @@ def test_what_waits_for_on_open_is_written_before_the_close(server, connect):
     assert client.closed == (1000, "")
 
 
+def test_on_open_sends_nothing_more_behind_the_close_frame(server, connect, monkeypatch):
+    monkeypatch.setattr(engine_module, "CLOSE_TIMEOUT_S", 1.0)
+    closed, refused = threading.Event(), threading.Event()
+
+    def on_open(client):
+        assert closed.wait(DEADLINE_S)
+        if not client.send("late"):
+            refused.set()
+
+    client = connect(on_open=on_open)
+    peer = server.welcomed()
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    wait_until(lambda: client._engine.closing is not None)
+    wait_until(lambda: client._engine._connection is None or not client._engine._connection.is_open)
+    closed.set()
+    assert refused.wait(DEADLINE_S)
+    assert peer.receive() is None
+    closing.join(DEADLINE_S)
+
+
 def test_an_on_open_that_closes_has_what_waits_written_and_sends_nothing_more(server, connect):
     entered, go, sent = threading.Event(), threading.Event(), []
 

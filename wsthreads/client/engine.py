@@ -129,8 +129,9 @@ class Engine:
 
     @property
     def accepts(self) -> bool:
-        """Whether the client accepts a message: while it closes, only from `on_open`. With the lock held."""
-        return not self.is_over or (self.closed is None and self.application.is_opening)
+        """Whether the client accepts a message: after `close`, from `on_open` until the close frame. With the lock held."""
+        can_write = self._connection is not None and self._connection.is_open
+        return not self.is_over or (can_write and self.closed is None and self.application.is_opening)
 
     def describe_trouble(self) -> str:
         """For the text of an error: why there is no connection. With the lock held."""
