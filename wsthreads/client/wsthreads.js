@@ -423,7 +423,7 @@ export class ReconnectingWebSocket extends EventTarget {
       const waiting = this.#aside;
       this.#aside = null;
       if (this.#state === CLOSED) return;
-      this.#queue.push(...waiting);
+      this.#queue = this.#queue.concat(waiting);
     }
     this.#flush();
   }
