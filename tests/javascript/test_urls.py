@@ -123,6 +123,10 @@ def test_domains_are_mapped_and_checked(domain: str, expected: str | None) -> No
         ("const p = new URLSearchParams([['b', '1'], ['a', '2'], ['b', '0']]); p.sort(); return [`${p}`, "
          "p.size, p.has('b', '0')]",
          ["a=2&b=1&b=0", 3, True]),
+        ("const p = new URLSearchParams('a=1&b=2&a=3&a=4'); p.set('a', '5'); p.set('c', '6'); return `${p}`",
+         "a=5&b=2&c=6"),
+        ("const p = new URLSearchParams('a=1&b=2&a=3&a=1'); p.delete('a', '1'); const q = `${p}`; p.delete('a'); "
+         "p.delete('x'); return [q, `${p}`, p.size]", ["b=2&a=3", "b=2", 1]),
         ("return [String(new URL('a:b')), JSON.stringify({ u: new URL('a:b') }), "
          "Object.prototype.toString.call(new URL('a:b'))]",
          ["a:b", '{"u":"a:b"}', "[object URL]"]),
@@ -177,6 +181,16 @@ def test_without_an_engine_urls_are_the_same(tmp_path: Path, monkeypatch: pytest
     with running(tmp_path, EVALUATE, scripts_without_deadline=True) as script:
         js = Console(script, script.open())
         assert js("return new URL('http://bücher.de/ü?ü').href") == "http://xn--bcher-kva.de/%C3%BC?%C3%BC"
+
+
+def test_pairs_are_removed_in_linear_time(js: Any) -> None:
+    took = """
+      const params = new URLSearchParams(Array(%d).fill(["a", "b"]));
+      const begin = performance.now();
+      params.%s;
+      return performance.now() - begin;"""
+    for change in ("delete('a')", "delete('a', 'b')", "set('a', 'c')"):
+        assert min(js(took % (16_000, change)) / js(took % (4000, change)) for _ in range(5)) < 10, change
 
 
 def test_the_part_names_the_versions_that_it_was_made_of() -> None:

@@ -31,9 +31,30 @@ const licenses = [
   readFileSync(here("node_modules/whatwg-url/LICENSE.txt"), "utf8"),
   readFileSync(here("node_modules/webidl-conversions/LICENSE.md"), "utf8"),
 ].map((text) => text.trim().split("\n").map((line) => `// ${line}`.trimEnd()).join("\n"));
-// The iterators of URLSearchParams copy all pairs for each step.
+// The iterators of URLSearchParams copy all pairs for each step, and removed pairs move all that follow: quadratic time.
 const code = outputFiles[0].text.replace(/^ *\/\/ node_modules\//gm, (found) => found.replace("node_modules/", ""))
-  .replace(/Array\.from\(((?:this|target)\[implSymbol\])\)/g, "$1._list");
+  .replace(/Array\.from\(((?:this|target)\[implSymbol\])\)/g, "$1._list")
+  .replace(/(?<= delete\(name, value\) \{\n)[^]*?(?= *this\._updateSteps)/, `\
+          this._keep((tuple) => tuple[0] !== name || (value !== void 0 && tuple[1] !== value));
+`)
+  .replace(/(?<= set\(name, value\) \{\n)[^]*?(?= *this\._updateSteps)/, `\
+          const first = this._list.find((tuple) => tuple[0] === name) ?? [name, value];
+          first[1] = value;
+          this._keep((tuple) => tuple[0] !== name || tuple === first);
+          if (!this._list.includes(first)) {
+            this._list.push(first);
+          }
+`)
+  .replace(/(?= delete\(name, value\) \{\n)/, ` _keep(isKept) {
+          let length = 0;
+          for (const tuple of this._list) {
+            if (isKept(tuple)) {
+              this._list[length++] = tuple;
+            }
+          }
+          this._list.length = length;
+        }
+       `);
 writeFileSync(here("../../../wsthreads/javascript/runtime/lazy/url.js"), `\
 // URL and URLSearchParams (https://url.spec.whatwg.org). Do not edit: tests/javascript/vendor/build.sh makes this file from
 // ${versions.join(" and ")}, with Python's tables for domains.

@@ -2029,15 +2029,17 @@ var bundle = (() => {
           this._list.push([name, value]);
           this._updateSteps();
         }
-        delete(name, value) {
-          let i = 0;
-          while (i < this._list.length) {
-            if (this._list[i][0] === name && (value === void 0 || this._list[i][1] === value)) {
-              this._list.splice(i, 1);
-            } else {
-              i++;
+        _keep(isKept) {
+          let length = 0;
+          for (const tuple of this._list) {
+            if (isKept(tuple)) {
+              this._list[length++] = tuple;
             }
           }
+          this._list.length = length;
+        }
+        delete(name, value) {
+          this._keep((tuple) => tuple[0] !== name || (value !== void 0 && tuple[1] !== value));
           this._updateSteps();
         }
         get(name) {
@@ -2066,23 +2068,11 @@ var bundle = (() => {
           return false;
         }
         set(name, value) {
-          let found = false;
-          let i = 0;
-          while (i < this._list.length) {
-            if (this._list[i][0] === name) {
-              if (found) {
-                this._list.splice(i, 1);
-              } else {
-                found = true;
-                this._list[i][1] = value;
-                i++;
-              }
-            } else {
-              i++;
-            }
-          }
-          if (!found) {
-            this._list.push([name, value]);
+          const first = this._list.find((tuple) => tuple[0] === name) ?? [name, value];
+          first[1] = value;
+          this._keep((tuple) => tuple[0] !== name || tuple === first);
+          if (!this._list.includes(first)) {
+            this._list.push(first);
           }
           this._updateSteps();
         }
