@@ -1018,7 +1018,7 @@ export function save(session: Session, rows: Row[], mode?: "a" | "b", ...more: n
  *
  * It says * / more.
  */
-export function load(room: Room, default_: any, data: ArrayBuffer | ArrayBufferView, pair: [number, string], """
+export function load(room: Room, default$: any, data: ArrayBuffer | ArrayBufferView, pair: [number, string], """
         """table?: Record<string, (number | null)[]> | null): Promise<any>;
 
 export function walk(): AsyncIterableIterator<Row>;
@@ -1031,12 +1031,44 @@ export function strangers(): AsyncIterableIterator<never>;
 
 export function unique(): Promise<never | null>;
 
-declare function delete_(key: string): Promise<null>;
-export { delete_ as delete };
+declare function delete$(key: string): Promise<null>;
+export { delete$ as delete };
 
-export function paint(color: any, mark: ArrayBuffer | ArrayBufferView | 1 | true | null, true_?: any): Promise<any>;
+export function paint(color: any, mark: ArrayBuffer | ArrayBufferView | 1 | true | null, true$?: any): Promise<any>;
 """
     )
+
+
+def test_types_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "rows.py").write_text("from typing import TypedDict\nclass Row(TypedDict): name: str\n")
+    (tmp_path / "store.py").write_text(
+        """
+from typing import TypedDict
+import wsthreads, rows
+class Row(TypedDict): id: int
+class Session(TypedDict): id: int
+def mine() -> Row: pass
+def other() -> list[rows.Row]: pass
+def session(session: wsthreads.Session) -> Session: pass
+def delete(): pass
+def delete_(new, new_): pass
+"""
+    )
+    (tmp_path / "chat.js").write_text('import * as store from "./store.py"; export function onMessage() {}')
+    with Program([sys.executable, "-m", "wsthreads", "check", "--types", "chat.js"], cwd=tmp_path) as check:
+        assert check.wait() == 0
+    lines = (tmp_path / "store.py.d.ts").read_text().splitlines()
+    assert [line for line in lines if line.startswith(("export", "declare"))] == [
+        "export interface Row {",
+        "export interface Row$ {",
+        "export interface Session$ {",
+        "export function mine(): Promise<Row>;",
+        "export function other(): Promise<Row$[]>;",
+        "export function session(session: Session): Promise<Session$>;",
+        "declare function delete$(): Promise<any>;",
+        "export { delete$ as delete };",
+        "export function delete_(new$: any, new_: any): Promise<any>;",
+    ]
 
 
 def test_check_names_what_cannot_cross(tmp_path: Path) -> None:
@@ -1044,9 +1076,11 @@ def test_check_names_what_cannot_cross(tmp_path: Path) -> None:
         """from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, IntEnum
-from typing import Any, Iterator, NamedTuple, TypedDict
+from numbers import Number
+from typing import Any, Hashable, Iterator, NamedTuple, Protocol, Reversible, SupportsInt, TypedDict
 @dataclass
 class Row: id: int
+class Named(Protocol): name: str
 class Kind(IntEnum): A = 1
 class Color(Enum): RED = 1
 class Pair(NamedTuple): a: int
@@ -1065,6 +1099,8 @@ def lazy() -> Iterator[int]: return iter([])
 def plain(when: datetime) -> Any: pass
 def steps() -> Iterator[tuple[int, ...]]: yield
 def unknown() -> "NoSuchName": pass
+def number() -> Number | SupportsInt | Hashable | Reversible: pass
+def told(value: int) -> Named: pass
 """
     )
     (tmp_path / "chat.js").write_text('import * as store from "./store.py"; export function onMessage() {}')
@@ -1072,19 +1108,19 @@ def unknown() -> "NoSuchName": pass
     told = [remark.removeprefix(f"{tmp_path}/store.py:") for remark in found.remarks]
     ending = ", which a script cannot have: use JSON values or bytes"
     assert told == [
-        "13: needs cannot be called by a script: its parameter limit is keyword-only",
-        "14: a script cannot pass limit to may: it is keyword-only",
-        f"15: row returns Row{ending}",
-        f"16: when returns datetime{ending}",
-        f"17: color returns Color{ending}",
-        f"18: table returns Row{ending}",
-        f"19: unique returns set{ending}",
-        f"20: walk yields datetime{ending}",
-        f"21: lazy returns Iterator{ending}",
+        "15: needs cannot be called by a script: its parameter limit is keyword-only",
+        "16: a script cannot pass limit to may: it is keyword-only",
+        f"17: row returns Row{ending}",
+        f"18: when returns datetime{ending}",
+        f"19: color returns Color{ending}",
+        f"20: table returns Row{ending}",
+        f"21: unique returns set{ending}",
+        f"22: walk yields datetime{ending}",
+        f"23: lazy returns Iterator{ending}",
     ]
     with Program([sys.executable, "-m", "wsthreads", "check", "chat.js"], cwd=tmp_path) as check:
         assert check.wait() == 0
-        check.wait_for("store.py:13: needs cannot be called by a script")
+        check.wait_for("store.py:15: needs cannot be called by a script")
 
 
 def test_a_key_of_a_client_s_value_names_no_bytes(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections.abc
 import inspect
 import types
 import typing
@@ -15,10 +14,6 @@ __all__ = ["may_cross", "remarks_on_functions"]
 
 #: What JSON is made of, and bytes. So are their subclasses, such as a NamedTuple or a StrEnum.
 _CROSSES = (bool, int, float, str, list, tuple, dict, bytes, bytearray, memoryview, type(None))
-
-#: Classes of which some objects cross.
-_MAY_CROSS = (object, collections.abc.Iterable, collections.abc.Collection, collections.abc.Sequence,
-              collections.abc.Mapping, collections.abc.MutableMapping, collections.abc.MutableSequence)  # fmt: skip
 
 
 def remarks_on_functions(path: str, functions: Iterable[PythonFunction]) -> Iterator[str]:
@@ -86,4 +81,7 @@ def _stranger_in(hint: Any) -> str | None:
 
 def may_cross(kind: type) -> bool:
     """Whether a script can have objects of this class, or some of them."""
-    return kind in _MAY_CROSS or issubclass(kind, _CROSSES)
+    try:
+        return issubclass(kind, _CROSSES) or any(issubclass(each, kind) for each in _CROSSES)
+    except TypeError:  # a protocol that tells only type checkers who has it
+        return True

@@ -54,6 +54,7 @@ class _Writer:
     def __init__(self) -> None:
         self.handles: set[str] = set()
         self.interfaces: dict[str, str] = {}  # of TypedDicts, by name
+        self._names: dict[Any, str] = {}  # of these interfaces
         self._is_argument = False
 
     def function(self, function: PythonFunction) -> str:
@@ -74,7 +75,7 @@ class _Writer:
         return _comment(plain) + _declared(function.name, f"({', '.join(shown)}): {returned}")
 
     def _parameter(self, parameter: inspect.Parameter, hint: Any) -> str:
-        name = parameter.name if parameter.name.isascii() and parameter.name not in _RESERVED else f"{parameter.name}_"
+        name = parameter.name if parameter.name.isascii() and parameter.name not in _RESERVED else f"{parameter.name}$"
         if parameter.kind is parameter.VAR_POSITIONAL:
             return f"...{name}: {_grouped(self.type(hint))}[]"
         optional = "" if parameter.default is parameter.empty else "?"
@@ -126,8 +127,12 @@ class _Writer:
         return json.dumps(value) if value is None or type(value) in (bool, int, str) else self.type(type(value))
 
     def _interface(self, hint: Any) -> str:
-        name = str(hint.__name__)
-        if name not in self.interfaces:
+        name = self._names.get(hint)
+        if name is None:
+            name = str(hint.__name__)
+            while name in self.interfaces or name in _TYPES:
+                name += "$"
+            self._names[hint] = name
             self.interfaces[name] = ""  # it may contain itself
             is_argument, self._is_argument = self._is_argument, False  # it may be a result, too
             optional = hint.__optional_keys__
@@ -139,6 +144,11 @@ class _Writer:
             self.interfaces[name] = f"export interface {name} {{\n{''.join(fields)}}}\n"
         return name
 
+
+#: The types that declarations use.
+_TYPES = frozenset(
+    {"ArrayBuffer", "ArrayBufferView", "AsyncIterableIterator", "Promise", "Record", "Uint8Array", *_HANDLES.values()}
+)
 
 #: Words that a parameter may have as its name in Python, and not in JavaScript.
 _RESERVED = frozenset(
@@ -185,7 +195,7 @@ def _declared(name: str, signature: str) -> str:
     """A function; one whose name JavaScript reserves is exported under it, which an import can rename."""
     if name not in _RESERVED:
         return f"export function {name}{signature};\n"
-    return f"declare function {name}_{signature};\nexport {{ {name}_ as {name} }};\n"
+    return f"declare function {name}${signature};\nexport {{ {name}$ as {name} }};\n"
 
 
 def _is_positional(parameter: inspect.Parameter) -> bool:
