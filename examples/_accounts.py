@@ -83,8 +83,7 @@ def last(count: int) -> list[dict]:
 
 
 def _connect() -> sqlite3.Connection:
-    database = sqlite3.connect(DATABASE, timeout=10)
-    database.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait for each other
+    database = sqlite3.connect(DATABASE, timeout=10)  # seconds to wait for others
     database.executescript(TABLES)
     return database
 

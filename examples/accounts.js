@@ -18,6 +18,7 @@ const MAX_LOGINS = 20; // a minute, from one address: hashing a password takes a
 const logins = new Map(); // by address
 let minute = 0;
 const inJson = (type, fields) => JSON.stringify({ type, ...fields });
+const wellFormed = (_, value) => (typeof value === "string" ? value.toWellFormed() : value); // else SQLite refuses it
 
 export async function onHandshake(request) {
   const token = request.getParameter("token");
@@ -42,7 +43,7 @@ function admit(address) {
 }
 
 export async function onMessage(session, message) {
-  const { type, name = "", password = "", text } = JSON.parse(message);
+  const { type, name = "", password = "", text } = JSON.parse(message, wellFormed);
   try {
     if (session.user === null && !admit(session.getRemoteAddr())) {
       session.send(inJson("error", { text: "too many log-ins from your address: try again in a minute" }));
@@ -50,7 +51,7 @@ export async function onMessage(session, message) {
       const token = await (type === "register" ? register : login)(name, password);
       session.send(inJson("token", { token, user: name }));
     } else if (type === "message" && typeof text === "string" && text.trim() !== "") {
-      session.room("lobby").broadcast(inJson("message", await save(session.user, text.slice(0, MAX_TEXT))));
+      session.room("lobby").broadcast(inJson("message", await save(session.user, text.slice(0, MAX_TEXT).toWellFormed())));
     } else if (type === "logout") {
       await logout(session.user);
       user(session.user).close(4001, "logged out");

@@ -1,7 +1,9 @@
 """Tests of accounts.js and _accounts.py: ``python -m pytest examples``."""
 
 import json
+import runpy
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -38,6 +40,23 @@ def test_who_has_an_account_talks_and_sees_what_was_said_before(chat):
     assert texts(bob) == [("ann", "hello")]
     bob.send(json.dumps({"type": "message", "text": "x" * 3000}))
     assert texts(bob) == texts(ann) == [("bob", "x" * 2000)]
+
+
+def test_half_of_a_surrogate_pair_is_replaced(chat):
+    ann = chat.connect(token=log_in(chat, "ann")["token"])
+    for text in ("x" * 1999 + "\N{GRINNING FACE}", "a\ud800b"):
+        ann.send(json.dumps({"type": "message", "text": text}))
+    assert texts(ann) == [("ann", "x" * 1999 + "\N{REPLACEMENT CHARACTER}"), ("ann", "a\N{REPLACEMENT CHARACTER}b")]
+    wrong = log_in(chat, "ann\ud800", how="login"), log_in(chat, "ann", "\ud800", how="login")
+    assert {each["text"] for each in wrong} == {"name or password is wrong"}
+
+
+def test_a_fresh_database_takes_calls_from_many_threads(tmp_path, monkeypatch):
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    accounts = runpy.run_path(str(Path(__file__).with_name("_accounts.py")))
+    with ThreadPoolExecutor(8) as pool:
+        saved = [pool.submit(accounts["save"], "ann", str(number)) for number in range(24)]
+    assert len({each.result()["id"] for each in saved}) == 24
 
 
 def test_a_password_is_asked_for_and_a_name_is_taken_once(chat):
