@@ -157,8 +157,7 @@ class HTTPServer(RequestServer):
         link = self._links[thread]
         try:
             if self.ssl_context is not None:
-                if not _has_input(request):
-                    self.mark_waiting()
+                self.mark_waiting()  # for the round trips of the TLS handshake
                 request.settimeout(self.handshake_timeout_s)
                 request = self.ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
@@ -231,14 +230,3 @@ class HTTPServer(RequestServer):
         if monotonic() - self._warned_at >= 1:
             self._warned_at = monotonic()
             log.warning(message, *args)
-
-
-def _has_input(sock: socket.socket) -> bool:
-    """Whether a read of a socket would return at once, with data or the end. True if that is not known."""
-    dont_wait = getattr(socket, "MSG_DONTWAIT", 0)
-    try:
-        if dont_wait:
-            sock.recv(1, socket.MSG_PEEK | dont_wait)
-    except OSError:
-        return False
-    return True
