@@ -305,6 +305,17 @@ def test_a_plain_http_client_is_let_go_and_keeps_nobody_waiting(
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
+def test_clients_that_take_their_time_do_not_slow_down_accepting(tls: Callable[..., Any]) -> None:
+    server, _, context = tls(handshake_timeout_s=60)
+    with ExitStack() as stack:
+        greeted, idle = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S)) for _ in range(2)
+        )
+        greeted.sendall(client_hello(context))
+        stack.enter_context(context.wrap_socket(idle, server_hostname="127.0.0.1"))
+        wait_until(lambda: len(server._http._links) == 2 and server._http._new == 0, "nobody waits for their requests")
+
+
 def test_handshakes_that_stall_are_given_up_and_keep_nobody_waiting(tls: Callable[..., Any]) -> None:
     server, _, context = tls(handshake_timeout_s=1)
     hello = client_hello(context)

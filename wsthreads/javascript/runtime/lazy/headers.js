@@ -5,11 +5,21 @@ const { webClass, kindOf } = tools;
 
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 const VALUE = /^[^\0\r\n\u0100-\uffff]*$/;
-const AROUND = /^[\t\n\r ]+|[\t\n\r ]+$/g;
 const OWN = ["accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "proxy-connection", "te",
   "trailer", "transfer-encoding", "upgrade"];
 
 let makeHeaders, setDefault;
+
+const isBlank = (char) => char === " " || char === "\t" || char === "\n" || char === "\r";
+
+/** The text without blanks around it. A regular expression would look for the end from each blank in between. */
+function stripped(text) {
+  let begin = 0;
+  let end = text.length;
+  while (begin < end && isBlank(text[begin])) begin++;
+  while (begin < end && isBlank(text[end - 1])) end--;
+  return text.slice(begin, end);
+}
 
 class Headers {
   #lists = new Map();  // the values of a name, which is in lower case
@@ -86,7 +96,7 @@ class Headers {
       throw new TypeError("a header has a name and a value");
     }
     const key = nameOf(name);
-    const text = `${value}`.replace(AROUND, "");
+    const text = stripped(`${value}`);
     if (!VALUE.test(text)) {
       throw new TypeError(`the value of the header ${key} has a line break, or a character that HTTP cannot send`);
     }
