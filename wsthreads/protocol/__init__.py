@@ -1,1 +1,1 @@
-"""Converts bytes to messages and back: handshake, frames, compression. Does not know sessions."""
+"""Converts bytes to messages and back: handshake, frames, compression, the envelope. Knows nothing of sessions."""

@@ -1,7 +1,7 @@
 """Makes messages from a client's bytes: joins frames, and checks the limits of each message. No socket, no thread.
 
 `protocol.frames` decodes a complete data frame directly. wsproto decodes everything else, and decides what is legal.
-Limits are checked when the header of a frame is there, before its payload is read.
+Limits are checked when the header of a frame has arrived, before its payload is read.
 """
 
 from __future__ import annotations
@@ -74,19 +74,19 @@ class Assembler:
 
     def __init__(self, config: Config, agreement: Agreement | None = None, *, early: bytes = b"") -> None:
         self._config = config
-        self._agreement = agreement  # the client may deflate its messages
+        self._agreement = agreement  # None: the client must not deflate its messages
         self._tail = early  # bytes that are not decoded yet: a part of a header, or bytes that came with the handshake
         self._protocol: Protocol | None = None  # made for the first frame that the fast decoder leaves to it
-        self._parts: list[str | bytes] | None = None  # of the incomplete message; made with _protocol
+        self._parts: list[str | bytes] | None = None  # the parts of the incomplete message; made with _protocol
         self._owed = 0  # bytes of the current frame that wsproto has not received yet
-        self._fragmented = False  # between the frames of one message
-        self._fragments = 0  # of the incomplete message
-        self._message_bytes = 0  # of that message, according to the headers of its frames
-        self._message_limit = config.max_message_bytes  # for that message
+        self._fragmented = False  # whether a message is incomplete, between two of its frames
+        self._fragments = 0  # how many frames the incomplete message has so far
+        self._message_bytes = 0  # its size, according to the headers of its frames
+        self._message_limit = config.max_message_bytes  # its largest size
         self._control_frames: RateLimit | None = None
-        #: When the first header of the incomplete message was there. 0 between messages. Any thread may read it.
+        #: When the first header of the incomplete message arrived. 0 between messages. Any thread may read this.
         self.incomplete_since = 0.0
-        #: The client's close frame has come.
+        #: Whether the client's close frame has arrived.
         self.is_over = False
 
     @property
@@ -98,7 +98,7 @@ class Assembler:
         """The messages that `data` completes: str for text, bytes for binary. Use up the iterator before the next call.
 
         `take_control` gets a control frame after the messages before it. Bytes after a `Close` are ignored. Raises
-        `PeerError` for an illegal frame, and if a limit is exceeded. Do not call it again after that.
+        `PeerError` for an illegal frame, and if a limit is exceeded. Do not call this again after an error.
         """
         if self._tail:
             data, self._tail = self._tail + data, b""
@@ -161,7 +161,7 @@ class Assembler:
             raise PolicyError(f"more than {limit} pings and pongs a second", setting="max_control_frames_per_s")
 
     def _judge(self, chunk: bytes, take_control: Callable[[Control], None]) -> Iterator[str | bytes]:
-        """Pass a part of one frame to wsproto. Yields the message that it completes, if it does."""
+        """Pass a part of one frame to wsproto. Yields the message that this part completes, if any."""
         if self._protocol is None or self._parts is None:
             self._parts = []
             limit = self._config.max_message_bytes

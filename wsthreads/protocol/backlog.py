@@ -1,7 +1,7 @@
-"""The backlog of a slow client: the frames of one outbox that the kernel had no room for.
+"""The backlog of a slow client: the frames of one outbox for which the kernel had no room.
 
-Of frames with the same key (`MarkedFrame.latest`), only the last one remains, from the moment when the kernel is full.
-A frame that was written in part stays: the rest must follow.
+Once the kernel is full, only the last one of several frames with the same key (`MarkedFrame.latest`) remains. A frame
+that was partly written stays, because the rest must follow.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from wsthreads.protocol.frames import MarkedFrame
 
 __all__ = ["Backlog"]
 
-#: Waiting frames are joined to writes of about this size. Not all of them at once: a slow client reads little at a
-#: time. And a joined piece needs its own memory, while the members of a room share the memory of a frame.
+#: Waiting frames are joined to writes of about this size. Larger writes would be useless, because a slow client reads
+#: little at a time. And a joined piece needs its own memory, while the members of a room share the memory of a frame.
 WRITE_BYTES = 65536
 
-#: A removed piece leaves an empty one. When there are more of these, and more than of others, they are removed, too.
+#: A removed piece leaves an empty piece. Empty pieces are removed when there are more than this, and more than other
+#: pieces.
 MAX_HOLES = 64
 
 
 class Backlog:
-    """Pieces to be written, in order. The outbox's lock guards it. `keeps`: see `keep_pieces`."""
+    """The pieces to write, in order. The outbox's lock guards them. `keeps`: see `keep_pieces`."""
 
     __slots__ = ("_fixed", "_gone", "_holes", "_is_slow", "_places", "begun", "bytes", "offset", "pieces")
 
     def __init__(self, *, keeps: bool = False) -> None:
         self.pieces: deque[bytes] = deque()
-        self.bytes = 0  # of the pieces, minus offset
-        self.offset = 0  # bytes of the first piece that have been written
-        self.begun = 0  # so many of the first pieces must be written, and stay as they are
-        self._fixed = 0  # so many of the first pieces were written to an earlier connection, and are not replaced
+        self.bytes = 0  # the bytes of the pieces, minus offset
+        self.offset = 0  # how many bytes of the first piece were written
+        self.begun = 0  # how many of the first pieces must not change, because a write of them has begun
+        self._fixed = 0  # how many of the first pieces were written to an earlier connection, and are not replaced
         self._is_slow = False
-        # Where the last frame with each key is, counted from the first piece that there ever was. None before the first
-        # frame with a key, and empty until the client is slow. If it is there, pieces stay as they were added.
+        # The place of the last frame with each key, counted from the first piece ever added. None before the first
+        # frame with a key, and empty until the client is slow. Unless it is None, pieces are not joined.
         self._places: dict[tuple[str, str], int] | None = {} if keeps else None
-        self._gone = 0  # pieces that have been written
-        self._holes = 0  # empty pieces
+        self._gone = 0  # how many pieces were written and dropped
+        self._holes = 0  # how many pieces are empty
 
     def keep_pieces(self) -> None:
-        """From now on leave pieces as they are added, for an outbox that keeps what it has written."""
+        """From now on, do not join pieces: the outbox keeps written messages one by one."""
         if self._places is None:
             self._places = {}
 
@@ -51,9 +52,9 @@ class Backlog:
         return len(self.pieces) - self._holes
 
     def add(self, piece: bytes) -> int:
-        """Append a frame, or the rest of frames that were written in part.
+        """Append a frame, or the rest of frames that were partly written.
 
-        If the client is slow, removes the frame with the same key. Returns how many were removed.
+        If the client is slow, removes an earlier frame with the same key. Returns how many frames were removed.
         """
         key = _key_of(piece)
         removed = 0
@@ -70,7 +71,7 @@ class Backlog:
         return removed
 
     def first(self) -> bytes:
-        """What to write now, from `offset` on: the first piece, or small pieces at the front, joined to one."""
+        """The data to write next, from `offset` on: the first piece, or several small pieces joined."""
         pieces = self.pieces
         if len(pieces) == 1 or len(pieces[0]) >= WRITE_BYTES:
             return pieces[0]
@@ -90,9 +91,9 @@ class Backlog:
         return whole
 
     def advance(self, written: int, kept: list[bytes] | None = None) -> int:
-        """More bytes have been written. Drops the pieces that are complete.
+        """`written` more bytes were written. Drops the pieces that are complete.
 
-        `kept` gets those that are counted messages. Returns the bytes that it got.
+        Counted messages among them go to `kept`. Returns their bytes.
         """
         kept_bytes = 0
         self.offset += written
@@ -113,13 +114,13 @@ class Backlog:
 
     @property
     def written(self) -> list[bytes]:
-        """The counted messages of which this connection or an earlier one has got some bytes."""
+        """The counted messages of which some bytes were written, to this connection or to an earlier one."""
         return [piece for piece in islice(self.pieces, max(self.begun, self._fixed)) if piece and is_counted(piece)]
 
     def restart(self) -> int:
-        """The connection is lost. Drops what is `written`, and what is no counted message.
+        """The connection is lost. Drops the pieces that are `written`, and those that are not counted messages.
 
-        From now on, frames replace others with the same key. Returns how many were removed at once.
+        From now on, frames replace earlier ones with the same key. Returns how many frames were removed.
         """
         rest = islice(self.pieces, max(self.begun, self._fixed), None)
         self.pieces = deque(piece for piece in rest if piece and is_counted(piece))
@@ -129,9 +130,9 @@ class Backlog:
         return self.hold(0)
 
     def put_before(self, first: bytes, written: list[bytes]) -> None:
-        """After `restart`: another connection begins, with `first` and then what was `written` to earlier ones.
+        """After `restart`: begin another connection with `first`, then the messages `written` to earlier connections.
 
-        A client that has received such a message may still say that it has not, by an older hello that was delayed. So
+        A client may have received such a message although its hello, sent earlier and delayed, does not count it. So
         these messages keep their places: a later one with the same key does not replace them.
         """
         self.pieces.extendleft(reversed(written))
@@ -141,9 +142,12 @@ class Backlog:
         self._is_slow, self._places = False, {}
 
     def hold(self, tried: int) -> int:
-        """The kernel's buffer is full, and the client counts as slow from now on. Call it after each incomplete write.
+        """The kernel's buffer is full, and the client counts as slow from now on.
 
-        OpenSSL has begun with the next `tried` bytes. Removes frames with the key of a later one, and returns how many.
+        Call this after each incomplete write.
+
+        The next `tried` bytes must not change: OpenSSL has begun to write them. Removes frames with the key of a later
+        one, and returns how many.
         """
         begun, size = 0, self.offset + tried
         while size > 0:
@@ -156,7 +160,7 @@ class Backlog:
         return 0 if self._places is None else self._remove_doubles(self._places)
 
     def discard(self) -> None:
-        """Drop the pieces, but for those that have begun."""
+        """Drop all pieces except those whose write has begun."""
         while len(self.pieces) > self.begun:
             piece = self.pieces.pop()
             self.bytes -= len(piece)
@@ -172,7 +176,7 @@ class Backlog:
         return removed
 
     def _remove(self, place: int) -> int:
-        """Make a piece empty unless it has begun. Returns 1, or 0."""
+        """Make a piece empty unless its write has begun. Returns 1, or 0."""
         at = place - self._gone
         if at < self.begun or at < self._fixed:
             return 0

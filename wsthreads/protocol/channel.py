@@ -1,8 +1,8 @@
 """Sends to one client, and decides how the connection ends.
 
-The client, the handler, a limit, a timer or the end of TCP can end it. The first one decides code and reason. The close
-handshake follows RFC 6455, section 7: the server always ends its side of TCP first, and then reads until the client
-ends its own.
+The client, the handler, a limit, a timer or the end of TCP can end a connection. The first of them decides code and
+reason. The close handshake follows RFC 6455, section 7: the server always ends its side of TCP first, and then reads
+until the client ends its own.
 
 A session whose outbox keeps (`Outbox.keep`) may outlive its connection. A channel is for one connection; the outbox is
 for all connections of the session.
@@ -30,7 +30,7 @@ __all__ = ["Channel"]
 
 log = get_logger(__name__)
 
-#: Close codes by which a client leaves a session to come back to it.
+#: Close codes of a client that leaves its session and will come back.
 LEAVING_CODES = (CloseCode.GOING_AWAY, AWAY_CODE)
 
 
@@ -46,7 +46,7 @@ class Kick(NamedTuple):
 
 
 class Expired(Kick):
-    """The ending of a connection whose session was to end at this time."""
+    """The ending of a connection whose session has expired."""
 
 
 class Parting(NamedTuple):
@@ -57,7 +57,7 @@ class Parting(NamedTuple):
 
 
 class Leaving(Parting):
-    """The same, begun by the client. A close frame that answers one of the server is no such ending."""
+    """A `Parting` that the client began. A close frame that answers the server's is not such an ending."""
 
     __slots__ = ()
 
@@ -105,14 +105,14 @@ class Channel:
         self.subprotocol = subprotocol
         self._config = config
         self._flusher = flusher
-        self._claims: list[tuple[int, str]] = []  # code and reason of each attempt to end it; the first counts
+        self._claims: list[tuple[int, str]] = []  # (code, reason) of each attempt to end it; the first counts
         #: Code and reason, once the client or the server has begun to close. Set once.
         self.ending: tuple[int, str] | None = None
         #: Called when `ending` is set, in the thread that sets it.
         self.on_ending: Callable[[], None] = _nothing
         #: The connection was closed because the client read too slowly.
         self.was_too_slow = False
-        #: The client has sent a close frame, and not one by which it leaves a session to come back to it.
+        #: Whether the client has sent a close frame, other than one of `Leaving`.
         self.has_peer_closed = False
         self._timer: Timer | None = None
         self._is_finished = False  # `finish` has cancelled the timer; code that sets one checks this afterwards
@@ -133,12 +133,12 @@ class Channel:
 
     is_connected = is_open
 
-    #: What sends requests, which a plain client does not know.
+    #: Sends requests. None here: a plain client has no requests.
     requests = None
 
     @property
     def suspends(self) -> bool:
-        """Whether the connection has ended, or is ending, in a way that leaves its session alive."""
+        """Whether the connection has ended, or is ending, without its session."""
         ending = self.ending
         return (
             ending is not None
@@ -148,12 +148,12 @@ class Channel:
 
     @property
     def was_kicked(self) -> bool:
-        """Whether the application closed the connection, and not the client, the network or the server."""
+        """Whether the application, and not the client, the network or the server, closed the connection."""
         return isinstance(self.ending, Kick)
 
     @property
     def has_expired(self) -> bool:
-        """Whether the application closed the connection, at a time that was known before."""
+        """Whether the connection was closed because its session has expired."""
         return isinstance(self.ending, Expired)
 
     def begin_close(
@@ -161,8 +161,8 @@ class Channel:
     ) -> bool:
         """Start the close handshake; False if the connection is closing already. Does not block.
 
-        The client has `close_timeout_s` to answer. With `discard`, unsent messages are dropped. With
-        `is_kick`, the application closes the connection; with `is_expiry`, too, at a time that was known before.
+        The client has `close_timeout_s` to answer. With `discard`, unsent messages are dropped. `is_kick`: the
+        application closes the connection. `is_expiry`: the session has expired.
         """
         kind = Expired if is_expiry else Kick if is_kick else None
         if not self._decide(code, reason, kind):
@@ -171,13 +171,13 @@ class Channel:
         self._await_answer()
         return True
 
-    # Sessions that go on over another connection
+    # Sessions that can go on over another connection
 
     def welcome(self, first: bytes, received: int, outbox: Outbox | None = None) -> bool:
-        """Begin a session whose outbox keeps, or go on with the `outbox` of one. `first` goes out first.
+        """Begin a session whose outbox keeps messages, or resume one with its `outbox`. `first` is sent first.
 
-        False if the connection is over. Raises `ProtocolError`, and changes nothing, if the client cannot have
-        `received` so many messages.
+        False if the connection is over. Raises `ProtocolError`, without any effect, if the client cannot have
+        `received` that many messages.
         """
         own = self.outbox
         if outbox is not None:
@@ -185,7 +185,7 @@ class Channel:
         if not own.wait_sent(0):
             self.lose("the client reads nothing")
         if outbox is not None and not own.is_over:
-            own.detach()  # before the next check: if the connection is ended meanwhile, nothing follows its close frame
+            own.detach()  # before the next check: after an end meanwhile, nothing follows the close frame
             if self.ending is None:
                 self.outbox = outbox
         if self.ending is not None or self.outbox.is_over:
@@ -195,7 +195,7 @@ class Channel:
         return not self.outbox.is_over
 
     def _close_if_ending(self) -> None:
-        """Whoever ended the connection just now may have met the other outbox."""
+        """A thread that ended the connection meanwhile may have used the other outbox: send the close frame."""
         ending = self.ending
         if isinstance(ending, Parting):
             self.outbox.suspend(self.transport, close_frame(*ending))
@@ -203,14 +203,17 @@ class Channel:
             self.outbox.close(close_frame(*ending))
 
     def supersede(self) -> bool:
-        """Another connection of the session takes its place. False if this one is being closed with its session."""
+        """Another connection of the session replaces this one. False if this one is being closed with its session."""
         self.end_lost("replaced by a new connection")
         if self.suspends:
             self.transport.abort()
         return self.suspends
 
     def part(self, code: int, reason: str = "") -> bool:
-        """`begin_close`, but the session lives on if its outbox keeps. False if the connection is closing already."""
+        """`begin_close`, but the session lives on if its outbox keeps messages.
+
+        False if the connection is closing already.
+        """
         if not self._decide(code, reason, Parting):
             return False
         if not self.outbox.is_keeping:
@@ -222,7 +225,7 @@ class Channel:
         return True
 
     def give_up(self, dead_fd: int) -> None:
-        """In a forked process: the client is the parent's. The socket becomes one whose peer is gone."""
+        """In a forked process: the connection is the parent's. The socket becomes one whose peer is gone."""
         descriptor = self.transport.fileno()
         if descriptor >= 0:
             os.dup2(dead_fd, descriptor, inheritable=False)
@@ -231,7 +234,7 @@ class Channel:
         self.outbox.give_up()
 
     def would_suspend(self, code: int) -> bool:
-        """Whether the session lives on if its client now ends the connection with this code."""
+        """Whether the session lives on if its client ends the connection with this code now."""
         if self.ending is not None:
             return self.suspends
         return self.outbox.is_keeping and (code == CloseCode.ABNORMAL or code in LEAVING_CODES)
@@ -239,11 +242,11 @@ class Channel:
     def answer_close(self, code: int, reason: str) -> None:
         """The client has sent a close frame. Answer it, unless it is itself an answer.
 
-        A client that leaves to come back may not have read a close frame of the server.
+        A client that leaves and will come back may not have read a close frame of the server.
         """
         is_leaving = self.outbox.is_keeping and code in LEAVING_CODES
         self.has_peer_closed = not is_leaving
-        answer = close_frame(None if code == CloseCode.NO_STATUS else code)  # RFC 6455, 5.5.1: with the same code
+        answer = close_frame(None if code == CloseCode.NO_STATUS else code)  # with the same code: RFC 6455, 5.5.1
         if is_leaving:
             if self._decide(code, reason, Leaving):
                 self.outbox.suspend(self.transport, answer)
@@ -257,7 +260,7 @@ class Channel:
             self.count(f"past_{error.setting}")
 
     def hasten_close(self, timeout_s: float) -> None:
-        """Abort the connection after `timeout_s` or `close_timeout_s`, whichever is less. It is already closing."""
+        """Abort the connection, which is closing already, after `timeout_s` or `close_timeout_s`, whichever is less."""
         self._flusher.call_later(min(timeout_s, self._config.close_timeout_s), self.transport.abort)
 
     def end_lost(self, reason: str) -> None:
@@ -275,10 +278,10 @@ class Channel:
         self.transport.abort()
 
     def finish(self) -> tuple[int, str]:
-        """Code and reason of the end. Call it when nothing more is read. Does not block.
+        """The code and reason of the end. Call this when nothing more is read. Does not block.
 
-        If everything has been sent, which is usual, it also ends the sending side of TCP. So a client that waits for
-        the end of TCP does not wait for `on_close`.
+        If everything was sent, which is usual, this also ends the sending side of TCP. So a client that waits for the
+        end of TCP does not wait for `on_close`.
         """
         self._is_finished = True
         if self._timer is not None:
@@ -307,12 +310,12 @@ class Channel:
         if self.ending is not None and self.ending[0] != CloseCode.ABNORMAL:
             self.transport.linger(max(0.0, deadline - monotonic()))
         self.transport.abort()
-        self.on_ending = _nothing  # and no cycle of references keeps the session in memory
+        self.on_ending = _nothing  # else a cycle of references would keep the session in memory
 
     def _await_answer(self) -> None:
-        """The client has `close_timeout_s` to answer the close frame."""
+        """Give the client `close_timeout_s` to answer the close frame."""
         self._timer = self._flusher.call_later(self._config.close_timeout_s, self._on_timer)
-        if self._is_finished:  # meanwhile
+        if self._is_finished:  # by now
             self._timer.cancel()
 
     def _decide(self, code: int, reason: str, kind: type[Kick] | type[Parting] | None = None) -> bool:
@@ -332,7 +335,7 @@ class Channel:
     def _on_stuck(self, reason: str) -> None:
         if self.ending is not None:
             return
-        self.was_too_slow = True  # first: whoever sees that the connection ends may ask why
+        self.was_too_slow = True  # before `ending`: a thread that sees the ending may read this
         if self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}", discard=True):
             self.count("slow_sessions_closed")
         else:

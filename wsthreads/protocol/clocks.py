@@ -66,23 +66,23 @@ class Clocks:
         self._config = config
         self._flusher = flusher
         self._round_trips = round_trips
-        #: When the last bytes came.
+        #: When the last bytes arrived.
         self.heard_at = monotonic()
-        #: The connection's thread waits for the client. False while a handler runs; `on_open` is the first.
+        #: Whether the connection's thread waits for the client. False while a handler runs, as in `on_open`.
         self.is_waiting = False
         #: When the handling of the last message ended.
         self.message_ended_at = 0.0
-        #: Reads in place of the connection, and knows when the last message came.
+        #: Reads in place of the connection, and knows when the last message arrived.
         self.reader: Reader | None = None
         #: How long the client took to answer the last ping.
         self.round_trip_s: float | None = None
         self._pinged_at = 0.0
-        self._asked_at = 0.0  # when the unanswered ping was sent; 0: there is none
+        self._asked_at = 0.0  # when the unanswered ping was sent; 0 without one
         self._answered_at = float("-inf")  # when the last ping was answered
-        self._end_seen_at = 0.0  # when a look found that the client has ended its stream, while a handler ran
-        # While a handler runs: the last look that found progress, and the bytes that TCP had acknowledged by then.
+        self._end_seen_at = 0.0  # when a check found, while a handler ran, that the client has ended its stream
+        # While a handler runs: the time of the last check that found progress, and the bytes acknowledged by TCP then.
         self._acknowledged, self._unacknowledged_at = -1, 0.0
-        self._message_timer: Timer | None = None  # due when the message has taken too long, or earlier
+        self._message_timer: Timer | None = None  # due when the message takes too long, or earlier
         self._idle_timer: Timer | None = None
         self._is_stopped = False  # `stop` has cancelled the timers; code that sets a timer checks this afterwards
         self._heartbeat_timer: Timer | None = flusher.call_later(config.ping_interval_s or LOOK_S, self._heartbeat)
@@ -91,7 +91,7 @@ class Clocks:
         """A message is incomplete: close the connection if the rest does not come in time.
 
         One timer serves all messages that begin before it is due. Its callback and this method may run at the same
-        time: the later one sees what the earlier one has done.
+        time: the later one sees the changes of the earlier one.
         """
         if self._message_timer is None:
             self._message_timer = self._flusher.call_later(self._config.message_timeout_s, self._on_message_timer)
@@ -102,7 +102,7 @@ class Clocks:
         self._idle_timer = self._flusher.call_later(self._config.idle_timeout_s, self._on_idle_timer)
 
     def stop(self) -> None:
-        """Cancel all timers, for good. The connection's thread."""
+        """Cancel all timers, for good. Called in the connection's thread."""
         self._is_stopped = True
         for timer in (self._heartbeat_timer, self._message_timer, self._idle_timer):
             if timer is not None:
@@ -160,7 +160,7 @@ class Clocks:
         self._idle_timer = self._flusher.call_later(left if left > 0 else timeout, self._on_idle_timer)
 
     def _heartbeat(self) -> None:
-        """Call `_check_pulse` regularly, even if it fails once, for example without memory."""
+        """Call `_check_pulse` regularly, even after it has failed, for example for lack of memory."""
         if self._channel.ending is not None:
             return
         delay = self._config.ping_interval_s or LOOK_S
@@ -169,7 +169,7 @@ class Clocks:
         finally:
             if self._channel.ending is None:
                 self._heartbeat_timer = self._flusher.call_later(delay, self._heartbeat)
-                if self._is_stopped:  # meanwhile
+                if self._is_stopped:  # by now
                     self._heartbeat_timer.cancel()
 
     def _check_pulse(self) -> float:
@@ -194,13 +194,13 @@ class Clocks:
                 self._asked_at = now
                 self._ping()
                 self._pinged_at, left = now, timeout
-        return min(interval, left)  # the answer may come at once; then the next ping is due earlier
+        return min(interval, left)  # after a quick answer, the next ping is due earlier
 
     def _look_for_end(self, now: float) -> None:
         """While a handler runs: if the client is gone, let `is_open` and `send` tell the handler.
 
-        The reading thread decides later how the connection ended: there may be messages to read, and a close frame. A
-        client that has only ended its stream may still wait for answers, so it has `ping_timeout_s`.
+        The reading thread decides later how the connection ended, because messages and a close frame may still be
+        unread. A client that has only ended its stream may still wait for answers, so it gets `ping_timeout_s`.
         """
         config, channel = self._config, self._channel
         if not channel.is_open:
@@ -214,10 +214,11 @@ class Clocks:
             channel.cut()
 
     def _has_vanished(self, now: float) -> bool:
-        """Whether TCP has acknowledged nothing for `ping_timeout_s`, although data was sent to the client.
+        """Whether TCP has acknowledged nothing for `ping_timeout_s`, although data was sent.
 
-        Pongs are not read now, but TCP acknowledges the pings. Data without an acknowledgement at one check must have
-        one at a later check. The silence before the first check does not count: the data may have been sent just then.
+        Pongs are not read while a handler runs, but TCP acknowledges the pings. Data that is unacknowledged at one
+        check must be acknowledged at a later check. The silence before the first check does not count, because the data
+        may just have been sent.
         """
         channel = self._channel
         is_even, acknowledged_bytes = channel.transport.acknowledged()
@@ -226,6 +227,6 @@ class Clocks:
             if is_even and self._config.ping_interval_s and not channel.outbox.is_blocked:
                 self._ping()
             elif is_even:
-                self._acknowledged = -1  # data that the next check finds may have been sent just before it
+                self._acknowledged = -1  # unacknowledged data at the next check may be new
             return False
         return now - self._unacknowledged_at >= max(self._config.ping_timeout_s, ACKNOWLEDGEMENT_S)

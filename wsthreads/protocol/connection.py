@@ -41,7 +41,7 @@ log = get_logger(__name__)
 R = TypeVar("R")
 
 
-#: `Connection.read` returns it in place of a message: always this very object.
+#: The result of `Connection.read` without a message. Compare with `is`.
 NO_MESSAGE = bytes(bytearray(b"no message"))
 
 
@@ -49,9 +49,9 @@ def _nothing(*_: object) -> None:
     """Default callback: does nothing."""
 
 
-#: Slots, since the base class has a dict: with these attributes in it, too, the dicts of instances would have too many
-#: keys to share them, which costs a kilobyte for each connection. The tuple has a name of its own, so that mypy does
-#: not take it for the list of all attributes.
+#: Slots, because the base class has a dict. With these attributes in it, the dicts of instances would have too many
+#: keys to share them, which would cost a kilobyte for each connection. The tuple has a name, so that mypy does not take
+#: it for the list of all attributes.
 _OWN_ATTRIBUTES = (
     "_accepted_subprotocol",
     "_agreement",
@@ -101,21 +101,21 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._flusher = flusher
         self._count = count
         self._round_trips = round_trips
-        # The base class's constructor is not called: it makes a thread, an event, and parsers of HTTP and WebSocket.
+        # Not the base class's constructor, which makes a thread, an event, and parsers of HTTP and WebSocket.
         self.environ = environ
         self.sock = environ.get(SOCKET_KEY) or environ["gunicorn.socket"]
         self.connected = False
         self._accepted_subprotocol = subprotocol
         self._agreement = agreement  # to deflate messages, in both directions
-        #: Called in the connection's thread before the client's end of the connection takes effect, so that earlier
-        #: messages of the client can still be answered. Gets the close code of the end.
+        #: Called in the connection's thread, with the close code, when the client ends the connection. The end takes
+        #: effect afterwards, so that earlier messages of the client can still be answered.
         self.before_end: Callable[[int], None] = _nothing
-        self.is_resumed = False  # whether it is not the first connection of its session
+        self.is_resumed = False  # whether its session has had another connection before
         self._reader: Reader | None = None
         self._held: Held | None = None  # see `_slowed`
         self._read_until: float | None = None  # see `read`
-        self._is_late = False  # and nothing has come until then
-        # Without the messages that the reader has handed on itself. Only the connection's thread writes these.
+        self._is_late = False  # whether nothing has arrived until then
+        # Without the messages that the reader has passed on itself. Only the connection's thread writes these.
         self._messages_in = self._bytes_in = 0
         self.handshake()
 
@@ -140,14 +140,14 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         extensions = None if agreement is None else agreement.answer
         outbox.append(acceptance(self.environ["HTTP_SEC_WEBSOCKET_KEY"], self.subprotocol, extensions))
         outbox.flush()
-        outbox.bytes_out = 0  # the 101 does not count, and nothing else can have been sent yet
+        outbox.bytes_out = 0  # the 101 does not count, and nothing else was sent so far
         self.connected = True
         self._clocks = Clocks(self.channel, self._assembler, config, self._flusher, self._round_trips)
 
     # Reading: in the connection's own thread.
 
     def read_by(self, reader: Reader) -> None:
-        """From now on, messages that `reader` can take do not go through `messages`. Call it once, in this thread."""
+        """From now on, `reader` takes messages, past `messages`. Call this once, in the connection's thread."""
         self._reader = self._clocks.reader = reader
         self.channel.on_ending = reader.stop
 
@@ -156,7 +156,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return self._counted() if self._needs_each_message else self._messages()
 
     def read_hello(self, incoming: Iterator[str | bytes]) -> Hello | None:
-        """The first message of a client that speaks ``wsthreads.1``. `incoming` is what `messages` returned.
+        """The first message of a client that speaks ``wsthreads.1``. `incoming` is the result of `messages`.
 
         None if there is no hello within `handshake_timeout_s`. Then the connection is over.
         """
@@ -169,7 +169,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                     hello = parse(message)
                     if isinstance(hello, Hello):
                         return hello
-                    raise ProtocolError("the first message is no hello")
+                    raise ProtocolError("the first message is not a hello")
                 except ProtocolError as error:
                     self.channel.refuse(error)
         finally:
@@ -188,7 +188,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 yield message
             elif not config.max_messages_per_s or allowance.take():
                 yield message
-                self._clocks.message_ended_at = monotonic()  # the time that the handler took does not count as idle
+                self._clocks.message_ended_at = monotonic()  # the time of the handler does not count as idle
             elif self.is_resumed:
                 yield from self._slowed(incoming, Held(allowance, message, config.max_message_bytes))
             else:
@@ -197,9 +197,9 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 return
 
     def _slowed(self, incoming: Iterator[str | bytes], held: Held) -> Iterator[str | bytes]:
-        """The `incoming` messages, but those that are more than the limit when they are within it; until none is held.
+        """The `incoming` messages. Messages beyond the rate limit are delayed. Ends when none is held.
 
-        If the client ends the connection, that takes effect afterwards. If this side does, what is held is dropped.
+        If the client ends the connection, held messages are handled first. If this side does, they are dropped.
         """
         self._held = held
         while held and self.channel.ending is None:
@@ -228,7 +228,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             held.end()
 
     def _messages(self) -> Iterator[str | bytes]:
-        data, messages, received = b"", self._messages_in, self._bytes_in  # which only this thread writes
+        data, messages, received = b"", self._messages_in, self._bytes_in  # only this thread writes these
         assembler, channel, clocks = self._assembler, self.channel, self._clocks
         receive = message_receiver(channel.transport, self._config.max_message_bytes, self._config.accept_binary)
         may_be_bound = self.subprotocol == SUBPROTOCOL  # see `read`
@@ -244,7 +244,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 if assembler.incomplete_since:
                     clocks.watch_message()
                 size = next_size(len(data), messages - before)
-                # The fast path: nearly all messages come alone.
+                # The fast path: nearly always, a read returns exactly one message.
                 takes_whole = size == RECEIVE_BYTES and self._reader is None and assembler.is_between
                 while takes_whole:
                     clocks.is_waiting = True
@@ -280,7 +280,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._end(error.close_code, partial(self.channel.refuse, error))
 
     def _end(self, code: int, end: Callable[[], object]) -> None:
-        """The client ends the connection, when all that it has sent before was handed over."""
+        """The client ends the connection, after all its earlier messages were passed on."""
         if self._held is not None:
             self._held.end = partial(self._end, code, end)
             return
@@ -304,7 +304,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return data
 
     def read(self, messages: Iterator[str | bytes], timeout_s: float) -> str | bytes:
-        """The next of the `messages`, or `NO_MESSAGE` after so many seconds. For clients that speak ``wsthreads.1``.
+        """The next of the `messages`, or `NO_MESSAGE` after `timeout_s`. For clients that speak ``wsthreads.1``.
 
         Raises StopIteration when the connection is over.
         """
@@ -319,14 +319,14 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._assembler.admit_control()
 
     def _in_time(self, receive: Callable[..., R], *arguments: Any) -> R:
-        """`receive`, but only until the time that `read` has set. Raises `Late` then."""
+        """`receive`, but only until the time that `read` has set. Then raises `Late`."""
         until = self._read_until
         if until is not None and not self.channel.transport.wait_readable(max(0.0, until - monotonic())):
             raise Late
         return receive(*arguments)
 
     def _lost(self, error: OSError) -> bytes:
-        """Log the loss. Returns the empty bytes that mean the end of the stream."""
+        """Log the loss of the connection. Returns empty bytes, for the end of the stream."""
         if isinstance(error, Late):
             self._is_late = True
             return b""
@@ -351,16 +351,16 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     @property
     def _needs_each_message(self) -> bool:
-        """Whether a setting looks at each message, in `_counted`. Otherwise a `Reader` may take messages past it."""
+        """Whether a setting needs each message to pass `_counted`. Otherwise a `Reader` may take messages."""
         return bool(self._config.max_messages_per_s or self._config.idle_timeout_s)
 
     def finish(self) -> tuple[int, str]:
-        """Code and reason of the end. The connection's thread calls it when `messages` is over. Does not block."""
+        """The code and reason of the end. The connection's thread calls this after `messages`. Does not block."""
         self._clocks.stop()
         return self.channel.finish()
 
     def hang_up(self) -> None:
-        """`Channel.hang_up`. The last call of the connection's thread: then the socket belongs to the WSGI server."""
+        """`Channel.hang_up`. The last call of the connection's thread; then the WSGI server has the socket."""
         self.channel.hang_up()
         reader = self._reader
         self._reader = self._clocks.reader = None
@@ -376,7 +376,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         """The messages and bytes so far."""
         outbox = self.channel.outbox
         messages_in, bytes_in = self._messages_in, self._bytes_in
-        reader = self._reader  # read after those, since `hang_up` adds the reader's counts to them first
+        reader = self._reader  # read last, because `hang_up` adds the reader's counts first
         if reader is not None:
             messages_in += reader.messages_in
             bytes_in += reader.bytes_in
@@ -385,10 +385,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return Traffic(messages_in, bytes_in, messages_out, bytes_out, waiting, round_trip_s, replaced)
 
     def measure(self, least_age_s: float) -> None:
-        """`Clocks.measure`: ping the client, so that the round trip in `traffic` is not older than that."""
+        """`Clocks.measure`: ping the client, so that the round trip in `traffic` is at most this old."""
         self._clocks.measure(least_age_s)
 
-    # Methods of the base class. wsthreads itself uses sessions instead.
+    # Methods of the base class. wsthreads uses sessions instead.
 
     def send(self, data: str | bytes) -> None:
         raise TypeError("send through the session")

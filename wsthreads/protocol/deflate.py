@@ -3,9 +3,9 @@
 Each message is deflated by itself ("no context takeover" on both sides). So a broadcast is deflated once for all
 members, and an idle connection needs no memory for compression.
 
-A client's frame that is certainly valid is decoded here; wsproto checks all others. `Inflation` makes wsproto accept
-deflated messages. (wsproto 1.3's own extension has no size limit, and fails at a ping within a fragmented message.) No
-I/O. `Inflater` and `Inflation` belong to one connection and are not thread-safe.
+A client's frame that is certainly valid is decoded here; wsproto checks all other frames. `Inflation` makes wsproto
+accept deflated messages. (wsproto 1.3's own extension has no size limit, and fails at a ping within a fragmented
+message.) No I/O. `Inflater` and `Inflation` belong to one connection and are not thread-safe.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from wsthreads.protocol.frames import RSV1, TEXT, decode_message, encode_frame, 
 __all__ = ["Agreement", "Inflater", "Inflation", "agree", "decode_any", "deflate_frame", "most_deflated_bytes"]
 
 #: The server's window: 4 kB. A compressor then needs 32 kB, and is created in 2 µs. With the largest window, it needs
-#: 256 kB and up to 35 µs. That saves at most a tenth for messages over 16 kB, and nothing up to 4 kB.
+#: 256 kB and up to 35 µs. The largest window saves at most a tenth for messages over 16 kB, and nothing up to 4 kB.
 WINDOW_BITS = 12
 MEMORY_LEVEL = 5
 SMALLEST_WINDOW_BITS = 9  # 8 is valid, but zlib does not support it for raw deflate
@@ -33,7 +33,7 @@ SMALLEST_WINDOW_BITS = 9  # 8 is valid, but zlib does not support it for raw def
 #: Smaller messages are not deflated: at 64 bytes, this saves nothing; at 128, a quarter.
 MIN_DEFLATED_BYTES = 128
 
-#: Bytes inflated at a time. A message can exceed its limit by this much before this is noticed.
+#: Bytes inflated at a time. A message can exceed its limit by this much before the server notices.
 STEP_BYTES = 65536
 
 #: The most deflate streams in one message. Most messages have one stream; RFC 7692 (7.2.3.4) allows more.
@@ -71,7 +71,7 @@ def agree(offers: str | None) -> Agreement | None:
 
 
 def _accept(parameters: list[tuple[str, str | None]]) -> Agreement | None:
-    # No context takeover, whatever the client offers: the server may decide this (RFC 7692, 7.1.1).
+    # No context takeover, whatever the client offers: the server decides (RFC 7692, 7.1.1).
     answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
     bits = WINDOW_BITS
     if len({name for name, _ in parameters}) < len(parameters):
@@ -224,8 +224,8 @@ class Inflation(Extension):
         self._max_bytes = max_bytes
         self._in_message = False
         self._in_control = False
-        self._inflater: Inflater | None = None  # of a deflated message
-        self._decoder: IncrementalDecoder | None = None  # of a deflated text message
+        self._inflater: Inflater | None = None  # for a deflated message
+        self._decoder: IncrementalDecoder | None = None  # for a deflated text message
 
     def enabled(self) -> bool:
         return True

@@ -1,10 +1,10 @@
-"""How a message becomes the frame that a client gets.
+"""Encodes a message as the frame for a client.
 
 A message is first made a *plain frame* (`frames.message_frame`). Rooms and brokers carry plain frames. Each outbox has
-the `Encoding` that its client has agreed to, which makes the client's frame of the plain one. Whoever sends to many
-clients encodes a message once for all outboxes with the same encoding.
+the `Encoding` that its client has agreed to, which turns the plain frame into the client's frame. A thread that sends
+to many clients encodes a message once for all outboxes with the same encoding.
 
-To add an encoding, write a subclass here and have `encoding_for` choose it.
+To add an encoding, write a subclass here, and let `encoding_for` choose it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ __all__ = ["PLAIN", "Deflated", "Encoding", "Enveloped", "encoding_for"]
 
 
 class Encoding:
-    """A way to encode messages. This one leaves them plain. There is one object for each `name`. Any thread."""
+    """A way to encode messages. This class leaves them plain. There is one object for each `name`. Any thread."""
 
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        #: What sorts outboxes: two encodings with the same name make the same frames.
+        #: Outboxes are sorted by name: two encodings with the same name make the same frames.
         self.name = name
 
     def frame(self, plain: bytes) -> bytes:
-        """The frame of a message, by its plain frame. Keeps the marks of a `MarkedFrame`. No I/O, no lock."""
+        """The client's frame for a plain frame. Keeps the marks of a `MarkedFrame`. No I/O, no lock."""
         return plain
 
     @property
     def inner(self) -> Encoding:
-        """The encoding for messages of `protocol.envelope` that are no ordinary ones: nothing in them is escaped."""
+        """The encoding for control messages, requests and replies of `protocol.envelope`, which are not escaped."""
         return self
 
     def __repr__(self) -> str:
@@ -42,7 +42,7 @@ class Encoding:
 
 
 class Deflated(Encoding):
-    """Deflates messages that become smaller by it, for a window of `window_bits`."""
+    """Deflates messages, if that makes them smaller, for a window of `window_bits`."""
 
     __slots__ = ("_window_bits",)
 
@@ -56,11 +56,11 @@ class Deflated(Encoding):
 
 
 class Enveloped(Encoding):
-    """For clients that speak ``wsthreads.1``: escapes an ordinary message that looks like another one."""
+    """For clients that speak ``wsthreads.1``: escapes ordinary messages that begin with DLE."""
 
     __slots__ = ("_inner", "frame")
 
-    #: An attribute, since each message that is sent to one client goes through it.
+    #: An attribute, not a method, for speed: it is called for each message to a single client.
     frame: Callable[[bytes], bytes]  # type: ignore[assignment]
 
     def __init__(self, inner: Encoding) -> None:
@@ -73,7 +73,7 @@ class Enveloped(Encoding):
         return self._inner
 
 
-#: The encoding of most clients. Callers compare with it, and save the call: ``if encoding is not PLAIN``.
+#: The encoding of most clients. Callers compare with it to save the call: ``if encoding is not PLAIN``.
 PLAIN = Encoding("")
 
 _deflated = cache(Deflated)
@@ -81,6 +81,6 @@ _enveloped = cache(Enveloped)
 
 
 def encoding_for(agreement: Agreement | None, *, enveloped: bool = False) -> Encoding:
-    """The encoding for what a client has agreed to. `enveloped`: it speaks ``wsthreads.1``."""
+    """The encoding that a client has agreed to. `enveloped`: the client speaks ``wsthreads.1``."""
     encoding = PLAIN if agreement is None else _deflated(agreement.window_bits)
     return _enveloped(encoding) if enveloped else encoding

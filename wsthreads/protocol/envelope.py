@@ -1,11 +1,11 @@
-"""The grammar of the subprotocol ``wsthreads.1``: what a message is, and how each kind is written.
+"""The grammar of the subprotocol ``wsthreads.1``: parses messages and writes each kind.
 
-Ordinary messages travel as they are. DLE (U+0010, byte 0x10) at the beginning marks everything else: ``DLE DLE`` an
-ordinary message that begins with DLE, ``DLE`` and a letter all other kinds. See ``docs/reference/protocol``.
+Ordinary messages are sent unchanged. All other messages begin with DLE (U+0010, byte 0x10): ``DLE DLE`` marks an
+ordinary message that begins with DLE, ``DLE`` and a letter mark the other kinds. See ``docs/reference/protocol``.
 
-Pure functions, no state, no I/O. `parse` reads what either side may send; who may send what and when is the caller's to
-check. Functions that write return messages; `messages` of a connection and `frames.message_frame` take them as any
-other. Only ordinary messages are to be `escaped`.
+Pure functions, no state, no I/O. `parse` accepts the messages of both sides. The caller checks which side may send a
+message, and when. Functions that write return messages for `frames.message_frame`. Only ordinary messages must be
+`escaped`.
 """
 
 from __future__ import annotations
@@ -69,20 +69,21 @@ SUBPROTOCOL = "wsthreads.1"
 DLE = "\x10"
 _DLE = b"\x10"
 
-#: A page closes a connection with this code to come back by another one. It cannot send 1001.
+#: A page closes a connection with this code if it will come back. Pages cannot send 1001.
 AWAY_CODE = 4901
 
-#: The largest number, which JavaScript still has exactly.
+#: The largest number: JavaScript's numbers are exact up to it.
 MAX_NUMBER = 2**53 - 1
 
-#: A server acknowledges when it has received so many messages, or bytes, since its last acknowledgement. A client gets
-#: all that is sent to its rooms. It acknowledges less often, since each time a thread of the server has to wake up.
+#: A server acknowledges when it has received this many messages, or bytes, since its last acknowledgement. A client
+#: acknowledges less often: it receives more messages, and each acknowledgement wakes a thread of the server.
 ACK_MESSAGES = 64
 CLIENT_ACK_MESSAGES = 1024
 ACK_BYTES = 65536
 
-#: A client writes nothing while it keeps so many bytes, where each message counts for some more. A server that slows it
-#: down to `max_messages_per_s` holds that much, and reads the acknowledgements behind it: see `rate_limit`.
+#: A client writes nothing while it keeps this many bytes, where each message counts for some more. A server that slows
+#: the client down to `max_messages_per_s` can hold this much, and so reads the acknowledgements after it: see
+#: `rate_limit`.
 CLIENT_WINDOW_BYTES = 786_432
 WINDOW_MESSAGE_BYTES = 100
 
@@ -95,10 +96,10 @@ _USUAL_REQUEST = re.compile("\x10q([1-9][0-9]{0,14}):")
 _USUAL_BYTES_REQUEST = re.compile(b"\x10q([1-9][0-9]{0,14}):")
 _TOKEN = re.compile("[!-~]{1,256}")
 
-#: Letters of messages of the client that are not for people or programs.
+#: Letters of control messages of the client, which no handler gets.
 _CONTROLS = frozenset("hap")
 
-#: Letters whose messages nobody counts, and so nobody keeps.
+#: Letters of messages that are not counted, and so not kept.
 _UNCOUNTED = b"hwap"
 
 
@@ -106,14 +107,14 @@ _UNCOUNTED = b"hwap"
 
 
 def parse(message: str | bytes) -> Parsed:
-    """What a message is. Raises `ProtocolError` (1002) for one that this subprotocol does not have."""
+    """Parse a message. Raises `ProtocolError` (1002) for a message that is not valid in this subprotocol."""
     if isinstance(message, str):
         return message if message[:1] != DLE else _parse_text(message)
     return message if message[:1] != _DLE else _parse_bytes(message)
 
 
 def usual_request(message: str | bytes) -> tuple[int, str | bytes] | None:
-    """Id and data of a request. None for any other message, and where only `parse` can tell.
+    """The id and the data of a request. None for any other message, and for unusual requests, which need `parse`.
 
     C version: `request_id` in `_native/_fast_path.c`.
     """
@@ -122,7 +123,7 @@ def usual_request(message: str | bytes) -> tuple[int, str | bytes] | None:
 
 
 def is_control(message: str | bytes) -> bool:
-    """Whether a message is an acknowledgement, a heartbeat or a hello: no limit of messages is for them."""
+    """Whether a message is an acknowledgement, a heartbeat or a hello. The limits on messages do not apply to these."""
     return isinstance(message, str) and message[:1] == DLE and message[1:2] in _CONTROLS
 
 
@@ -142,13 +143,16 @@ def _parse_bytes(message: bytes) -> Parsed:
         return message[1:]
     if mark not in (b"q", b"r"):
         raise ProtocolError(f"a binary message begins with DLE and {brief(mark)}, which wsthreads.1 does not have")
-    number, at = _id_at(message[2:19].decode("latin-1"))  # every byte is a character, and a digit is a digit
+    number, at = _id_at(message[2:19].decode("latin-1"))  # latin-1 keeps digits, and decodes any byte
     data = message[2 + at :]
     return Request(number, data) if mark == b"q" else Reply(number, data)
 
 
 def _shown(digits: str) -> str:
-    """What is no number, for the text of an error. Any other text may be the token of a client with a fault."""
+    """An invalid number for the text of an error.
+
+    Shows only digits, because other text may be a faulty client's token.
+    """
     return brief(digits) if digits.isascii() and digits.isdigit() else f"a text of {len(digits)} characters"
 
 
@@ -166,7 +170,7 @@ def _id(digits: str) -> int:
 
 
 def _id_at(head: str) -> tuple[int, int]:
-    """The id at the beginning, and where the data begins, behind its colon."""
+    """The id at the beginning, and the place after its colon, where the data begins."""
     digits, colon, _ = head.partition(":")
     if not colon:
         raise ProtocolError("no id and colon at the beginning of a request, a reply or a failure")
@@ -190,7 +194,7 @@ def _object(text: str, kind: str) -> dict[str, Any]:
         raise ProtocolError(f"a {kind} of {len(text)} characters, at most {MAX_HELLO_CHARS} are allowed")
     try:
         value = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):  # without its text, which may have the token
+    except (ValueError, RecursionError):  # without the error's text, which may contain the token
         raise ProtocolError(f"a {kind} that is no JSON") from None
     if not isinstance(value, dict):
         raise ProtocolError(f"a {kind} that is no JSON object")
@@ -254,14 +258,14 @@ _PARSERS: dict[str, Callable[[str], Parsed]] = {
 
 
 def escaped(message: str | bytes) -> str | bytes:
-    """An ordinary message as it travels."""
+    """The form of an ordinary message on the wire."""
     if isinstance(message, str):
         return message if message[:1] != DLE else DLE + message
     return message if message[:1] != _DLE else _DLE + message
 
 
 def escaped_frame(frame: bytes) -> bytes:
-    """`escaped` for the plain frame of an ordinary message. The same object if there is nothing to do; keeps marks."""
+    """`escaped` for the plain frame of an ordinary message. Returns the same object if nothing changes. Keeps marks."""
     if 0x10 not in frame[2:11]:  # where the message may begin
         return frame
     at = _payload_at(frame)
@@ -298,12 +302,12 @@ def welcome(message: Welcome) -> str:
 
 
 def ack(received: int) -> str:
-    """So many counted messages have arrived."""
+    """Acknowledge that this many counted messages have arrived."""
     return f"{DLE}a{received}"
 
 
 def heartbeat(received: int) -> str:
-    """`ack`, to be answered at once."""
+    """An `ack` that the server answers at once."""
     return f"{DLE}p{received}"
 
 
@@ -337,9 +341,9 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def is_counted(frame: bytes) -> bool:
-    """Whether a frame as it goes to the client is a counted message. C version: `keep` in `_native/_sending.c`."""
+    """Whether a frame for the client is a counted message. C version: `keep` in `_native/_sending.c`."""
     first = frame[0]
-    if first != 0x81:  # no plain text: binary and deflated messages count, and what is no message does not
+    if first != 0x81:  # not plain text: binary and deflated messages count, control frames do not
         return first in (0x82, 0xC1, 0xC2)
     at = _payload_at(frame)
     return not (frame[at : at + 1] == _DLE and len(frame) > at + 1 and frame[at + 1] in _UNCOUNTED)

@@ -1,4 +1,4 @@
-"""The kinds of messages that the subprotocol ``wsthreads.1`` adds to those of the application.
+"""The kinds of messages that the subprotocol ``wsthreads.1`` adds to ordinary ones.
 
 `envelope` reads and writes them.
 """
@@ -13,7 +13,7 @@ __all__ = ["Ack", "Failure", "Heartbeat", "Hello", "NullReply", "Parsed", "Reply
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The client's first message: it comes back with a token, or is new (None)."""
+    """The client's first message, with the token of its session, or with None for a new session."""
 
     token: str | None = field(default=None, repr=False)  # a secret
     #: How many of the server's counted messages the client has received.
@@ -25,39 +25,39 @@ class Welcome:
     """The server's first message."""
 
     resumed: bool
-    #: For the next resume. None: this session cannot be resumed.
+    #: The token for the next resume. None: this session cannot be resumed.
     token: str | None = field(repr=False)  # a secret
     #: How many of the client's counted messages the server has received.
     received: int
-    #: How long the session waits for the client.
+    #: How long the session waits for the client, in milliseconds.
     resume_ms: int
-    #: The client sends a heartbeat when it has received nothing for this long. 0: it sends none.
+    #: The silence, in milliseconds, after which the client sends a heartbeat. 0: it sends none.
     heartbeat_ms: int
-    #: The client gives up the connection when nothing comes for this long after a heartbeat.
+    #: How long, in milliseconds, the client waits after a heartbeat before it gives up the connection.
     timeout_ms: int
     #: The application's own subprotocol.
     protocol: str | None = None
-    #: Why the session that the client asked for was not resumed.
+    #: Why the client's session was not resumed; None if it was, or if the client had none.
     why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """So many of the receiver's counted messages have arrived, since the session began."""
+    """Tells how many counted messages of the receiver have arrived since the session began."""
 
     received: int
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """An `Ack` that the server answers by its own."""
+    """An `Ack` of the client that the server answers with an `Ack`."""
 
     received: int
 
 
-@dataclass(slots=True)  # not frozen, since that takes twice the time for each
+@dataclass(slots=True)  # not frozen: a frozen one takes twice as long to create
 class Request:
-    """The other side wants a reply."""
+    """A request, which needs a reply."""
 
     id: int
     data: str | bytes

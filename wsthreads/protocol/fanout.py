@@ -1,4 +1,4 @@
-"""Writing to many outboxes: the members of a room.
+"""Writes to many outboxes: those of the members of a room.
 
 `append_all` queues a frame for each outbox. `flush_all` sends the queued frames of many outboxes at once. They follow
 the rules of `Outbox.append` and `Outbox.flush`, and use the same locks and marks. Both have a C version in
@@ -14,13 +14,16 @@ from wsthreads.protocol.outbox import Outbox, send_queues
 
 __all__ = ["append_all", "flush_all"]
 
-#: The number of outboxes that are locked and written to at once, which takes some milliseconds. The C version then
-#: waits for the GIL, which can take as long if many threads want it.
+#: The most outboxes to lock and write to at once. This takes some milliseconds. The C version then waits for the GIL,
+#: which can take as long if many threads want it.
 BATCH = 1024
 
 
 def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
-    """`flush` each, many at once. Returns outboxes that got frames from other threads meanwhile: flush them again."""
+    """`flush` all outboxes, many at once.
+
+    Returns those that got frames from other threads meanwhile: flush them again.
+    """
     left: list[Outbox] = []
     failure: BaseException | None = None
     for start in range(0, len(outboxes), BATCH):
@@ -29,7 +32,7 @@ def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
             for outbox, data, sent in send_queues(locked):
                 try:
                     outbox._after_send_locked(data, sent)
-                except BaseException as error:  # only that outbox has ended
+                except BaseException as error:  # only this outbox has failed
                     failure = error
         finally:
             queued = unlock(locked)
@@ -46,7 +49,7 @@ def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
 def _lock_queued(outboxes: Sequence[Outbox], start: int, count: int) -> tuple[list[Outbox], list[Outbox]]:
     """Lock those of `count` outboxes from `start` on that have frames queued. Returns the locked and the blocked ones.
 
-    Skips an outbox that another thread has locked, or that a caller further up the stack is flushing: they send the
+    Skips an outbox that another thread has locked, or that a caller further up the stack is flushing: these send the
     frames.
     """
     waiting = [outbox for outbox in outboxes[start : start + count] if outbox._queue and not outbox._draining]
@@ -55,7 +58,7 @@ def _lock_queued(outboxes: Sequence[Outbox], start: int, count: int) -> tuple[li
 
 
 def _unlock(locked: list[Outbox]) -> list[Outbox]:
-    """Release their locks. Returns the outboxes that have frames queued again."""
+    """Unlock the outboxes. Returns those that have frames queued again."""
     for outbox in locked:
         outbox._lock.release()
     return [outbox for outbox in locked if outbox._queue]

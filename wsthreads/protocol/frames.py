@@ -59,16 +59,17 @@ class Header(NamedTuple):
 
 
 class MarkedFrame(bytes):
-    """A frame, and what else is known of its message. Everything that handles frames takes it for plain bytes.
+    """A frame with marks: the options of its message. Code that handles frames can use it as plain bytes.
 
-    Code that makes another frame of it keeps the marks, with `like`.
+    Code that makes another frame of the message keeps the marks by `like`.
     """
 
     #: The key of the message, if it replaces an earlier one with the same key that still waits for a slow client.
     latest: str | None
     #: Whether the history of a room stores the message.
     is_kept: bool
-    #: The room that the message is for, as a part of the key: set by `Rooms.broadcast`. Empty for a single session.
+    #: The message's room, which is a part of the key: set by `Rooms.broadcast`. Empty for a message to a single
+    #: session.
     room: str
 
     def __new__(cls, frame: bytes, latest: str | None = None, is_kept: bool = True, room: str = "") -> MarkedFrame:

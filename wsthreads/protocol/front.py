@@ -1,4 +1,4 @@
-"""What may hold a session's frames back before they come to its outbox: the seam for brokers."""
+"""An interface for brokers: holds a session's frames back before they come to its outbox."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ __all__ = ["Front"]
 
 
 class Front(Protocol):
-    """Holds frames of a session back before they come to its outbox: over a broker, what is behind a broadcast."""
+    """Holds frames of a session back before they come to its outbox.
+
+    Over a broker, messages wait for earlier broadcasts.
+    """
 
     @property
     def _held_bytes(self) -> int:
-        """A snapshot."""
+        """The bytes of the held frames. A snapshot."""
 
     def _hold_close(self, frame: bytes) -> bool:
-        """Keep the close frame, to append it behind all that comes before it.
+        """Hold the close frame until all earlier frames were appended.
 
-        False, and nothing happens, if that is here already. Does not wait.
+        False, without any effect, if no earlier frame is missing. Does not wait.
         """
 
     def _wait_released(self, timeout_s: float) -> bool:
-        """Wait until nothing is held, at most `timeout_s`. False if something is."""
+        """Wait until no frame is held, at most `timeout_s`. False if one is."""

@@ -43,7 +43,7 @@ NO_UPGRADE = (
     "a proxy in front must pass on the headers Upgrade and Connection, over HTTP/1.1"
 )
 
-#: It is appended to the client's key, and the hash of both is the answer.
+#: Appended to the client's key; the hash of both is the answer.
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 #: The most query parameters that are parsed. Further ones are ignored.
@@ -61,7 +61,7 @@ MAX_EXPIRY = 253402300799
 
 
 def check_user(name: str) -> None:
-    """Raise `UserError` for what is not the name of a user."""
+    """Raise `UserError` for an invalid user name."""
     what = f"the name of a user must be text of 1 to {MAX_USER_CHARS} characters"
     if not isinstance(name, str):
         raise UserError(f"{what}, not {brief(name)} ({type(name).__name__})")
@@ -70,7 +70,7 @@ def check_user(name: str) -> None:
 
 
 def check_expiry(unix_s: float) -> None:
-    """Raise `ExpiryError` for what is no time in seconds since the epoch."""
+    """Raise `ExpiryError` for anything but a time in seconds since the epoch."""
     what = "an expiry is a time in seconds since the epoch, such as time.time() + 60, not"
     if isinstance(unix_s, bool) or not isinstance(unix_s, (int, float)):
         raise ExpiryError(f"{what} {brief(unix_s)} ({type(unix_s).__name__})")
@@ -80,21 +80,21 @@ def check_expiry(unix_s: float) -> None:
 
 
 class Asking(Protocol):
-    """What is needed of a session."""
+    """The part of a session that a `Request` uses."""
 
     def _request(self, message: str | bytes, timeout_s: float | None) -> str | bytes | None: ...
 
 
 def _no_session() -> None:
-    """There is none yet."""
+    """Default for `_session`: there is no session."""
 
 
 class Request:
     """The handshake of one client: the argument of `on_handshake`.
 
     Read-only except `user`, the expiry, and `attributes`, a dict that becomes the session's. `environ` is the WSGI
-    environ (PEP 3333).
-    Use it only in the thread that calls `on_handshake`. Once the session is open, any thread may read it.
+    environ (PEP 3333). Until the session is open, use a `Request` only in the thread that calls `on_handshake`.
+    Afterwards, any thread may read it.
     """
 
     def __init__(self, environ: dict[str, Any], path_parameters: Mapping[str, Any] = _NO_PARAMETERS) -> None:
@@ -104,40 +104,38 @@ class Request:
         self.attributes: dict[str, Any] = {}
         self._user: str | None = None
         self._expires_at: float | None = None
-        self._session: Callable[[], Asking | None] = _no_session  # of this handshake; set by it
+        self._session: Callable[[], Asking | None] = _no_session  # set by the session of this handshake
 
     def __call__(
         self, message: str | bytes, *, timeout: float | None = None, **others: NoReturn
     ) -> str | bytes | None:
         """Send a request to the client of a session, and wait for its reply: ``session.request(message)``.
 
-        The reply is text, bytes, or None. The call waits `timeout` seconds at most, by default `request_timeout_s`. In
-        the session's own thread, in a Python handler, what the client sends meanwhile waits until the handler has
-        returned. A request survives a lost connection, if the client comes back in time, to this process.
+        The reply is text, bytes, or None. The call waits at most `timeout` seconds, by default `request_timeout_s`. In
+        a Python handler, in the session's own thread, the client's other messages wait until the handler has returned.
+        A request survives a lost connection if the client comes back in time, to this process.
 
-        Raises `RequestTimeout` (a `TimeoutError`) if there is no reply in time. A client that is away is then asked all
-        the same when it is back: put an id into the message if it may not act on an old one.
+        Raises `RequestTimeout` (a `TimeoutError`) if there is no reply in time. A client without a connection still
+        gets the request when it is back. So put an id into the message if the client must not act on an old request.
 
-        Raises `SessionClosed` if the session ends before, and `RequestError` if the client refuses, if too many
-        requests are unanswered (`max_pending_requests`), or if the client does not speak ``wsthreads.1``. Over Redis,
-        raises `SessionMoved` if the session goes on in another process before. Raises `MessageTypeError` for anything
-        but str and bytes.
+        Raises `SessionClosed` if the session ends before the reply. Raises `RequestError` if the client refuses, if too
+        many requests are unanswered (`max_pending_requests`), or if the client does not speak ``wsthreads.1``. Over
+        Redis, raises `SessionMoved` if the session moves to another process before the reply. Raises `MessageTypeError`
+        for anything but str and bytes.
         """
         if others:
             raise TypeError(f"session.request takes the option timeout, in seconds, not {', '.join(others)}")
         session = self._session()
         if session is None:
-            raise UsageError(
-                "a request is sent by session.request(message): this handshake has no session yet, or no more"
-            )
+            raise UsageError("a request is sent by session.request(message): this handshake has no open session")
         return session._request(message, timeout)
 
     @property
     def user(self) -> str | None:
-        """The user whose session this is to become: text of 1 to 256 characters, or None. `on_handshake` may set it.
+        """The user of the future session: text of 1 to 256 characters, or None. `on_handshake` may set it.
 
-        Set it only to what the client has proved, by a cookie or a token for example. Messages for that user go to this
-        client. Setting it raises `UserError` for any other value.
+        Set it only to a name that the client has proved, for example by a cookie or a token: messages for that user go
+        to this client. Raises `UserError` for an invalid name.
         """
         return self._user
 
@@ -153,10 +151,11 @@ class Request:
         return self._expires_at
 
     def set_expiry(self, unix_s: float) -> None:
-        """Close the session with 3000, reason "expired", at this time: that of a token, for example.
+        """Close the session with 3000, reason "expired", at this time, such as the expiry of a token.
 
-        `unix_s` is in seconds since the epoch. If the time is over when `on_handshake` returns, the client is refused
-        with 401. `Session.set_expiry` moves it later. Raises `ExpiryError` for anything but a finite number.
+        `unix_s` is in seconds since the epoch. If the time has passed when `on_handshake` returns, the client is
+        refused with 401. `Session.set_expiry` can change the time later. Raises `ExpiryError` for anything but a finite
+        number.
         """
         check_expiry(unix_s)
         self._expires_at = unix_s
@@ -169,7 +168,7 @@ class Request:
 
     @property
     def remote_addr(self) -> str:
-        """The client's IP address. Behind trusted proxies, the address that they report."""
+        """The client's IP address. Behind trusted proxies, the address from their headers."""
         return str(self.environ.get("REMOTE_ADDR") or "")
 
     def get_header(self, name: str) -> str | None:
@@ -240,9 +239,9 @@ def check_upgrade(environ: dict[str, Any]) -> None:
     if "upgrade" not in _tokens((environ.get("HTTP_CONNECTION") or "").lower()):
         raise _bad_request("a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
     _check_host(environ)
-    if not str(environ.get("RAW_URI") or "").isascii():  # Werkzeug, and gunicorn before 27, encode these twice
+    if not str(environ.get("RAW_URI") or "").isascii():  # Werkzeug, and gunicorn before 27, would encode these twice
         raise _bad_request("the URI has non-ASCII characters: percent-encode them (RFC 3986)")
-    if _has_body(environ):  # the body would be taken for frames
+    if _has_body(environ):  # the server would take the body for frames
         raise _bad_request("a WebSocket handshake has no body: remove Content-Length and Transfer-Encoding")
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
     if version != "13":
@@ -271,9 +270,9 @@ def strip_values(environ: dict[str, Any]) -> None:
 
 
 def _check_host(environ: dict[str, Any]) -> None:
-    """Check that there is one valid Host (RFC 6455, 4.2.1; RFC 9112, 3.2).
+    """Check that there is exactly one valid Host (RFC 6455, 4.2.1; RFC 9112, 3.2).
 
-    Servers join two by a comma, which is invalid.
+    Servers join two Host headers by a comma, which makes them invalid.
     """
     host = environ.get("HTTP_HOST")
     if host is None:
@@ -294,7 +293,7 @@ def _bad_request(reason: str, headers: Iterable[tuple[str, str]] = ()) -> Handsh
 def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
     """Accept a client without an Origin, with the server's own origin, or with one in `allowed` (``*`` allows all).
 
-    The server's own origin is that of the Host header. If the connection is not known to be TLS, both http and https
+    The server's own origin is the one of the Host header. If the connection is not known to be TLS, both http and https
     count, because a proxy may have terminated TLS. Raises `HandshakeRefused` with 403.
 
     Browsers do not apply the same-origin policy to WebSockets. Without this check, any page could act in its visitor's

@@ -30,12 +30,12 @@ MAX_FIELDS = 100
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN)
-#: A header line that `_field` would accept.
+#: Matches a header line that `_field` would accept.
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)[\x21-\x7e]*", re.IGNORECASE)
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-#: A length. More digits would exceed 64 bits, and Python does not parse numbers of thousands of digits.
+#: Matches a length. More digits would exceed 64 bits, and Python does not parse numbers of thousands of digits.
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;.*)?")
 
@@ -46,7 +46,7 @@ _SINGLE = (b"authorization", b"proxy-authorization", b"content-type")
 #: All headers that have a check.
 _CHECKED = frozenset((b"host", b"content-length", b"transfer-encoding", b"cookie", *_SINGLE))
 
-#: Excludes the comma: it is valid, but no name has one, and WSGI servers join two headers by it.
+#: Matches a host. Excludes the comma: it is valid, but no name has one, and WSGI servers join two headers by a comma.
 _HOST = re.compile(
     r"(?:\[[0-9a-f:.]+(?:%[0-9a-z._~%-]+)?\]|(?:[0-9a-z._~!$&'()*+;=-]|%[0-9a-f]{2})+)(?::[0-9]*)?",
     re.ASCII | re.IGNORECASE,
@@ -54,7 +54,7 @@ _HOST = re.compile(
 
 
 class BadHead(Exception):
-    """A malformed head. The response is `status`. The text says why, without quoting the head."""
+    """A malformed head. The response has this `status`. The text says why, without quoting the head."""
 
     def __init__(self, reason: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
         super().__init__(reason)
@@ -75,7 +75,7 @@ def is_host(text: str) -> bool:
 
 
 def check_request_line(line: bytes) -> RequestLine:
-    """Read a request line, which includes its line end. Raises `BadHead`."""
+    """Parse a request line, including its line end. Raises `BadHead`."""
     match = _REQUEST_LINE.fullmatch(_content(line))
     if match is None:
         raise BadHead("Malformed request line")
@@ -193,7 +193,7 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
 
 
 def _check_host(hosts: list[bytes], version: tuple[int, int]) -> None:
-    """RFC 9112, 3.2."""
+    """Check the Host headers (RFC 9112, 3.2)."""
     if not hosts and version >= (1, 1):
         raise BadHead("Missing header: Host")
     if len(hosts) > 1:

@@ -46,7 +46,7 @@ def answer_with_hint(
     start_response: StartResponse,
     statuses: tuple[str, ...] = ("404",),
 ) -> Iterable[bytes]:
-    """The response of `app`. If it has one of these statuses, its body becomes the hint."""
+    """The response of `app`. If it has one of these `statuses`, its body is replaced by the hint."""
     body = f"{hint}\n".encode()
     is_late = is_missing = False
 
@@ -61,7 +61,7 @@ def answer_with_hint(
         return start_response(status, headers, *more)
 
     response = app(environ, start)
-    is_late = True  # a response that begins only when it is iterated is not changed
+    is_late = True  # a response that begins only when iterated stays unchanged
     if not is_missing:
         return response
     if hasattr(response, "close"):

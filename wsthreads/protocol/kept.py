@@ -1,4 +1,4 @@
-"""What a session that may go on over another connection keeps: messages that its client has not acknowledged."""
+"""The messages that a session keeps until its client acknowledges them, in case the connection is lost."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from wsthreads.protocol.envelope import is_counted
 
 __all__ = ["MIN_WINDOW_BYTES", "Kept", "nobody_cares"]
 
-#: A client acknowledges after 64 KiB at the latest, which it may count in characters. With a smaller window, it would
-#: not acknowledge before the window is full, and would get no more.
+#: The smallest window. A client acknowledges after 64 KiB at the latest, which it may count in characters. A smaller
+#: window could be full before the client acknowledges, and nothing more would be sent.
 MIN_WINDOW_BYTES = 256 * 1024
 
 
 class Kept(list[bytes]):
-    """The counted messages that were written and are not acknowledged, as frames, oldest first.
+    """The frames of counted messages that were written and are not acknowledged, oldest first.
 
     The outbox's lock guards it. The C module appends to it. The outbox counts its bytes.
     """
@@ -33,11 +33,14 @@ class Kept(list[bytes]):
 
     @property
     def written(self) -> int:
-        """How many messages have been written since the session began: the most that the client can acknowledge."""
+        """How many messages were written since the session began: the most that the client can acknowledge."""
         return self.acknowledged + len(self)
 
     def acknowledge(self, count: int) -> int:
-        """Drop what the client has. Returns the bytes. Raises `ProtocolError`, and does nothing, for a wrong count."""
+        """Drop acknowledged messages.
+
+        Returns their bytes. Raises `ProtocolError`, without any effect, for a wrong count.
+        """
         fresh = count - self.acknowledged
         if not 0 <= fresh <= len(self):
             possible = f"{self.acknowledged} to {self.written}"
@@ -53,22 +56,22 @@ class Kept(list[bytes]):
         return sum(map(len, frames))
 
     def take_back(self, frames: list[bytes]) -> int:
-        """Remove frames that were added last, since they were not written wholly. Returns their bytes."""
+        """Remove the last added frames, because they were not completely written. Returns their bytes."""
         counted = [frame for frame in frames if is_counted(frame)]
         del self[len(self) - len(counted) :]
         return sum(map(len, counted))
 
     def end(self) -> None:
-        """The session is over: hold nothing, not even a cycle of references."""
+        """The session is over: drop the frames and the callback, which would be a cycle of references."""
         self.clear()
         self._on_stuck = nobody_cares
 
     def swap(self, max_bytes: int, on_stuck: Callable[[str], None]) -> tuple[int, Callable[[str], None]]:
-        """Change the bound of what waits, and whom to tell: with a connection and without one, they differ."""
+        """Change the limit of waiting bytes and the callback. Both differ with and without a connection."""
         before = self._max_bytes, self._on_stuck
         self._max_bytes, self._on_stuck = max_bytes, on_stuck
         return before
 
 
 def nobody_cares(reason: str) -> None:
-    """The `on_stuck` of an outbox that is over."""
+    """The `on_stuck` of an outbox that is over: does nothing."""

@@ -1,14 +1,14 @@
-"""A session's outgoing queue, bounded, and its combining writer.
+"""The bounded queue of frames for one client. One thread at a time writes, for all threads that append.
 
 Guarantees, for any number of threads:
 
-- Frames leave whole and in the order of `append`, and none after the close frame.
-- `append` only appends to memory. It takes no lock, so it may be called under a room's order lock.
-- `flush` never blocks on the network: a thread that finds the lock taken leaves its frames to the holder, who looks
-  again after letting go. What the kernel has no room for is left to the flusher.
-- What waits is bounded, in bytes and in seconds without progress. Past either, `on_stuck` is called, once. Bytes are
-  counted by the holder of the lock: what others append while it writes, for whom it looks again, comes on top.
-- After `keep`, a client that loses its connection, and comes back by another one, gets each counted message once.
+- Frames are sent whole, in the order of `append`, and none after the close frame.
+- `append` only appends to memory. It takes no lock, so callers may hold a room's `order`.
+- `flush` never waits for the network. If another thread holds the lock, that thread sends the frames: it checks the
+  queue again after releasing the lock. If the kernel has no room, the flusher sends the rest later.
+- Waiting bytes and seconds without progress have limits. Beyond either limit, `on_stuck` is called, once. The holder of
+  the lock counts the bytes, so frames that others append during a write count only afterwards.
+- After `keep`, a client that loses its connection and comes back over another one gets each counted message once.
 
 `fanout` does the same for many outboxes. Both rely on list operations being atomic, with and without the GIL.
 """
@@ -30,13 +30,13 @@ from wsthreads.threads.flusher import Flusher
 
 __all__ = ["Outbox", "post", "send_queues"]
 
-#: What the kernel takes of messages with keys before the network does. Otherwise it takes some megabytes for a client
-#: on a slow line, and what the client reads is as old.
+#: The most bytes that the kernel may hold unsent for a client that gets messages with keys. Otherwise it would hold
+#: megabytes for a client on a slow line, and the client would read outdated messages.
 UNSENT_BYTES = 32 * 1024
 
 
 class Outbox(Writer):
-    """Frames on their way to one client, and how many have gone out. `on_stuck(reason)` is called without any lock."""
+    """The frames for one client, and counts of those sent. `on_stuck(reason)` is called without locks."""
 
     __slots__ = ("encoding", "is_short", "pump")
 
@@ -51,29 +51,29 @@ class Outbox(Writer):
         encoding: Encoding = PLAIN,
     ) -> None:
         super().__init__(transport, flusher, max_bytes=max_bytes, timeout_s=timeout_s, on_stuck=on_stuck)
-        #: Makes the client's frames. Whoever appends a message has encoded it.
+        #: Makes the client's frames. Callers of `append` have encoded the message already.
         self.encoding = encoding
         #: See `keep_short`.
         self.is_short = False
-        #: Reads acknowledgements for at most so many seconds, in the thread that waits for room. False: it cannot.
+        #: Reads acknowledgements for some seconds, in the thread that waits for room. False if this thread cannot.
         self.pump: Callable[[float], bool] | None = None
 
     @classmethod
     def apart(cls, flusher: Flusher, *, max_bytes: int, timeout_s: float, encoding: Encoding) -> Outbox:
-        """An outbox for a session whose client has yet to come: `keep`, then `resume` it."""
+        """An outbox without a connection: call `keep` and then `resume`."""
         return cls(NOWHERE, flusher, max_bytes=max_bytes, timeout_s=timeout_s, on_stuck=nobody_cares, encoding=encoding)
 
     def append(self, frame: bytes) -> bool:
-        """Queue a frame; False, and nothing happens, once the outbox is closed. Call `flush` afterwards."""
+        """Queue a frame. False, without any effect, once the outbox is closed. Call `flush` afterwards."""
         if self._close_frame is not None or self._detached:
             return False
         self._queue.append(frame)
         return True
 
     def flush(self) -> None:
-        """Send what is queued, or see to it that somebody does. Does not wait for the client."""
-        # _draining: its thread looks at the queue again afterwards. Without it, a finalizer that sends in the midst
-        # of a drain would get past the lock, which is its own thread's.
+        """Send the queued frames, or let the thread that writes now send them. Does not wait for the client."""
+        # While _draining, the writing thread checks the queue again afterwards. A finalizer that sends during a drain
+        # could take the lock, because its own thread has it.
         while self._queue and not self._draining:
             if not self._lock.acquire(False):
                 return
@@ -90,19 +90,18 @@ class Outbox(Writer):
                 on_stuck(over)
 
     def flush_surely(self) -> None:
-        """`flush`, but wait for a thread that writes: what was appended until now is on its way when this returns."""
+        """`flush`, but wait for a thread that writes, so that no frame is left to it."""
         with self._lock:
             self._drain_locked()
         self.flush()
 
     def close(self, frame: bytes, *, discard: bool = False) -> bool:
-        """Queue the close frame, the last that is sent; False if there was one already.
+        """Queue the close frame, the last frame. False if there was one already.
 
-        Like `append`, it waits for no lock: others may send to this client without a pause, and who closes it may be
-        another client's thread.
+        Like `append`, this waits for no lock, because the caller may be another client's thread.
 
-        With `discard`, what waits is dropped, but for a write that has begun: the peer does not read it. Of two calls
-        at once, both may count as the first: `Connection` decides before whose it is.
+        With `discard`, for a client that does not read, waiting frames are dropped, except for a write that has begun.
+        Two threads that call this at the same time may both get True: `Channel` has decided before who closes.
         """
         front = self.front
         if front is not None and not discard and front._hold_close(frame):
@@ -113,7 +112,7 @@ class Outbox(Writer):
         return True
 
     def append_close(self, frame: bytes, *, discard: bool = False) -> bool:
-        """`close`, but past what is held in front; call `flush` afterwards."""
+        """`close`, but past the frames that `front` holds. Call `flush` afterwards."""
         if self._close_frame is not None or self._detached:
             return False
         self._discards = discard
@@ -122,25 +121,25 @@ class Outbox(Writer):
         return True
 
     def keep_short(self) -> None:
-        """From now on, leave little to the kernel: messages with keys can only be replaced here. Idempotent."""
+        """From now on, let the kernel take little: messages with keys can be replaced only here. Idempotent."""
         if not self.is_short:
             self.is_short = True
             self._transport.limit_unsent(UNSENT_BYTES)
 
     def excuse(self, size: int) -> None:
-        """Frames are about to be appended that were held back, so that the client could not read them before.
+        """Raise the limit for frames that were held back until now, so that the client could not read them before.
 
-        So many more bytes may wait for it, for as long as it may read nothing. One thread at a time.
+        `size` more bytes may wait, for as long as the client may read nothing. One thread at a time.
         """
         if size > self._excused_bytes():
             self._excused = (size, monotonic() + self._timeout_s)
 
     def excuse_more(self, size: int, at_most: int) -> None:
-        """`excuse` for frames that come in addition to those of earlier calls; `at_most` so many bytes in all."""
+        """`excuse` for frames in addition to those of earlier calls, with `at_most` this many bytes in total."""
         self.excuse(min(self._excused_bytes() + size, at_most))
 
     def wait_for_room(self, size: int, timeout_s: float) -> bool:
-        """Wait until `size` more bytes would be within the bound, at most `timeout_s`. False if they are not."""
+        """Wait until `size` more bytes would be within the limit, at most `timeout_s`. False if they would not."""
 
         def has_room() -> bool:
             return not self.is_blocked or self._backlog_bytes() + size <= self.max_bytes
@@ -152,7 +151,7 @@ class Outbox(Writer):
         return self._wait(has_room, max(0.0, deadline - monotonic()))
 
     def wait_sent(self, timeout_s: float) -> bool:
-        """Wait until nothing is queued any more, at most `timeout_s`. True also if there is no connection."""
+        """Wait until no frame is queued, at most `timeout_s`. True also without a connection."""
         deadline = monotonic() + timeout_s
         if not self.wait_released(timeout_s):
             return False
@@ -160,12 +159,12 @@ class Outbox(Writer):
         return self._wait(lambda: self.is_suspended or not (self.is_blocked or self._backlog_bytes()), timeout_s)
 
     def wait_released(self, timeout_s: float) -> bool:
-        """Wait until nothing is held in front, at most `timeout_s`. True also where nothing can be sent any more."""
+        """Wait until `front` holds no frame, at most `timeout_s`. True also if nothing can be sent any more."""
         front = self.front
         return front is None or self._close_frame is not None or self._detached or front._wait_released(timeout_s)
 
     def detach(self) -> None:
-        """Let go of the transport, for good. After this no byte is written, whoever calls what."""
+        """Release the transport, for good. Afterwards, no call writes a byte."""
         with self._lock:
             self._end_locked()
             descriptor = self._transport.fileno()
@@ -173,32 +172,32 @@ class Outbox(Writer):
             self.flusher.forget(descriptor)
 
     def give_up(self) -> None:
-        """`detach`, in a forked process: another thread of its parent may hold the lock."""
+        """`detach` for a forked process, where a thread of the parent may hold the lock."""
         self._lock, self._room, self._draining = RLock(), None, False
         self._end_locked()
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can be sent any more: the connection was found lost, or let go of."""
+        """Whether nothing can be sent any more: the connection is lost or was released."""
         return self._detached
 
     @property
     def needs_no_gil(self) -> bool:
-        """Whether `send_queues` writes to it: not with TLS, nor without a connection or the C module."""
+        """Whether `send_queues` writes to the connection: not with TLS, and not without the C module."""
         return speedups is not None and self._fd >= 0
 
     @property
     def is_queued(self) -> bool:
-        """Whether frames wait for the thread that is writing now: it sends them next."""
+        """Whether frames are queued that the writing thread will send next."""
         return bool(self._queue)
 
     @property
     def bytes_waiting(self) -> int:
-        """Bytes that the kernel has not taken, with those that are held in front. A snapshot."""
+        """Bytes that the kernel has not taken, including those that `front` holds. A snapshot."""
         front = self.front
         return (self._backlog_bytes() if self.is_blocked else 0) + (0 if front is None else front._held_bytes)
 
-    # Sessions that go on over another connection
+    # Sessions that can go on over another connection
 
     def keep(
         self,
@@ -208,11 +207,11 @@ class Outbox(Writer):
         acknowledged: int = 0,
         frames: Iterable[bytes] = (),
     ) -> None:
-        """From now on keep what the client has not acknowledged. Call it once, before counted messages are written.
+        """From now on, keep unacknowledged messages. Call this once, before counted messages are written.
 
-        Without a connection, `max_bytes` may wait, and `on_stuck` is told. With one, no more than `max_bytes` are
-        written that are not acknowledged (but at least `MIN_WINDOW_BYTES`). `frames` are messages that another process
-        has written behind the `acknowledged` ones. They go before whatever was appended here.
+        Without a connection, at most `max_bytes` may wait, else `on_stuck` is called. With one, at most `max_bytes`
+        (but at least `MIN_WINDOW_BYTES`) are written without an acknowledgement. `frames` are messages that another
+        process has written after the `acknowledged` ones. They come before all frames appended here.
         """
         with self._lock:
             assert self._kept is None
@@ -227,9 +226,9 @@ class Outbox(Writer):
         self.flush()
 
     def acknowledge(self, count: int) -> None:
-        """The client has received so many counted messages since the session began.
+        """The client has received `count` counted messages since the session began.
 
-        Raises `ProtocolError` for more than were written, and for less than before.
+        Raises `ProtocolError` for more than were written, and for fewer than before.
         """
         kept = self._kept
         if kept is None:
@@ -247,17 +246,17 @@ class Outbox(Writer):
         self.flush()
 
     def suspend(self, transport: Transport, last: bytes = b"") -> bool:
-        """Let go of a connection. If the outbox keeps, and has not moved to another one, it waits for the next.
+        """Release a connection. An outbox that keeps messages waits for the next one; any other one is over.
 
-        `last`, a close frame, is written behind everything else, if the kernel takes that at once. Returns whether it
-        did. Otherwise the outbox is over, as after `detach`, or is not touched.
+        `last`, a close frame, is written after all other frames, if the kernel takes all of them at once. Returns
+        whether it was written. Does nothing if the outbox has another connection already.
         """
         kept, sent = self._kept, 0
         with self._lock:
             if self._transport is transport and not self._detached:
                 if last:
                     self._drain_locked()
-                self._draining = True  # a finalizer may not write behind the close frame
+                self._draining = True  # a finalizer must not write after the close frame
                 try:
                     if last and self._is_between_locked():
                         with suppress(OSError):
@@ -276,7 +275,7 @@ class Outbox(Writer):
         return bool(last) and sent == len(last)
 
     def check_received(self, count: int) -> None:
-        """Raises `ProtocolError` if a client that comes back cannot have received so many counted messages."""
+        """Raise `ProtocolError` if a client that comes back cannot have received `count` counted messages."""
         with self._lock:
             self._check_received_locked(count)
         self.flush()
@@ -290,10 +289,10 @@ class Outbox(Writer):
             raise ProtocolError(f"{counted(count, 'message')} received, {kept.acknowledged} to {most} are possible")
 
     def resume(self, transport: Transport, first: bytes, received: int, *, on_stuck: Callable[[str], None]) -> None:
-        """Go on over another connection, whose client has `received` counted messages since the session began.
+        """Go on over another connection, whose client has `received` this many counted messages of the session.
 
-        `first`, the welcome, goes out before all that the client does not have. `on_stuck` is told while this
-        connection lasts. Raises `ProtocolError`, and changes nothing, for a wrong count. Does nothing once it is over.
+        `first`, the welcome, is sent before the messages that the client does not have. `on_stuck` is for this
+        connection. Raises `ProtocolError`, without any effect, for a wrong count. Does nothing if the outbox is over.
         """
         kept = self._kept
         assert kept is not None
@@ -307,13 +306,13 @@ class Outbox(Writer):
                 self.kept_bytes -= kept.acknowledge(received)
                 assert self._backlog is not None
                 self._backlog.put_before(first, kept)
-                if self._sealed and self._close_frame is not None:  # it was no counted message, either
+                if self._sealed and self._close_frame is not None:  # `restart` has dropped it
                     self._backlog.add(self._close_frame)
                 kept.clear()
                 self.kept_bytes = 0
                 self.max_bytes, _ = kept.swap(self.max_bytes, self._on_stuck)
                 self._on_stuck = on_stuck
-                self.excuse(self._backlog.bytes)  # the client could not read it before
+                self.excuse(self._backlog.bytes)  # the client could not read these bytes before
                 self._transport, self._fd = transport, transport.plain_fd
                 if self.is_short:
                     transport.limit_unsent(UNSENT_BYTES)
@@ -326,9 +325,9 @@ class Outbox(Writer):
         self.flush()
 
     def export(self, *, ends: bool = True) -> tuple[int, list[bytes]]:
-        """How many messages the client has acknowledged, and the frames of all others, in order.
+        """The number of acknowledged messages, and the frames of all others, in order.
 
-        If it `ends`, the outbox is over, as after `detach`.
+        With `ends`, the outbox is over, as after `detach`.
         """
         kept = self._kept
         assert kept is not None
@@ -371,22 +370,22 @@ class Outbox(Writer):
 
     @property
     def unacknowledged_bytes(self) -> int:
-        """Bytes of messages that were written and are not acknowledged, and of those that wait. A snapshot."""
+        """Bytes of messages that are written and not acknowledged, and of those that wait. A snapshot."""
         return self.kept_bytes + (self._backlog_bytes() if self.is_blocked else 0)
 
 
 def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | list[bytes] | None, int]]:
     """Write the queues of outboxes whose locks the caller holds, and which are not draining.
 
-    Returns what the caller has to go on with, by `_after_send_locked`: the outbox, and, where it was written to, the
-    data that was not sent completely and how much of it was sent, or -errno. The data is in its frames if any of them
-    is a `MarkedFrame`. Here that is all of the outboxes, untouched.
+    Returns entries for `_after_send_locked`: an outbox, the data that was not sent completely, and how many bytes of it
+    were sent, or -errno. The data is a list of frames if any of them is a `MarkedFrame`. An outbox that was not written
+    to has no data. This Python version writes nothing, and returns all outboxes.
     """
     return [(outbox, None, 0) for outbox in outboxes]
 
 
 def _post(outbox: Outbox, frame: bytes) -> bool:
-    """`append` a frame and `flush`, as for every message to one client. False if the outbox is closed."""
+    """`append` a frame and `flush`. False if the outbox is closed."""
     if not outbox.append(frame):
         return False
     outbox.flush()

@@ -1,4 +1,4 @@
-"""Reads what trusted proxies report about a client: its address, the scheme and the host.
+"""Reads a client's address, scheme and host from the headers of trusted proxies.
 
 Each proxy appends its value to a header. So the last values come from the trusted proxies, and a client can forge all
 values before them. The list is read from its end and split only at commas. werkzeug's ProxyFix also parses quotation
@@ -20,7 +20,7 @@ __all__ = ["PROXY_KEY", "ProxyHeaders", "address_of", "parse_address"]
 #: The environ key that marks a request from trusted proxies.
 PROXY_KEY = "wsthreads.behind_proxy"
 
-#: How nearly all addresses are written.
+#: Matches the usual spelling of addresses.
 _IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?!\Z)|\Z)){4}", re.ASCII)
 
 #: Some proxies send ws or wss.
@@ -52,7 +52,7 @@ class ProxyHeaders:
         return self._app(environ, start_response)
 
     def _said(self, environ: WSGIEnvironment, name: str) -> str:
-        """The value that the first trusted proxy has appended; empty if missing."""
+        """The value that the first trusted proxy has appended; empty if it is missing."""
         values = str(environ.get(f"HTTP_X_FORWARDED_{name}", "")).split(",")
         return values[-self._hops].strip(' \t"') if len(values) >= self._hops else ""
 
@@ -60,7 +60,7 @@ class ProxyHeaders:
 def address_of(text: str) -> str:
     """A client's address as text, without a port, from any form that servers and proxies use.
 
-    A text that is no address, such as ``unknown``, is returned unchanged.
+    Returns a text that is not an address, such as ``unknown``, unchanged.
 
     >>> address_of("203.0.113.7:50001"), address_of("[2001:DB8::1]:443"), address_of("::ffff:192.0.2.1")
     ('203.0.113.7', '2001:db8::1', '192.0.2.1')

@@ -1,4 +1,4 @@
-"""A rate limit: a token bucket, and what waits for it."""
+"""A rate limit (a token bucket), and the messages that wait for it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from time import monotonic, sleep
 
 __all__ = ["SPAN_S", "Held", "RateLimit"]
 
-#: Unused events can be caught up within this time. After a stall of the network or of its handler, a client's messages
-#: arrive all at once.
+#: Events that were not used can be used within this time. After a stall of the network or of the handler, a client's
+#: messages arrive all at once.
 SPAN_S = 10.0
 
-#: With messages held that take so much memory, beside a longest one, no more are read. A client waits for an
-#: acknowledgement before that: see `envelope.CLIENT_WINDOW_BYTES`. Text takes at most `BYTES_OF_BYTE` times its bytes,
-#: and less than 100 more for each message.
+#: When held messages take this much memory, beside a longest one, no more are read. Before that, a client waits for an
+#: acknowledgement: see `envelope.CLIENT_WINDOW_BYTES`. Text takes at most `BYTES_OF_BYTE` times its bytes, and less
+#: than 100 more for each message.
 MAX_HELD_BYTES = 4 * 1024 * 1024
 
-#: One character beyond U+FFFF makes Python keep each character of the text in four bytes.
+#: One character beyond U+FFFF makes Python store each character of the text in four bytes.
 BYTES_OF_BYTE = 4
 
-#: How often a thread that reads no more looks whether the connection is ending.
+#: How often a thread that reads nothing checks whether the connection is ending.
 LOOK_S = 0.1
 
 
@@ -50,18 +50,17 @@ class RateLimit:
 
     @property
     def wait_s(self) -> float:
-        """How long until an event is left, as of the last `take`."""
+        """The seconds until the next event is available, as of the last `take`."""
         return max(0.0, (1 - self._left) / self._per_s)
 
 
 class Held:
-    """Messages of a client that has come back, more than its limit allows.
+    """Holds messages of a client that has come back until they are within its rate limit. For one thread.
 
-    They wait until they are within it. (Such a client sends at once what it could not send while it was away.) For one
-    thread.
+    Such a client sends all messages at once that it could not send without a connection.
 
-    Acknowledgements do not wait. They stand behind these messages in the stream, and a client whose acknowledgements
-    are not read looks too slow.
+    Acknowledgements are not held. They follow the held messages in the stream, and a client whose acknowledgements are
+    not read would look too slow.
 
     No message is longer than `longest` bytes.
     """
@@ -71,7 +70,7 @@ class Held:
         self._messages = deque([first])
         self._bytes = getsizeof(first)
         self._most = MAX_HELD_BYTES + BYTES_OF_BYTE * longest
-        #: What ends the connection, once that has come. It is to be called when none is held any more.
+        #: A function that ends the connection, if the end has come. Call it when no message is held.
         self.end: Callable[[], object] | None = None
 
     def __bool__(self) -> bool:
@@ -79,16 +78,16 @@ class Held:
 
     @property
     def wait_s(self) -> float:
-        """How long until the next one is within the limit."""
+        """The seconds until the next message is within the limit."""
         return self._allowance.wait_s
 
     def add(self, message: str | bytes) -> None:
-        """Hold one more."""
+        """Hold another message."""
         self._messages.append(message)
         self._bytes += getsizeof(message)
 
     def take(self) -> str | bytes | None:
-        """The oldest, if it is within the limit by now."""
+        """Remove and return the oldest message, if it is within the limit by now."""
         if not self._allowance.take():
             return None
         message = self._messages.popleft()
@@ -96,7 +95,7 @@ class Held:
         return message
 
     def may_read(self) -> bool:
-        """Whether more can be read, and may be. If not, sleeps for a moment."""
+        """Whether more messages may be read. If not, sleeps for a moment."""
         if self.end is None and self._bytes < self._most:
             return True
         sleep(min(self.wait_s, LOOK_S))

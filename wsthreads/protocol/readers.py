@@ -1,4 +1,4 @@
-"""An interface for readers in C, which read from the socket in place of the connection."""
+"""An interface for readers in C, which read from the socket instead of the connection."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ __all__ = ["Reader"]
 
 
 class Reader(Protocol):
-    """Reads messages from a socket and hands them on itself, without Python.
+    """Reads messages from a socket and passes them on, without Python code.
 
     Only the session's thread uses it, except for `stop`.
     """
 
     def read(self) -> bytes:
-        """The received bytes that the reader does not hand on itself. Empty at the end of the stream.
+        """Read until there are bytes that the reader cannot pass on itself, and return these.
 
-        Blocks while the client sends nothing, and while the reader hands on all messages. Raises OSError if the
+        Empty at the end of the stream.
+
+        Blocks while the client sends nothing, and while the reader can pass on all messages. Raises OSError if the
         connection is lost.
         """
 
     def stop(self) -> None:
-        """From now on, hand on nothing. Any thread."""
+        """From now on, pass on nothing. Any thread."""
 
     @property
     def heard_at(self) -> float:
-        """When the last message came, on the monotonic clock. 0 without any."""
+        """When the last message arrived, on the monotonic clock. 0 without any."""
 
     @property
     def messages_in(self) -> int:
-        """The number of messages that it has handed on."""
+        """How many messages the reader has passed on."""
 
     @property
     def bytes_in(self) -> int:

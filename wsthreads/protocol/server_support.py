@@ -27,7 +27,7 @@ _SERVERS = {
     "Werkzeug": "Werkzeug's server",
 }
 
-#: For each library: the module that patches others, its function that tells, and the modules that must be unpatched.
+#: For each library: the module that patches others, its function that tells, and the modules that must not be patched.
 _GREEN = {
     "gevent": ("gevent.monkey", "is_module_patched", ("threading", "socket")),
     "eventlet": ("eventlet.patcher", "is_monkey_patched", ("thread", "socket")),
@@ -35,7 +35,7 @@ _GREEN = {
 
 
 def green_threads() -> str | None:
-    """An error text if gevent or eventlet has already patched this process's threads or sockets, else None."""
+    """An error text if gevent or eventlet has patched the threads or sockets of this process, else None."""
     for name, (module, question, parts) in _GREEN.items():
         is_patched = getattr(sys.modules.get(module), question, None)
         if is_patched is not None and any(map(is_patched, parts)):

@@ -39,8 +39,8 @@ __all__ = [
 #: The size of one read. Small, because an idle connection keeps the buffer while it waits.
 RECEIVE_BYTES = 2048
 
-#: The size for a client that sends a lot. Less if it comes as more than MANY_MESSAGES: they are milliseconds of work,
-#: while other threads wait for the GIL.
+#: The size for a client that sends a lot. Smaller if one read has more than MANY_MESSAGES: these are milliseconds of
+#: work, while other threads wait for the GIL.
 RECEIVE_MANY_BYTES = 8192
 MANY_MESSAGES = 16
 RECEIVE_LARGE_BYTES = 65536
@@ -68,7 +68,7 @@ _TCP_INFO = struct.Struct("=24xI92xQ")
 
 
 class Late(OSError):
-    """Nothing has come in time."""
+    """Nothing has arrived in time."""
 
 
 class PlainTransport:
@@ -76,7 +76,7 @@ class PlainTransport:
 
     __slots__ = ("_sock",)
 
-    #: How many bytes after those sent may have to be the same at the next `send`.
+    #: How many bytes after the sent ones must perhaps be the same at the next `send`.
     tried_bytes = 0
 
     def __init__(self, sock: socket.socket) -> None:
@@ -88,7 +88,7 @@ class PlainTransport:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def limit_unsent(self, size: int) -> None:
-        """Let the kernel take no more bytes when this many wait to be sent, if it has such a limit (Linux, macOS)."""
+        """Let the kernel take no more bytes while this many are unsent, if it has such a limit (Linux, macOS)."""
         option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
         if option is not None:
             with suppress(OSError):  # closed, or not TCP
@@ -108,7 +108,10 @@ class PlainTransport:
         return self._sock.recv(size) if speedups is None else speedups.receive(self._sock.fileno(), size)
 
     def wait_readable(self, timeout_s: float) -> bool:
-        """Wait until `receive` would find something, which may be the end, or less than a message. At most so long."""
+        """Wait until `receive` would return at once, perhaps with the end or a part of a message.
+
+        Waits at most `timeout_s`.
+        """
         if speedups is not None:
             speedups.rest()
         return self.fileno() < 0 or bool(_wait(self.fileno(), select.POLLIN, timeout_s))
@@ -157,7 +160,7 @@ class PlainTransport:
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def end_seen(self) -> tuple[bool, bool]:
-        """Whether the connection is lost, and whether the peer has ended its stream. Does not read and never blocks."""
+        """Whether the connection is lost, and whether the peer has ended its stream. Does not read, never blocks."""
         descriptor = self.fileno()
         if descriptor < 0:  # the server has closed the socket, or there is none
             return False, False
@@ -241,12 +244,12 @@ class TLSTransport(PlainTransport):
 
 
 class NoTransport(PlainTransport):
-    """In place of a connection that a session does not have at the moment. It takes nothing."""
+    """Takes the place of the transport while a session has no connection. Accepts no bytes."""
 
     __slots__ = ()
 
     def __init__(self) -> None:
-        """Without a socket."""
+        """Needs no socket."""
 
     def limit_unsent(self, size: int) -> None:
         pass
@@ -282,7 +285,7 @@ def transport_for(sock: socket.socket | Transport) -> Transport:
 def message_receiver(
     transport: Transport, max_bytes: int, takes_binary: bool
 ) -> Callable[[], tuple[str | bytes, int] | bytes]:
-    """Make a function that waits like `receive` and returns a single message with its size on the wire.
+    """Returns a function that waits like `receive`, and returns a single message with its size on the wire.
 
     The function returns the raw bytes instead unless they are exactly one complete message that `decode_message`
     accepts, of at most `max_bytes`, and not binary unless `takes_binary`. For a message longer than RECEIVE_BYTES, the
@@ -302,7 +305,7 @@ def _receive_message(transport: Transport, max_bytes: int, takes_binary: bool) -
 
 
 def next_size(received: int, messages: int) -> int:
-    """How much to receive next. The last read brought `received` bytes, with `messages` messages in them."""
+    """The size of the next read. The last read got `received` bytes, with `messages` messages in them."""
     if received < RECEIVE_BYTES:
         return RECEIVE_BYTES
     return RECEIVE_MANY_BYTES if messages > MANY_MESSAGES else RECEIVE_LARGE_BYTES

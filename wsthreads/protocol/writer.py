@@ -1,8 +1,8 @@
 """The part of an outbox that writes to its connection, under its lock.
 
-What the kernel has no room for waits in a `Backlog`, and is left to the flusher. What waits is bounded, in bytes and in
-seconds without progress. An outbox that keeps what it has written (`Kept`) writes no more than its window holds before
-the client has acknowledged some of it. Without a connection it only collects.
+Frames for which the kernel has no room wait in a `Backlog`, and the flusher continues. Waiting bytes and seconds
+without progress have limits. An outbox that keeps written messages (`Kept`) stops writing when its window is full,
+until the client acknowledges some of them. Without a connection, frames only wait.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from wsthreads.threads.flusher import Flusher, Timer
 
 __all__ = ["RLock", "Writer"]
 
-#: How what is no message begins: close frames, pings, pongs, the HTTP answer.
+#: The first bytes of data that is not a message: close frames, pings, pongs, the HTTP response.
 NO_MESSAGE = (b"\x88", b"\x89", b"\x8a", b"HTTP/")
 
 RLock = _RLock if speedups is None else speedups.RLock
 
 
 class OutboxState(Tally):
-    """The attributes of a `Writer` that C functions use. In C, they do not need the GIL for that."""
+    """The attributes of a `Writer` that C functions use. In C, access does not need the GIL."""
 
     __slots__ = (
         "_close_frame",
@@ -50,7 +50,7 @@ if not TYPE_CHECKING and speedups is not None:
 
 
 class Writer(OutboxState):
-    """`Outbox` without its methods for others. `on_stuck(reason)` is called without any lock."""
+    """The part of `Outbox` that writes. `on_stuck(reason)` is called without any lock."""
 
     __slots__ = (
         "_backlog",
@@ -80,41 +80,43 @@ class Writer(OutboxState):
         timeout_s: float,
         on_stuck: Callable[[str], None],
     ) -> None:
-        #: What may wait for the client, in bytes.
+        #: The most bytes that may wait for the client.
         self.max_bytes = max_bytes
-        #: What holds frames back; None, as without a broker, if nothing does.
+        #: Holds frames back; None without a broker.
         self.front: Front | None = None
         self._transport = transport
-        #: What keeps time for it.
+        #: Runs its timers and watches its socket.
         self.flusher = flusher
         self._timeout_s = timeout_s
         self._on_stuck = on_stuck
-        self._queue: list[bytes] = []  # appended to by anybody, taken from under the lock; always the same list
-        self._fd = transport.plain_fd  # for send_queues; -1 where it must not write by itself
-        # Guards everything below, and every write to the transport. Nobody calls back, logs or waits for the network
-        # under it. Whoever held it must flush() after letting go.
+        self._queue: list[bytes] = []  # any thread appends; taken from under the lock; always the same list
+        self._fd = transport.plain_fd  # for send_queues; -1 if it must not write directly
+        # Guards everything below, and every write to the transport. No callback, log call or wait for the network
+        # happens under it. A thread that has released it must call flush().
         self._lock = RLock()
-        self.messages_out = 0  # taken from the queue, to be written
-        self.bytes_out = 0  # taken by the kernel
-        self.kept_bytes = 0  # of _kept
-        self.window = 0  # with more than this in _kept, nothing is written
-        self.latest_replaced = 0  # of messages_out, not written: one with the same key came
-        # Taken from the queue, and not sent; empty unless is_blocked. Made when it is needed: most clients are quick.
+        self.messages_out = 0  # how many were taken from the queue to be written
+        self.bytes_out = 0  # how many the kernel has taken
+        self.kept_bytes = 0  # the bytes of _kept
+        self.window = 0  # with more bytes than this in _kept, nothing is written
+        self.latest_replaced = 0  # how many of messages_out were replaced by one with the same key, and not written
+        # Frames taken from the queue and not sent; empty unless is_blocked. Made when needed: most clients read
+        # quickly.
         self._backlog: Backlog | None = None
-        # The kernel is full, and the flusher will call _on_room; or the window is, or there is no connection. It stays
-        # true until all that waits is written: others read it without the lock, to know whether to wait for room.
+        # True while the kernel is full (the flusher will call _on_room), the window is full, or there is no connection.
+        # It stays true until all waiting frames are written. Other threads read it without the lock, to decide whether
+        # to wait for room.
         self.is_blocked = transport is NOWHERE
-        self._is_full = False  # is_blocked, until the client acknowledges something
+        self._is_full = False  # is_blocked because the window is full
         self._kept: Kept | None = None
         self._progress_at = 0.0
         self._stall_timer: Timer | None = None
         self._stuck = False
-        self._excused = (0, 0.0)  # so many bytes more may wait, until then; written by `excuse` alone
-        self._close_frame: bytes | None = None  # nothing may be appended any more; set without the lock, and once
-        self._discards = False  # what waits before it is dropped when it is taken from the queue; set before it
-        self._sealed = False  # it has been taken from the queue: what comes behind it is dropped
-        self._detached = False  # the transport belongs to the WSGI server again
-        self._draining = False  # a finalizer that sends may come back into _drain_locked: an RLock lets it in
+        self._excused = (0, 0.0)  # how many more bytes may wait, and until when; only `excuse` writes this
+        self._close_frame: bytes | None = None  # once set, nothing may be appended; set once, without the lock
+        self._discards = False  # whether the close frame drops the frames before it; set before the close frame
+        self._sealed = False  # whether the close frame was taken from the queue; later frames are dropped
+        self._detached = False  # whether the transport belongs to the WSGI server again
+        self._draining = False  # whether _drain_locked runs: a finalizer that sends may call it again under the RLock
         self._room: Condition | None = None  # made for the first thread that waits for room
 
     def flush(self) -> None:
@@ -126,9 +128,9 @@ class Writer(OutboxState):
         return 0 if backlog is None else backlog.bytes
 
     def _take_locked(self) -> None:
-        """Move the queue to the backlog, and drop what came behind the close frame, or too late."""
+        """Move the queue to the backlog, and drop frames after the close frame."""
         queue, kept = self._queue, self._kept
-        count = len(queue)  # what is appended meanwhile is for the next look
+        count = len(queue)  # later frames are for the next call
         frames = queue[:count]
         del queue[:count]
         for frame in frames:
@@ -145,19 +147,21 @@ class Writer(OutboxState):
             self.messages_out += not frame.startswith(NO_MESSAGE) if kept is None else is_counted(frame)
 
     def _drain_locked(self, *, has_room: bool = False) -> None:
-        """Write everything there is, until the kernel has no more room. Leaves the queue empty, but for newcomers.
+        """Write all frames, until the kernel has no more room.
 
-        An outbox that is blocked only collects, unless it `has_room` again.
+        Afterwards, only frames appended meanwhile are in the queue.
+
+        A blocked outbox only moves frames to the backlog, unless it `has_room` again.
         """
         if self._draining:
-            return  # this thread does so already, further up its stack
+            return  # this thread drains already, further up its stack
         self._draining = True
         try:
             self._take_locked()
             if self._is_full and self._close_frame is not None:
-                self._is_full = self.is_blocked = False  # no other connection will need what it keeps
+                self._is_full = self.is_blocked = False  # no other connection will need the kept messages
             has_room |= not self.is_blocked
-            transport = self._transport  # a finalizer may let go of it
+            transport = self._transport  # a finalizer may release it
             while has_room and self._transport is transport and (backlog := self._backlog) and backlog.pieces:
                 if self.kept_bytes > self.window and self._close_frame is None:
                     self._is_full = True
@@ -180,7 +184,10 @@ class Writer(OutboxState):
             self._draining = False
 
     def _settle_locked(self, backlog: Backlog, tried: int, sent: int) -> bool:
-        """Go on from a write: of the first `tried` bytes of the backlog, `sent` are on the wire. False: blocked."""
+        """Account for a write: of the first `tried` bytes of the backlog, `sent` are on the wire.
+
+        False if the outbox is blocked.
+        """
         self.bytes_out += sent
         self.kept_bytes += backlog.advance(sent, self._kept)
         if sent == tried:
@@ -198,8 +205,8 @@ class Writer(OutboxState):
             self._stall_timer = self.flusher.call_later(self._timeout_s, self._on_stall_timer)
 
     def _after_send_locked(self, data: bytes | list[bytes] | None, sent: int) -> None:
-        """Go on from `send_queues`, for an outbox whose queue it has not sent completely."""
-        if data is None:  # it is not for it to write to: TLS, closing, over
+        """Continue after `send_queues`, for an outbox whose queue was not sent completely."""
+        if data is None:  # not for send_queues: TLS, closing, over
             self._drain_locked()
             return
         kept = self._kept
@@ -207,12 +214,12 @@ class Writer(OutboxState):
         try:
             if kept is not None:
                 self.kept_bytes -= kept.take_back(frames)
-                if sent < 0:  # send_queues has not counted them
+                if sent < 0:  # send_queues has not counted the messages
                     self.messages_out += sum(map(is_counted, frames))
             elif sent < 0:
                 self._end_locked()
                 return
-            backlog = self._backlog = Backlog(keeps=kept is not None)  # there was none, or an empty one
+            backlog = self._backlog = Backlog(keeps=kept is not None)  # there was no backlog, or an empty one
             for frame in frames:
                 backlog.add(frame)
             if sent < 0:
@@ -223,16 +230,19 @@ class Writer(OutboxState):
             self._break_off_locked()
             raise
         finally:
-            self._draining = False  # send_queues has set it
+            self._draining = False  # send_queues has set this
 
     def _hold_locked(self) -> str:
-        """Count what is queued while the kernel is full. If it is over the bound, what is to be reported, once."""
+        """Move queued frames to the backlog while the kernel is full.
+
+        Returns, once, the reason if too many bytes wait.
+        """
         self._drain_locked()
         backlog, waiting = self._backlog, self._backlog_bytes()
         if backlog is None or waiting <= self.max_bytes or self._stuck or self._close_frame is not None:
             return ""
         if backlog.count < 2 or waiting <= self.max_bytes + self._excused_bytes():
-            return ""  # one write is let in whatever its size, where nothing else waits
+            return ""  # a single write may have any size if nothing else waits
         self._stuck = True
         return f"{waiting} bytes wait, at most {self.max_bytes} may"
 
@@ -241,7 +251,7 @@ class Writer(OutboxState):
         return size if size and monotonic() < until else 0
 
     def _on_room(self) -> None:
-        """The flusher's: the kernel has room again, or the connection has failed."""
+        """Called by the flusher: the kernel has room again, or the connection has failed."""
         with self._lock:
             if self._detached or self._is_full or self._transport is NOWHERE:
                 return
@@ -249,17 +259,17 @@ class Writer(OutboxState):
         self.flush()
 
     def _go_on_locked(self) -> None:
-        """There is room again."""
+        """Continue to write: there is room again."""
         self._is_full = False
         self._drain_locked(has_room=True)
         if not self.is_blocked:
-            self._backlog = None  # as for most clients
+            self._backlog = None  # drop it, as for most clients
             self._cancel_stall_timer_locked()
         if self._room is not None:
             self._room.notify_all()
 
     def _on_stall_timer(self) -> None:
-        """The flusher's: look whether a full connection has made any progress."""
+        """Called by the flusher: check whether a full connection has made any progress."""
         report = False
         with self._lock:
             self._stall_timer = None
@@ -276,21 +286,24 @@ class Writer(OutboxState):
             on_stuck(f"nothing was read for {self._timeout_s:g} s")
 
     def _is_between_locked(self) -> bool:
-        """Whether the connection takes more, and no frame has been written in part."""
+        """Whether the connection takes more bytes, and no frame is partly written."""
         if self._transport is NOWHERE or (self.is_blocked and not self._is_full):
             return False
         return self._backlog is None or not self._backlog.begun
 
     def _lose_locked(self) -> None:
-        """The connection is lost. Its reader finds out by itself."""
+        """The connection is lost. The reading thread will notice by itself."""
         if self._kept is None or self._close_frame is not None:
             self._end_locked()
         else:
             self._unplug_locked(self._kept)
 
     def _unplug_locked(self, kept: Kept) -> None:
-        """Go on without a connection. The next one gets what this one has not taken, and what is not acknowledged."""
-        self._take_locked()  # so that what is no counted message is dropped with the rest
+        """Go on without a connection.
+
+        The next connection gets all messages that are not acknowledged or not written.
+        """
+        self._take_locked()  # so that `restart` also drops those that are not counted
         if self._transport is not NOWHERE:
             self._transport, self._fd = NOWHERE, -1
             self.max_bytes, self._on_stuck = kept.swap(self.max_bytes, nobody_cares)
@@ -304,7 +317,7 @@ class Writer(OutboxState):
             self._room.notify_all()
 
     def _break_off_locked(self) -> None:
-        """Nobody knows what is on the wire: end the connection, of which its reader learns by that."""
+        """It is unknown how much was sent: end the connection. The reading thread notices the end."""
         transport = self._transport
         self._end_locked()
         transport.abort()
@@ -314,7 +327,7 @@ class Writer(OutboxState):
         self._fd = -1
         self.is_blocked = self._is_full = False
         self.front = None
-        self._on_stuck = nobody_cares  # and no cycle of references keeps the connection in memory
+        self._on_stuck = nobody_cares  # else a cycle of references would keep the connection in memory
         self._queue.clear()
         self._backlog = None
         if self._kept is not None:

@@ -1,11 +1,11 @@
 """Threads that help to write to the members of a large room.
 
-A write to a socket needs no GIL, so several threads can write at once, each to other members. The thread that sends a
-broadcast divides the members into parts, wakes the helpers, and writes part after part until none is left. So do the
-helpers. A helper that comes late finds less to do, or nothing.
+A write to a socket needs no GIL, so several threads can write at once, each to different members. The thread that sends
+a broadcast divides the members into parts, wakes the helpers, and writes part after part until none is left. The
+helpers do the same. A helper that wakes late finds less to do, or nothing.
 
-The sending thread does not wait for the parts that helpers still write. The next broadcast may come meanwhile. The
-order of each member stays: its frames are in its outbox, and one thread at a time writes to it.
+The sending thread does not wait for parts that helpers still write. The next broadcast may come meanwhile. Each member
+still gets its frames in order: they are in its outbox, and one thread at a time writes to it.
 
 The helpers start when they are first needed. If a helper fails, it writes its part again.
 """
@@ -28,20 +28,20 @@ __all__ = ["WriterThreads", "writers_here"]
 #: In a room with fewer members, one thread writes to all.
 LEAST_MEMBERS = 2000
 
-#: The smallest part. To write it takes several times as long as to wake a thread.
+#: The smallest part. Writing it takes several times as long as waking a thread.
 LEAST_PART = 128
 
-#: More threads would wait for the GIL, which each write needs for a tenth of its time.
+#: The most threads. More would wait for the GIL, which each write needs for a tenth of its time.
 MOST_WRITERS = 4
 
 
 def writers_here() -> int:
-    """How many threads should write at once: one for each core that the calling thread may use, up to a limit."""
+    """How many threads should write at once: as many as the calling thread may use cores, up to a limit."""
     return min(MOST_WRITERS, len(usable_cores()) or os.cpu_count() or 1)
 
 
 def are_parallel(outboxes: Sequence[Outbox]) -> bool:
-    """Whether several threads are faster. They are slower where each write takes and releases the GIL."""
+    """Whether several threads are faster. They are slower if each write has to take the GIL."""
     return not has_gil() or outboxes[0].needs_no_gil or outboxes[-1].needs_no_gil
 
 
@@ -52,7 +52,7 @@ class WriterThreads:
         self._helpers = [Drainer(f"wsthreads-writer-{number}") for number in range(1, writers)]
 
     def flush(self, outboxes: Sequence[Outbox]) -> list[Outbox]:
-        """`flush_all`, where helpers see to outboxes for which frames come while they write.
+        """`flush_all` with helpers, which also send frames that are appended while they write.
 
         A helper may still write when this returns.
         """
@@ -62,7 +62,7 @@ class WriterThreads:
         for helper in self._helpers:
             try:
                 helper.go_on(_Share(parts).go_on)
-            except RuntimeError:  # no thread can be started: the others write more
+            except RuntimeError:  # no thread can be started: the other threads write more
                 break
         left: list[Outbox] = []
         while (part := _next(parts)) is not None:
@@ -75,7 +75,7 @@ class WriterThreads:
         return all(helper.wait_idle(max(0.0, deadline - monotonic())) for helper in self._helpers)
 
     def stop(self, timeout_s: float) -> None:
-        """End the helpers when they have nothing to write. Waits at most `timeout_s`."""
+        """End the helpers once they have nothing to write. Waits at most `timeout_s`."""
         deadline = monotonic() + timeout_s
         for helper in self._helpers:
             helper.stop(max(0.0, deadline - monotonic()))
@@ -87,14 +87,14 @@ class WriterThreads:
 
 
 class _Share:
-    """What one helper does for one flush."""
+    """The work of one helper for one flush."""
 
     def __init__(self, parts: deque[Sequence[Outbox]]) -> None:
         self._parts = parts
         self._part: Sequence[Outbox] = ()
 
     def go_on(self) -> bool:
-        """Write one part. Returns whether to call it again; so does an exception."""
+        """Write one part. Returns whether to call this again. After an exception, it is also called again."""
         self._part = self._part or _next(self._parts) or ()
         if self._part:
             self._part = flush_all(self._part)
@@ -110,7 +110,7 @@ def _next(parts: deque[Sequence[Outbox]]) -> Sequence[Outbox] | None:
 
 
 def _parts(outboxes: Sequence[Outbox], writers: int) -> Iterator[Sequence[Outbox]]:
-    """Parts that become smaller, so that all writers finish at about the same time."""
+    """Divide outboxes into parts that become smaller, so that all writers finish at about the same time."""
     start, count = 0, len(outboxes)
     while start < count:
         size = min(BATCH, max(LEAST_PART, (count - start) // (2 * writers)))

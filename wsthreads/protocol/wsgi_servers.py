@@ -1,8 +1,8 @@
-"""Hides the differences between Werkzeug's server and gunicorn's gthread: early input, access log, end of a session.
+"""Hides the differences between Werkzeug's server and gunicorn's gthread: early input, access logs, ends.
 
 Both servers read the request through a buffer, write a response when the application returns, and close the socket
 themselves. A WebSocket session runs inside the iteration of its response. It ends the iteration in a way that stops the
-server from writing: else Werkzeug would write an HTTP response onto the WebSocket, and gunicorn the headers.
+server from writing. Otherwise Werkzeug would write an HTTP response to the WebSocket, and gunicorn the headers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def has_socket(environ: dict[str, Any]) -> bool:
 
 
 def end_socket(environ: dict[str, Any]) -> None:
-    """End a connection whose session has failed: the server would wait for another request on it."""
+    """End a connection whose session has failed, because the server would wait for another request on it."""
     with suppress(OSError, AttributeError):  # ended already, or one of `wsthreads.testing`
         (environ.get("gunicorn.socket") or environ[SOCKET_KEY]).shutdown(socket.SHUT_RDWR)
 
@@ -72,7 +72,7 @@ def take_early_input(environ: dict[str, Any]) -> bytes:
 def _buffered(reader: Any, sock: socket.socket) -> bytes:
     """The buffered bytes of a `socket.makefile("rb")`. Does not wait for more."""
     end = getattr(getattr(reader, "raw", None), "end", None)
-    if end is not None:  # of our own server: from now on, the reader reads no more
+    if end is not None:  # only our own server has it: stop the reader
         end()
         return bytes(reader.read(len(reader.peek())))
     timeout = sock.gettimeout()
@@ -129,7 +129,7 @@ def call_at_exit(worker: Any, call: Callable[[], None]) -> None:
 
 
 def is_replaced(worker: Any) -> bool:
-    """Whether another worker will replace an ending gunicorn worker, as far as it knows."""
+    """Whether another worker will replace an ending gunicorn worker, as far as the worker knows."""
     return bool(getattr(worker, "is_replaced", worker.nr >= worker.max_requests))
 
 
@@ -137,7 +137,7 @@ def log_upgrade(environ: dict[str, Any]) -> None:
     """Log the 101 in Werkzeug's format. Werkzeug does not log it, because wsthreads writes it."""
     if SOCKET_KEY not in environ:
         return  # gunicorn's access log has it
-    access_log = get_logger("werkzeug")  # not at import: a logging configuration may disable loggers that exist
+    access_log = get_logger("werkzeug")  # not at import: a logging configuration may disable existing loggers
     if not access_log.is_enabled_for(logging.INFO):
         return
     address, method = environ.get("REMOTE_ADDR", "-"), environ.get("REQUEST_METHOD", "-")
@@ -158,7 +158,7 @@ def _printable(text: str) -> str:
 
 
 class _LostStatus(str):
-    """A status that makes Werkzeug stop like after a lost connection, when it splits the status to log and send it."""
+    """A status that makes Werkzeug stop as after a lost connection, when it splits the status to send it."""
 
     def split(self, *_: Any, **__: Any) -> NoReturn:
         raise ConnectionResetError(errno.ECONNRESET, "the WebSocket session is over")
@@ -167,9 +167,10 @@ class _LostStatus(str):
 class SessionResponse:
     """A WSGI response whose iteration runs a WebSocket session.
 
-    The server iterates it in the connection's thread. The iteration runs `session`, and then raises the error of a
-    connection that the client has ended. Both servers ignore this error silently: they write nothing more and close the
-    socket; gunicorn logs the 101 and counts the connection. `abandon` is called instead if the server never iterates.
+    The server iterates the response in the connection's thread. The iteration runs `session`, and then raises the error
+    of a connection that the client has ended. Both servers ignore this error silently: they write nothing more and
+    close the socket; gunicorn logs the 101 and counts the connection. `abandon` is called instead if the server never
+    iterates.
 
     Middleware such as Werkzeug's debugger or Sentry may report that error. So in the debugger, and under gunicorn
     without TLS, the iteration just ends; the server meets the same error when it uses the socket. (With TLS, gunicorn
@@ -187,7 +188,7 @@ class SessionResponse:
         self._abandon = abandon
         self._start_response = start_response
         self._in_debugger = "werkzeug.debug.preserve_context" in environ
-        sock = environ.get("gunicorn.socket")  # in `wsthreads.testing` not a real socket
+        sock = environ.get("gunicorn.socket")  # in `wsthreads.testing`, not a real socket
         is_plain = isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
         self._gunicorn_socket: socket.socket | None = sock if is_plain else None
 
