@@ -176,8 +176,8 @@ def test_a_text_that_begins_like_a_value_is_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ({"a-b": "x"}, "env has a name that is no name of letters, digits and _: 'a-b'"),
-        ({5: SECRET}, "env has a name that is no name of letters, digits and _: 5"),
+        ({"a-b": "x"}, "env has a name that is not made of letters, digits and _: 'a-b'"),
+        ({5: SECRET}, "env has a name that is not made of letters, digits and _: 5"),
         ({"": SECRET}, "no name of letters"),
         ({"KEY": 5}, "env['KEY'] is a text, not int"),
         ({"KEY": None}, "env['KEY'] is a text, not NoneType"),

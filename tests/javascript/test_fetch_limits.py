@@ -106,7 +106,7 @@ def coded(value: str, body: bytes) -> bytes:
         (b"HTTP/1.1 200", "the connection failed: the server closed it within the head of the response"),
         (b"HTTP/1.1 200 OK\r\nContent-Le", "the connection failed: the server closed it within the head"),
         (b"HTTP/1.1 200 OK\r\nX: y\r\n\r", "the connection failed: the server closed it within the head"),
-        (b"HTTP/1.1 200 OK\r\nX: y\rZ: z\r\n\r\n", "is no header, or has a NUL or a CR in it"),
+        (b"HTTP/1.1 200 OK\r\nX: y\rZ: z\r\n\r\n", "is not a header, or has a NUL or a CR in it"),
         (b"HTTP/1.1 200 OK\r\n\r\r\nContent-Length: 0\r\n\r\n", "a line of the response's head is no header"),
         (b"HTTP/1.1 200 OK\r\nno header\r\nContent-Length: 0\r\n\r\n", "a line of the response's head is no header"),
         (b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok", "a line of the response's head is no header"),

@@ -123,7 +123,7 @@ def test_a_python_file_is_imported_by_its_name(tmp_path: Path) -> None:
         session = script.open()
         assert script.answer(session, "./store.py") == "f"
         for _ in range(2):
-            assert "a Python file is imported by its name as a text" in str(script.answer(session, "./other.py"))
+            assert "a Python file must be imported by a literal name" in str(script.answer(session, "./other.py"))
 
 
 @pytest.mark.parametrize(

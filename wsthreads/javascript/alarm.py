@@ -1,12 +1,12 @@
 """The interrupt handler of a script's engine: QuickJS calls it about every millisecond of a running call.
 
-`wsthreads._native._bridge` has the same class in C, since the engine calls the handler once or twice in each message:
-from C that takes 0.1 µs, from Python 1 µs.
+`wsthreads._native._bridge` has the same class in C, because the engine calls the handler once or twice per message. In
+C, a call takes 0.1 µs, in Python 1 µs.
 
-QuickJS has no setting for how often it calls. It counts loop iterations and calls, and calls its interrupt handler at
-every 10,000th. For an empty loop, that is every tenth of a millisecond. For a loop that parses a JSON document, it can
-be a minute, with the GIL held, whatever the deadline. So the alarm sets the counter itself (`interrupts.find_counter`),
-to as few operations as take about a millisecond.
+QuickJS has no setting for the time between two calls of the handler. It counts loop iterations and function calls, and
+calls its interrupt handler at every 10,000th. For an empty loop, that is every tenth of a millisecond. For a loop that
+parses a JSON document, it can be a minute, with the GIL held, whatever the deadline. So the alarm sets the counter
+itself (`interrupts.find_counter`), to the number of operations that take about a millisecond.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ __all__ = ["FIRST_TURN_S", "NEVER", "Alarm"]
 
 NEVER = float("inf")
 
-#: A call that takes longer lets other threads run. (Python's own switch interval works here, too. But with it a thread
-#: waits 5 ms each time that it needs the GIL, which is several times per message.)
+#: After this time, a call lets other threads run. (Python's own switch interval also works here, but it makes a thread
+#: wait 5 ms each time it needs the GIL, which is several times per message.)
 FIRST_TURN_S = 0.02
 
-#: Operations before the handler's first call, and the growth from one call to the next. They are few, since an
-#: operation may take many milliseconds.
+#: The number of operations before the handler's first call, and its growth from one call to the next. The first number
+#: is small, because an operation may take many milliseconds.
 STEP = 10
-#: The most operations between two calls: fast operations may become slow.
+#: The most operations between two calls of the handler: fast operations may become slow.
 MAX_OPERATIONS = 250
 #: The desired time between two calls of the handler.
 INTERVAL_S = 0.001
 
 
 class Alarm:
-    """Tells from when on a call of JavaScript must not simply run on: then it asks ``look(now)`` whether to stop it.
+    """Checks from time to time whether a call of JavaScript may go on.
+
+    If it is due, it asks ``look(now)`` whether to stop the call.
 
     `counter` is the engine's counter of operations, or None. Only the isolate's thread uses this, except for
     `is_interrupted`, which any thread may set.
@@ -44,19 +46,19 @@ class Alarm:
         self._look = look
         self._operations = STEP
         self._asked_at = 0.0
-        #: JavaScript stops at once and for good.
+        #: Whether JavaScript must stop at once and for good.
         self.is_interrupted = False
-        #: When the last call began, and what time it has.
+        #: When the last call began, and its time limit in seconds.
         self.armed_at = self.timeout_s = 0.0
-        #: When to look whether the call has had its time, and when to let other threads run.
+        #: When to check whether the call's time is over, and when to let other threads run.
         self.deadline = self.turn_ends = NEVER
-        #: When the call has had its time, on the clock of the thread's CPU time. `NEVER`: it was not long so far.
+        #: When the call's time is over, on the clock of the thread's CPU time. `NEVER` until the first check.
         self.cpu_ends = NEVER
-        #: A call was stopped since `arm`.
+        #: Whether a call was stopped since `arm`.
         self.has_stopped = False
 
     def arm(self, timeout_s: float) -> float:
-        """A call of JavaScript begins, which has `timeout_s`. Returns the present time."""
+        """A call of JavaScript begins, with the limit `timeout_s`. Returns the present time."""
         now = self._asked_at = self.armed_at = monotonic()
         self.timeout_s = timeout_s
         self.deadline = now + timeout_s
@@ -72,7 +74,7 @@ class Alarm:
         self.deadline = NEVER
 
     def ask(self, _runtime: int, _opaque: int) -> int:
-        """The interrupt handler. 1 ends the call; no `catch` or `finally` of the script runs then."""
+        """The interrupt handler. 1 ends the call, without running a `catch` or `finally` of the script."""
         now = monotonic()
         if now < self.deadline and now < self.turn_ends and not self.is_interrupted:
             self._go_on(now)
@@ -80,7 +82,7 @@ class Alarm:
             return 0
         if self._look(now):
             self.has_stopped = True
-            if self._counter is not None:  # ask again soon, but let the engine first reject the promises of that call
+            if self._counter is not None:  # ask again soon, but first let the engine reject the call's promises
                 self._counter.value = self._operations = MAX_OPERATIONS
             return 1
         self._go_on(now)

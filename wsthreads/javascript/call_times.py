@@ -17,7 +17,7 @@ class CallTimes:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._histograms: dict[str, Histogram] = {}  # by kind of event, or of a room's call
+        self._histograms: dict[str, Histogram] = {}  # by the kind of event or room call
 
     def use(self, exports: Exports) -> None:
         """From now on, measure these functions."""
@@ -27,7 +27,7 @@ class CallTimes:
         }
 
     def of(self, kind: str) -> Histogram | None:
-        """The histogram of a kind of event; None without such a function."""
+        """The histogram for a kind of event; None if the script has no function for it."""
         return self._histograms.get(kind)
 
     def observe(self, kind: str, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Names what was called in an error "not a function". QuickJS tells only the place of the call."""
+"""Adds the name of the called value to an error "not a function". QuickJS tells only the place of the call."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable
 
 __all__ = ["NOT_A_FUNCTION", "name_callee"]
 
-#: The engine's whole error.
+#: The engine's complete error.
 NOT_A_FUNCTION = "TypeError: not a function"
 
-# Patterns are texts: they are compiled when the first such error comes, and not at each start.
+# Patterns are texts, so that they are compiled at the first such error, not at each start.
 _MESSAGE = r"(?:caused by |error \d+ of \d+: )?TypeError: not a function"
 _FIRST_FRAME = r"    at .*? ?\(?(?P<id>[^()\n]+?):(?P<line>\d+):(?P<column>\d+)\)?(?:\n|\Z)"
 _NATIVE_FRAME = r"    at (?P<name>\w+) \(native\)\n"
 
 _NAME = r"[\w$#]+"
 _INDEX = rf"""\[\s*(?:"[^"\n]*"|'[^'\n]*'|\d+|{_NAME}(?:\.{_NAME})*)\s*\]"""
-#: What is called, from its last name on, or from its first name on after `new`.
+#: Matches the callee from its last name on, or after `new` from its first name on.
 _ONWARD = rf"{_NAME}(?:\s*\??\.\s*{_NAME}|\s*(?:\?\.)?{_INDEX})*(?=\s*(?:\?\.\s*)?[(`])"
-#: The names before it.
+#: Matches the names before the last one.
 _BEFORE = rf"(?P<open>[)\]]\s*\??\.\s*)?(?P<names>(?:{_NAME}\s*\??\.\s*)*)\Z"
-#: All of it, before a parenthesis.
+#: Matches the whole callee before a parenthesis.
 _UP_TO = rf"(?P<open>[)\]]\s*\??\.\s*)?(?P<names>{_NAME}(?:\s*\??\.\s*{_NAME})*)\s*\Z"
 
-#: Built-in functions that call another one, whatever it is.
+#: Built-in functions that call another function.
 _INDIRECT = {"apply", "bind", "call", "construct"}
 
 #: The longest name in a message.
@@ -32,9 +32,9 @@ MAX_CHARS = 80
 
 
 def name_callee(message: str, stack: str, source_of: Callable[[str], str | None]) -> str:
-    """The message with the name of what is not a function, if the place in `stack` tells it; else as it is.
+    """The message with the name of the value that is not a function, if the place in `stack` tells it; else unchanged.
 
-    `source_of` returns the source of a module as the engine has it, by the module's id.
+    `source_of` returns the source of a module, as the engine got it, by the module's id.
     """
     if re.fullmatch(_MESSAGE, message) is None:
         return message

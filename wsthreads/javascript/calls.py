@@ -1,6 +1,7 @@
-"""How JavaScript calls Python: which arguments and answers the functions have.
+"""The arguments and answers of the Python functions that JavaScript calls.
 
-A call comes through dukpy's call_python, in JSON, or through the C module `_bridge` if it is built, without JSON.
+Calls come through the C module `_bridge`, without JSON. If it is not built, they come through dukpy's call_python, in
+JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _decode = json.JSONDecoder().raw_decode
 #: An answer of a function. None is undefined, a tuple is an array, bytes are any other value in JSON.
 Answer = bool | int | float | str | bytes | tuple[Any, ...] | None
 
-#: A function that JavaScript may call, with values that JSON can express.
+#: A function that JavaScript may call. All values are JSON values.
 Function = Callable[..., Answer]
 
 
@@ -41,7 +42,7 @@ def in_json(answer: Answer) -> bytes | None:
 
 
 def refusal(name: str, error: BaseException) -> bytes:
-    """The answer of a function that raised: the runtime throws an error of the named class."""
+    """The answer of a function that has raised. The runtime throws an error of the class `name`."""
     if isinstance(error, UsageError):
         message = str(error)
         kinds = {TypeError: "TypeError", ValueError: "RangeError"}

@@ -1,4 +1,4 @@
-"""The program that compiles TypeScript, in a process of its own. `typescript.Compiler` starts it; nobody imports it.
+"""The program that compiles TypeScript in its own process. `typescript.Compiler` starts it; no module imports it.
 
 ``python compiler_process.py FOLDER``, where FOLDER contains dukpy. Each line of its input is a file to compile, each
 line of its output the result, both in JSON. It imports nothing of wsthreads, so it starts fast.
@@ -10,7 +10,7 @@ import json
 import sys
 from typing import Any
 
-#: Returns what `Compiled` needs. Types are dropped. Syntax that QuickJS does not have, such as decorators, is
+#: Returns the fields of `Compiled`. Types are dropped. Syntax that QuickJS does not have, such as decorators, is
 #: rewritten.
 COMPILE = """
 (function (name, source) {

@@ -1,4 +1,4 @@
-"""Finds parameters and results of Python functions that cannot cross to a script, for ``wsthreads check``."""
+"""For ``wsthreads check``: finds parameters and results of Python functions that a script cannot pass or receive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsthreads.javascript.python_functions import PythonFunction
 
 __all__ = ["may_cross", "remarks_on_functions"]
 
-#: What JSON is made of, and bytes. So are their subclasses, such as a NamedTuple or a StrEnum.
+#: The types of JSON, and bytes. Their subclasses, such as a NamedTuple or a StrEnum, cross, too.
 _CROSSES = (bool, int, float, str, list, tuple, dict, bytes, bytearray, memoryview, type(None))
 
 
@@ -43,7 +43,7 @@ def _on_parameters(function: PythonFunction) -> Iterator[str]:
 def _on_result(function: PythonFunction, plain: Callable[..., Any]) -> Iterator[str]:
     try:
         hint = typing.get_type_hints(plain).get("return", Any)
-    except Exception:  # an annotation that does not exist when the program runs
+    except Exception:  # a name in an annotation is only for type checkers
         return
     verb = "returns"
     if function.is_generator:
@@ -55,7 +55,7 @@ def _on_result(function: PythonFunction, plain: Callable[..., Any]) -> Iterator[
 
 
 def _stranger_in(hint: Any) -> str | None:
-    """The name of the first type in an annotation whose objects never cross. None if there is none."""
+    """The name of the first type in an annotation whose objects can never cross. None if there is none."""
     waiting = [hint]
     seen: list[Any] = []
     while waiting:
@@ -80,7 +80,7 @@ def _stranger_in(hint: Any) -> str | None:
 
 
 def may_cross(kind: type) -> bool:
-    """Whether a script can have objects of this class, or some of them."""
+    """Whether some objects of this class can cross to a script."""
     try:
         return issubclass(kind, _CROSSES) or any(issubclass(each, kind) for each in _CROSSES)
     except TypeError:  # a protocol that tells only type checkers who has it

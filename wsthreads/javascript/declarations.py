@@ -15,7 +15,7 @@ from wsthreads.javascript.python_functions import PythonFunction
 
 __all__ = ["declarations_of"]
 
-#: The types of JSON and bytes, as a script has them.
+#: The types of JSON and bytes in a script.
 _SIMPLE = {
     bool: "boolean",
     int: "number",
@@ -31,7 +31,7 @@ _SIMPLE = {
 
 _BYTES = (bytes, bytearray, memoryview)
 
-#: What a script passes as a handle, by the name of its class in Python.
+#: The objects that a script passes as handles, by the names of their classes in Python.
 _HANDLES = {"Session": "Session", "Room": "Room", "SessionRoom": "SessionRoom", "User": "User", "Peer": "Peer"}
 
 _SEQUENCES = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection, set, frozenset)
@@ -53,7 +53,7 @@ def declarations_of(source: str, functions: list[PythonFunction]) -> str:
 class _Writer:
     def __init__(self) -> None:
         self.handles: set[str] = set()
-        self.interfaces: dict[str, str] = {}  # of TypedDicts, by name
+        self.interfaces: dict[str, str] = {}  # for TypedDicts, by name
         self._names: dict[Any, str] = {}  # of these interfaces
         self._is_argument = False
 
@@ -86,7 +86,7 @@ class _Writer:
         return f"AsyncIterableIterator<{self.type(arguments[0]) if arguments else 'any'}>"
 
     def type(self, hint: Any) -> str:
-        """The TypeScript type for an annotation; ``any`` for what has none, ``never`` for what a script cannot get."""
+        """The TypeScript type for an annotation: ``any`` if unknown, ``never`` if a script cannot get such objects."""
         if hint is Any:  # a class, in newer versions of Python
             return "any"
         if any(hint is each for each in _BYTES):
@@ -123,7 +123,10 @@ class _Writer:
         return "any"
 
     def _literal(self, value: object) -> str:
-        """A value of a `Literal`: no other type of JSON has literals in TypeScript. A member of an enum is none."""
+        """The TypeScript literal for a value of a `Literal`.
+
+        Only some JSON types have literals; members of enums have none.
+        """
         return json.dumps(value) if value is None or type(value) in (bool, int, str) else self.type(type(value))
 
     def _interface(self, hint: Any) -> str:
@@ -133,8 +136,8 @@ class _Writer:
             while name in self.interfaces or name in _TYPES:
                 name += "$"
             self._names[hint] = name
-            self.interfaces[name] = ""  # it may contain itself
-            is_argument, self._is_argument = self._is_argument, False  # it may be a result, too
+            self.interfaces[name] = ""  # the type may contain itself
+            is_argument, self._is_argument = self._is_argument, False  # the type may be used for a result, too
             optional = hint.__optional_keys__
             fields = [
                 f"  {key if key.isidentifier() else json.dumps(key)}{'?' * (key in optional)}: {self.type(each)};\n"
@@ -150,7 +153,7 @@ _TYPES = frozenset(
     {"ArrayBuffer", "ArrayBufferView", "AsyncIterableIterator", "Promise", "Record", "Uint8Array", *_HANDLES.values()}
 )
 
-#: Words that a parameter may have as its name in Python, and not in JavaScript.
+#: Words that are valid names of parameters in Python, but not in JavaScript.
 _RESERVED = frozenset(
     {
         "arguments",
@@ -192,7 +195,10 @@ _RESERVED = frozenset(
 
 
 def _declared(name: str, signature: str) -> str:
-    """A function; one whose name JavaScript reserves is exported under it, which an import can rename."""
+    """The declaration of a function.
+
+    If JavaScript reserves its name, it is exported under this name, and an import can rename it.
+    """
     if name not in _RESERVED:
         return f"export function {name}{signature};\n"
     return f"declare function {name}${signature};\nexport {{ {name}$ as {name} }};\n"

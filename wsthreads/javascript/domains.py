@@ -1,4 +1,4 @@
-"""Domain names in URLs: to ASCII, as https://url.spec.whatwg.org/#idna says, by Unicode's UTS #46.
+"""Converts domain names in URLs to ASCII (https://url.spec.whatwg.org/#idna, by Unicode's UTS #46).
 
 The package `idna` has the tables and the rules for bidirectional text and joiners. It is imported only for names that
 are not plain ASCII.
@@ -12,7 +12,7 @@ __all__ = ["domain_to_ascii"]
 
 _PREFIX = "xn--"
 
-#: A domain name has at most 253 characters. A longer one is not worth the time, which grows faster than its length.
+#: A domain name has at most 253 characters. Longer ones are refused, because the time grows faster than the length.
 MAX_CHARS = 5000
 
 
@@ -35,7 +35,7 @@ def domain_to_ascii(domain: str) -> str | None:
 
 
 def _unicode_label(label: str) -> str:
-    """A label without Punycode. Raises `ValueError` if it is not valid."""
+    """The Unicode form of a label in Punycode. Raises `ValueError` if it is not valid."""
     if label.startswith(_PREFIX):
         label = label[len(_PREFIX) :]
         if not label.isascii():
@@ -49,7 +49,7 @@ def _unicode_label(label: str) -> str:
 
 
 def _check(label: str) -> None:
-    """UTS #46, section 4.1. Raises `ValueError`."""
+    """Check that a label is valid (UTS #46, section 4.1). Raises `ValueError`."""
     import idna
 
     if unicodedata.normalize("NFC", label) != label or unicodedata.category(label[0]).startswith("M"):

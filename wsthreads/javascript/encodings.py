@@ -1,7 +1,7 @@
 """The encodings of the Encoding Standard (https://encoding.spec.whatwg.org), by Python's codecs.
 
-UTF-8, UTF-16 and all single-byte encodings are exactly those of the standard. Of the East Asian ones, some rare
-characters differ, and what follows a malformed character may.
+UTF-8, UTF-16 and all single-byte encodings are exactly those of the standard. In the East Asian ones, some rare
+characters differ, and so may the characters after a malformed one.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _ENCODINGS: dict[str, tuple[str, str]] = {
 }
 # fmt: on
 
-#: Where Python's tables differ from the standard's.
+#: The bytes for which Python's tables differ from the standard's.
 _EXCEPTIONS = {"koi8-u": {0xAE: "\u045e", 0xBE: "\u040e"}, "windows-1255": {0xCA: "\u05ba"}}
 
 _UNDEFINED = "\ufffe"  # in tables for `codecs.charmap_decode`
@@ -100,9 +100,12 @@ def _names() -> dict[str, str]:
 
 
 def decode(data: bytes, name: str, fatal: bool, final: bool, state: tuple[bytes, int]) -> tuple[str, bytes, int]:
-    """The text, and the state for the next part of the data, of which the bytes of an incomplete character are a part.
+    """Decode a part of the data.
 
-    `state` is one that was returned for the same encoding, or (b"", -1) at the beginning: CPython crashes with others.
+    Returns the text, and the state for the next part, with the bytes of an incomplete character.
+
+    `state` must be one that was returned for the same encoding, or (b"", -1) at the beginning: CPython crashes with
+    others.
 
     Raises `UnicodeDecodeError` for malformed data if it is `fatal`.
     """
@@ -123,7 +126,7 @@ def _is_single_byte(name: str) -> bool:
 
 @cache
 def _table(name: str) -> str:
-    """The character of each byte. A byte from 0x80 to 0x9F that Python does not know is a control character."""
+    """The character of each byte. A byte from 0x80 to 0x9F that Python's codec lacks is a control character."""
     table = []
     for byte in range(256):
         try:

@@ -1,4 +1,4 @@
-"""What becomes of an event when its call has ended, was stopped, or is given up: who waits for it hears of it.
+"""Ends events whose call has ended, was stopped or is given up, and tells the threads that wait for them.
 
 Everything here runs in the isolate's thread, for `loop`.
 """
@@ -27,7 +27,7 @@ __all__ = ["Endings"]
 class Endings:
     """Ends the events of `schedule`. `states` has the sessions of the isolate.
 
-    A promise of a call may be pending for `wait_s`. `began` is when the runtime received an event that was not pending.
+    A promise of a call may be pending for `wait_s`. `began` is the time when the runtime received an event.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Endings:
         self._wait_s = wait_s
 
     def completed(self, event: Event, failed: bool, began: float) -> None:
-        """The event's call has ended. If onOpen failed, close the session; after onClose, forget it."""
+        """The event's call has ended. If onOpen failed, close the session. After onClose, forget the session."""
         state = event.state
         self._times.observe(event.kind, time.monotonic() - (event.began or began))
         if state is None:
@@ -69,7 +69,7 @@ class Endings:
             elif event.kind == "close":
                 self._states.pop(state.id, None)
                 state.end()
-                if failed:  # the runtime may not have forgotten it yet
+                if failed:  # the runtime may not have forgotten the session yet
                     self._schedule.post(Event("forget", state))
         self.finish(event)
 
@@ -107,14 +107,14 @@ class Endings:
         self.completed(event, failed=True, began=began)
 
     def handled(self, event: Event) -> None:
-        """`finish` for a message of a session."""
+        """Finish a message of a session."""
         state = event.state
         assert state is not None
         state.release(event.size)
         self._schedule.finish(event)
 
     def finish(self, event: Event) -> None:
-        """Nothing waits for the event any more."""
+        """Finish the event: the session's next event may be taken."""
         if event.kind in ("open", "message", "binary") and event.state is not None:
             event.state.release(event.size)
         elif event.kind == "request" and event.state is not None:

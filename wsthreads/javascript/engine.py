@@ -1,14 +1,15 @@
-"""QuickJS itself, below what dukpy offers: deadlines, promise jobs and unhandled rejections, through ctypes.
+"""Controls QuickJS below dukpy, through ctypes: deadlines, promise jobs and unhandled rejections.
 
 dukpy (0.6) has no time limit, keeps the GIL while JavaScript runs, and runs promise jobs only when it leaves the
-interpreter. Its shared library exports QuickJS's C API (quickjs-ng 0.11), which can do better.
+interpreter. Its shared library exports QuickJS's C API (quickjs-ng 0.11), which offers all of these.
 
 Guarantees and assumptions:
 
-- The isolate's thread makes every call here, with the GIL held. Only `interrupt` is for any thread.
-- Before anything else, `JS_GetRuntime(context) == runtime` proves that the capsule's struct begins with the JSRuntime
-  and the JSContext. Without that proof, `EngineUnsupported` is raised.
-- A JSValue is the 16-byte struct of 64-bit builds. Values that a `JS_` function returns are ours, and are freed here.
+- Only the isolate's thread calls methods here, with the GIL held, except that any thread may call `interrupt`.
+- First, `JS_GetRuntime(context) == runtime` proves that the capsule's struct begins with the JSRuntime and the
+  JSContext. If it does not, `EngineUnsupported` is raised.
+- A JSValue is the 16-byte struct of 64-bit builds. Values that a `JS_` function returns belong to this module, and are
+  freed here.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ TURN_S = 0.002
 #: Long enough for a waiting thread to be scheduled. `sleep(0)` would take the GIL back too soon.
 PAUSE_S = 0.00005
 
-#: How long promise jobs run before other sessions of the script get their turn, after one of them was stopped.
+#: After a promise job was stopped: how long jobs run before other sessions of the script get their turn.
 JOBS_TURN_S = 0.005
 
-#: How many times longer than its time a call may take on a busy machine.
+#: How many times longer than its limit a call may take on a busy machine.
 MAX_STRETCH = 4
 
-#: With less than this left of its time, a call has had its time.
+#: With less than this left, a call's time counts as over.
 MIN_LEFT_S = 0.001
 
 #: Describing an error can run code of the script, such as a getter.
@@ -68,7 +69,7 @@ _FILE_NAME = b"<wsthreads>"
 
 
 class JavaScriptError(Exception):
-    """An error that came out of JavaScript."""
+    """An error that JavaScript has thrown."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -78,8 +79,8 @@ class JavaScriptError(Exception):
 class Engine:
     """The engine under a dukpy interpreter, from `Engine(...)` to `close()`; both in the isolate's thread.
 
-    `capsule` is the interpreter's ``_ctx``. `on_error(what, failure)` is called for errors that no caller receives: of
-    a promise job, and of a rejected promise that nobody handles. Raises `EngineUnsupported`.
+    `capsule` is the interpreter's ``_ctx``. `on_error(what, failure)` is called for errors that no caller receives:
+    those of a promise job, and of a rejected promise without a handler. Raises `EngineUnsupported`.
     """
 
     def __init__(self, capsule: object, library_path: str, on_error: Callable[[str, Failure], None]) -> None:
@@ -88,9 +89,9 @@ class Engine:
         self._js: Any = library(library_path)
         self._runtime, self._context = pointers(self._js, capsule)
         self._on_error = on_error
-        #: How long the last call that was stopped has taken, with the time in which it had no core.
+        #: How long the last stopped call has taken, including the time in which it had no core.
         self.stopped_after_s = 0.0
-        self._jobs_left_s = NEVER  # the time that jobs still have, together, after one was stopped
+        self._jobs_left_s = NEVER  # the time left for all jobs together, after one was stopped
         self._describe: Value | None = None
         self._parcel: Value | None = None
         #: Whether there are jobs for `run_jobs`.
@@ -98,8 +99,8 @@ class Engine:
         #: Whether `connect` has found the C module.
         self.is_connected = False
         self._bridge: Any = None
-        self._rejected: dict[int, tuple[Value, Value]] = {}  # address of a promise: the promise, its reason
-        #: True while there are rejections for `report_rejections`.
+        self._rejected: dict[int, tuple[Value, Value]] = {}  # the promise and its reason, by the promise's address
+        #: Whether there are rejections for `report_rejections`.
         self.rejected: Mapping[int, object] = self._rejected
         # The engine has only the addresses of these two, so they must live until close().
         self._interrupt_handler = InterruptHandler(0)
@@ -107,16 +108,16 @@ class Engine:
         self._module = bridge()
         self._counter = self._find_counter()
         self._alarm = self._set_alarm()
-        #: Stop JavaScript that has run for so many seconds from now on. Returns the present time.
+        #: Stop JavaScript after this many seconds of running from now on. Returns the present time.
         #:
-        #: Time in which the thread had no core, or waited for Redis or for the GIL, does not count; but `MAX_STRETCH`
-        #: times as long is the end.
+        #: Time in which the thread has no core, or waits for Redis or the GIL, does not count. But after `MAX_STRETCH`
+        #: times as long, JavaScript is stopped in any case.
         self.arm: Callable[[float], float] = self._alarm.arm
         self.disarm: Callable[[], None] = self._alarm.disarm
         self._js.JS_SetHostPromiseRejectionTracker(self._runtime, self._rejection_tracker, None)
 
     def close(self) -> None:
-        """Release everything that would prevent the interpreter from being freed."""
+        """Release all values that would prevent the interpreter from being freed."""
         js = self._js
         js.JS_SetInterruptHandler(self._runtime, InterruptHandler(0), None)
         js.JS_SetHostPromiseRejectionTracker(self._runtime, RejectionTracker(0), None)
@@ -136,7 +137,7 @@ class Engine:
         self._alarm.is_interrupted = True
 
     def _look(self, now: float) -> bool:
-        """Whether to stop the running call. If it goes on, other threads may run first."""
+        """Whether to stop the running call. If not, other threads may run first."""
         alarm = self._alarm
         if alarm.is_interrupted or (now >= alarm.deadline and self._has_run_out(now)):
             self.stopped_after_s = now - alarm.armed_at
@@ -149,10 +150,10 @@ class Engine:
         return False
 
     def _has_run_out(self, now: float) -> bool:
-        """At the deadline: whether the thread has really run for so long. Otherwise the deadline moves."""
+        """At the deadline: whether the thread has really run for that long. If not, the deadline moves."""
         alarm = self._alarm
         cpu = time.thread_time()
-        if alarm.cpu_ends == NEVER:  # the first look: one function has taken all the time
+        if alarm.cpu_ends == NEVER:  # the first check: one function has taken all the time
             alarm.cpu_ends = cpu + alarm.timeout_s
         left_s = min(alarm.cpu_ends - cpu, alarm.armed_at + MAX_STRETCH * alarm.timeout_s - now)
         if left_s > MIN_LEFT_S:
@@ -160,7 +161,7 @@ class Engine:
         return left_s <= MIN_LEFT_S
 
     def _set_alarm(self) -> Alarm:
-        """Its handler is the engine's from now on."""
+        """Make the alarm the engine's interrupt handler."""
         if self._module is None:
             alarm = Alarm(self._counter, self._look)
             self._set_interrupt_handler(alarm.ask)
@@ -194,7 +195,7 @@ class Engine:
         self._js.JS_FreeValue(self._context, result)
 
     def use_runtime(self, name: str) -> None:
-        """Use two parts of the runtime: `describe`, which turns errors into text, and `parcel`, for long values."""
+        """Use two parts of the runtime: `describe` turns errors into text, `parcel` carries long values."""
         self._describe = self._evaluate(f"{name}.describe")
         self._parcel = self._evaluate(f"{name}.parcel")
 
@@ -222,7 +223,7 @@ class Engine:
         js.JS_FreeValue(context, connect)
         js.JS_FreeValue(context, function)
 
-    # The parcel carries long values. Texts may have lone surrogates.
+    # The parcel. Texts may have lone surrogates.
 
     def put_text(self, text: str) -> bool:
         """Copy `text` into the parcel. False if the script's heap has no room for it."""
@@ -244,7 +245,7 @@ class Engine:
         return self._put(b"bytes", self._js.JS_NewArrayBufferCopy(self._context, data, len(data)))
 
     def put_value(self, code: str) -> bool:
-        """Put the value of an expression into the parcel, as `part`. False if there is no time or memory for it."""
+        """Put the value of an expression into the parcel, as `part`. False if time or memory runs out."""
         return self._put(b"part", self._evaluate(code))
 
     def _put(self, name: bytes, value: Value) -> bool:
@@ -268,10 +269,10 @@ class Engine:
     def run_jobs(self, timeout_s: float) -> bool:
         """Run promise jobs until none is left. False if there was none.
 
-        All jobs together have `timeout_s`. A job that is stopped then is dropped, and the others get `timeout_s` again.
-        So an endless chain of jobs is broken. The job that is stopped is the one that runs at that moment: beside such
-        chains, it may be one that does honest work. There may be many chains: from the first stop on, jobs run for
-        `JOBS_TURN_S` in each call only, so that the caller can serve others in between.
+        All jobs together have `timeout_s`. Then the running job is stopped and dropped, and the others get `timeout_s`
+        again. So an endless chain of jobs is broken. (The stopped job may be an innocent one beside such a chain.)
+        There may be many chains. So from the first stop on, each call runs jobs only for `JOBS_TURN_S`, and the caller
+        can serve others in between.
         """
         js, runtime = self._js, self._runtime
         if not self.has_jobs():
@@ -281,12 +282,12 @@ class Engine:
         while js.JS_IsJobPending(runtime) and not self._alarm.is_interrupted:
             failed = js.JS_ExecutePendingJob(runtime, byref(context)) < 0
             if self._alarm.has_stopped:
-                failed |= js.JS_HasException(self._context)  # some of the engine's own jobs do not report it
+                failed |= js.JS_HasException(self._context)  # some of the engine's own jobs do not report a failure
                 self._jobs_left_s = timeout_s
                 began, turn_began = self.arm(timeout_s), time.thread_time()
             if failed:
                 self._on_error("a promise job", self._take_exception())
-            # In the time of the processor, so that a job from before this turn nearly always runs in it.
+            # By CPU time, so that a job from before this turn nearly always runs in this turn.
             if self._jobs_left_s != NEVER and time.thread_time() - turn_began >= JOBS_TURN_S:
                 self._jobs_left_s = max(MIN_LEFT_S, self._jobs_left_s - (time.monotonic() - began))
                 break
@@ -296,7 +297,7 @@ class Engine:
         return True
 
     def report_rejections(self, timeout_s: float) -> None:
-        """Report the rejected promises that nobody has handled."""
+        """Report the rejected promises without a handler."""
         while self._rejected:
             _, (promise, reason) = self._rejected.popitem()
             self.arm(timeout_s)
@@ -307,11 +308,11 @@ class Engine:
         self.disarm()
 
     def heap_bytes(self) -> int:
-        """The bytes allocated for the script. It visits each object: about a millisecond for 50,000."""
+        """The bytes allocated for the script. Visits each object, which takes about a millisecond for 50,000."""
         return self._memory()[0]
 
     def collect_garbage(self) -> int:
-        """Returns how many bytes the script may allocate afterwards."""
+        """Collect garbage. Returns how many bytes the script may allocate afterwards."""
         self._js.JS_RunGC(self._runtime)
         size, limit = self._memory()
         return limit - size

@@ -1,4 +1,4 @@
-"""The names and values that a script imports as `env`: secrets, which no log and no page shows."""
+"""The names and values that a script imports as `env`. They are secrets: no log and no page shows the values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 
 
 class Environment(Mapping[str, str]):
-    """Names and texts, whose values no `repr` shows. Raises `ConfigError` for a name or a value of another kind."""
+    """A mapping of names to texts, whose `repr` shows no value.
+
+    Raises `ConfigError` for an invalid name or a value that is not text.
+    """
 
     def __init__(self, values: Mapping[str, str] | None = None) -> None:
         if values is not None and not isinstance(values, Mapping):
@@ -25,7 +28,7 @@ class Environment(Mapping[str, str]):
         self._values = dict(values or {})
         for name, value in self._values.items():
             if not isinstance(name, str) or re.fullmatch(_NAME, name) is None:
-                raise ConfigError(f"env has a name that is no name of letters, digits and _: {name!r:.100}")
+                raise ConfigError(f"env has a name that is not made of letters, digits and _: {name!r:.100}")
             if not isinstance(value, str):
                 raise ConfigError(f"env[{name!r}] is a text, not {type(value).__name__}")
         #: Hides the values in texts.
@@ -48,10 +51,11 @@ def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
     r"""The names and values in a file of lines ``NAME=value``.
 
     A line may begin with ``export``. Empty lines are skipped, and comments after ``#``. A value may be in single
-    quotes, as it is, or in double quotes, with ``\n``, ``\t``, ``\"`` and ``\\``. It ends with the quote, in the same
-    or a later line. Nothing is inserted for ``$NAME``. The last of several lines with one name counts.
+    quotes, and is then taken literally, or in double quotes, with the escapes ``\n``, ``\t``, ``\"`` and ``\\``. A
+    quoted value ends with the quote, in the same or a later line. ``$NAME`` is not replaced. Of several lines with the
+    same name, the last one counts.
 
-    Raises `UsageError`, with the line and without any value.
+    Raises `UsageError`, whose text has the line's number and no value.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -79,7 +83,7 @@ def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _quoted(text: str, lines: Iterator[tuple[int, str]], place: str) -> str:
-    """The value that begins with a quote in `text`, and may go on in further lines."""
+    """The value that begins with a quote in `text`, and may continue in further lines."""
     quote, text = text[0], text[1:]
     pattern = re.compile(r'((?:[^"\\]|\\.)*)"(.*)' if quote == '"' else f"([^{quote}]*){quote}(.*)", re.DOTALL)
     while (found := pattern.fullmatch(text)) is None:

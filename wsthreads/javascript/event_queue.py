@@ -1,4 +1,4 @@
-"""What other threads have an isolate do: events for its queue, and the answers to them."""
+"""The calls of other threads to an isolate: they post events to its queue, and wait for answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventQueue"]
 
-#: How old the measured size of the heap may be.
+#: How old the measured heap size may be, in seconds.
 HEAP_AGE_S = 10.0
 
 #: How long `attributes` waits for the script.
@@ -38,9 +38,9 @@ EXPORT_TIMEOUT_S = 5.0
 
 
 class EventQueue:
-    """The events of an isolate, as the threads of sessions and of rooms post them. Any thread.
+    """Posts the events of an isolate, for the threads of sessions and rooms. Any thread.
 
-    `states` has the sessions of the isolate; `loop` hands out the events of `schedule`.
+    `states` has the sessions of the isolate; `loop` takes the events from `schedule`.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class EventQueue:
         self._schedule = schedule
         self._states = states
         self._loop = loop
-        # Guards _is_closed: once it is set, no session is added, and no thread begins to wait.
+        # Guards _is_closed: once that is set, no session is added, and no thread begins to wait.
         self._gate = Lock()
         self._is_closed = False
-        self._heap_due = 0.0  # monotonic: when it may be measured again
+        self._heap_due = 0.0  # monotonic: when the heap may be measured again
 
     def open(self, session: Session) -> None:
         state = SessionState(session.id, session)
@@ -66,7 +66,10 @@ class EventQueue:
             self._schedule.post(event)
 
     def message(self, session: Session, message: str | bytes) -> None:
-        """Blocks while too many messages of the session wait (`SessionState.reserve`), but takes replies meanwhile."""
+        """Post a message.
+
+        Blocks while too many messages of the session wait (`SessionState.reserve`), but takes replies meanwhile.
+        """
         state = self._states.find(session.id)
         if state is None or not state.reserve(len(message)):
             return
@@ -76,30 +79,30 @@ class EventQueue:
             self._schedule.post(Event("binary", state, (message,), len(message)))
 
     def request(self, session: Session, message: str | bytes, answer: Answer) -> None:
-        """A request of the client. Blocks as `message` does."""
+        """Post a request of the client. May block like `message`."""
         state = self._states.find(session.id)
         if state is None or not state.reserve(len(message)):
             answer.failed(FAILED)
             return
         number = self._loop.requests.take(answer)
         self._schedule.post(Event("request", state, (number, message), len(message)))
-        if self._is_closed:  # perhaps only now, and the event is dropped
+        if self._is_closed:  # perhaps since a moment, and the event was dropped
             self._loop.requests.finish(number)
 
     def suspend(self, session: Session) -> None:
-        """The session has lost its connection. Does not wait: a call before it may wait for what the client sends."""
+        """The session has lost its connection. Does not wait, because an earlier call may wait for the client."""
         state = self._states.find(session.id)
         if state is not None:
             self._schedule.post(Event("suspend", state))
 
     def resume(self, session: Session) -> None:
-        """The session has another connection. Does not wait, as `suspend`."""
+        """The session has another connection. Does not wait."""
         state = self._states.find(session.id)
         if state is not None:
             self._schedule.post(Event("resume", state, (_told(session),)))
 
     def adopt(self, session: Session, attributes: dict[str, Any]) -> None:
-        """Another process has handed the session over. Raises `IsolateError` if the isolate has ended."""
+        """Take a session from another process. Raises `IsolateError` if the isolate has ended."""
         state = SessionState(session.id, session)
         with self._gate:
             self._check_alive()
@@ -107,7 +110,7 @@ class EventQueue:
             self._schedule.post(Event("adopt", state, (_told(session), attributes)))
 
     def export_attributes(self, session: Session) -> str:
-        """The session's attributes in JSON, after all calls so far, or what onSuspend has returned last.
+        """The session's attributes in JSON, after all calls so far, or the last return value of onSuspend.
 
         Raises `UsageError` if one is not JSON, and `IsolateError` if the script does not answer in time.
         """
@@ -137,7 +140,7 @@ class EventQueue:
         return state is None or state.wait_handled(timeout_s)
 
     def settle(self, timeout_s: float) -> bool:
-        """Blocks until all events so far, what they cause, and their promise jobs are handled; at most `timeout_s`.
+        """Blocks until all events so far, their effects and their promise jobs are done; at most `timeout_s`.
 
         False if they are not.
         """
@@ -152,7 +155,7 @@ class EventQueue:
         return True
 
     def attributes(self, session_id: str) -> list[tuple[str, bool, str]]:
-        """A session's attributes: for each its name, whether its value is a text, and the value as text.
+        """A session's attributes: for each, the name, whether the value is a text, and the value as text.
 
         Raises `IsolateError` if the script is busy for longer than `LOOK_TIMEOUT_S`, or has ended.
         """
@@ -174,7 +177,7 @@ class EventQueue:
             state.wait_for_end()
 
     def handshake(self, request: Request, session_id: str) -> Any:
-        """What onHandshake returned, as a JSON value. Raises `HandshakeRefused` if it threw or took too long."""
+        """The return value of onHandshake, as a JSON value. Raises `HandshakeRefused` if it threw or took too long."""
         told = {**handshake_data(request), "subprotocols": request.subprotocols}
         event = Event("handshake", SessionState(session_id, None, request), (told,), reply=Future())
         try:
@@ -185,9 +188,11 @@ class EventQueue:
             raise HandshakeRefused(503, "the handler is not running", cause="handler_down") from error
 
     def presence(self, name: str, changes: dict[str, Any]) -> str | bytes | None:
-        """What onPresence returned for a room. Raises `IsolateError`, and `JavaScriptError` for a failure in the log.
+        """The return value of onPresence for a room.
 
-        Blocks until the events before this one and the call itself have ended: each has a deadline.
+        Raises `IsolateError`, and `JavaScriptError` for a failure that was logged.
+
+        Blocks until the earlier events and the call itself have ended. Each of them has a deadline.
         """
         message: str | bytes | None = self._ask(Event("presence", None, (name, changes), reply=Future())).result()
         return message
@@ -202,9 +207,9 @@ class EventQueue:
             call.done("down")
 
     def heap_bytes(self) -> int | None:
-        """The memory that the script's objects took some seconds ago; the limit is 128 MiB. None without an engine.
+        """The size of the script's heap some seconds ago; its limit is 128 MiB. None without an engine.
 
-        Does not wait. It asks the isolate to measure again, at most every `HEAP_AGE_S`: that takes about a millisecond
+        Does not wait. Asks the isolate to measure again, at most every `HEAP_AGE_S`, which takes it about a millisecond
         for 50,000 objects.
         """
         now = monotonic()
@@ -214,7 +219,7 @@ class EventQueue:
         return self._loop.heap_bytes
 
     def probe(self) -> None:
-        """Measure how long an event that comes now waits for others. Does not wait."""
+        """Measure how long an event waits that is posted now. Does not wait."""
         self._loop.probes.post()
 
     def recent_waits(self) -> tuple[float, float] | None:
@@ -226,7 +231,7 @@ class EventQueue:
         return session_id in self._states
 
     def forget(self, session_id: str) -> None:
-        """Drop what the script has of a handshake, or of a session that goes on in another process."""
+        """Drop the script's data of a handshake, or of a session that has moved to another process."""
         state = self._states.pop(session_id, None)
         if state is not None:
             state.end()
@@ -245,5 +250,5 @@ class EventQueue:
 
 
 def _told(session: Session) -> dict[str, Any]:
-    """What the script knows of a session from its handshake."""
+    """The data of a session's handshake for the script."""
     return {**handshake_data(session.request), "user": session.user}

@@ -1,4 +1,4 @@
-"""What a script exports: its handler functions, or an error that explains why there are none."""
+"""Reads a script's exports: its handler functions, or an error that explains why there are none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOOKS = {
     "onReload": "on_reload",
 }
 
-#: The function that an event calls, by its kind. (onError is called after another function has failed.)
+#: The function that is called for an event, by the event's kind. (onError is called after another function has failed.)
 CALLS = {
     "handshake": "onHandshake",
     "open": "onOpen",
@@ -43,10 +43,10 @@ CALLS = {
     "reload": "onReload",
 }
 
-#: How often onTick is called.
+#: The name of the export that tells how often onTick is called.
 TICK_RATE = "tickRate"
 
-#: The function of a room's call, by its kind; in the order of the runtime's numbers (``roomcalls.js``).
+#: The function of a room's call, by the call's kind; in the order of the runtime's numbers (``roomcalls.js``).
 ROOM_CALLS = {
     "room_start": "onRoomStart",
     "post": "onPost",
@@ -54,7 +54,7 @@ ROOM_CALLS = {
     "room_end": "onRoomEnd",
 }
 
-#: Functions that only return a generator when they are called.
+#: Kinds of functions whose call only returns a generator.
 GENERATORS = {"generator function": "a generator function", "async generator function": "an async generator function"}
 
 
@@ -71,12 +71,12 @@ class Exports:
     def read(
         cls, script: str, exported: Iterable[tuple[str, str]], tick_rate: tuple[float | None, str] = (None, "")
     ) -> Exports:
-        """From pairs of a name and its `typeof`, or one of `GENERATORS`.
+        """Make `Exports` from pairs of a name and its `typeof`, or one of `GENERATORS`.
 
-        `tick_rate` is the number that the script exports as tickRate, or None, and any value of it as text.
+        `tick_rate` is the exported tickRate if it is a number, else None; and any exported value of it as text.
 
-        Raises `HandlerError` if there is no handler function, or one that is not a function; and for onTick without
-        tickRate, tickRate without onTick, and a tickRate that is out of range.
+        Raises `HandlerError` if there is no handler function, if one is not a function, for onTick without tickRate or
+        tickRate without onTick, and if tickRate is out of range.
         """
         kinds = dict(exported)
         for name in HOOKS:

@@ -16,18 +16,20 @@ if TYPE_CHECKING:
 
 __all__ = ["BUFFER_BYTES", "Exchange"]
 
-#: How many bytes of a body are read before the script asks for them.
+#: The most bytes of a body that are read before the script asks for them.
 BUFFER_BYTES = 64 * 1024
 
-#: How long a redirected request waits for the end of the response before it, so that it can use the same connection.
+#: How long a redirected request waits for the end of the previous response, so that it can use the same connection.
 REDIRECT_S = 0.05
 
 
 class Exchange:
-    """Threads of a pool call `run` and `read`, one of them at a time; the isolate's thread the other methods.
+    """One request and its response.
 
-    `post(ticket, is_returned, json)` gives the result of a call to the script. `ticket` is that of the first call. Its
-    result is the head of the response. `previous` is the exchange that led to this one by a redirect.
+    Threads of a pool call `run` and `read`, one at a time. The isolate's thread calls the other methods.
+
+    `post(ticket, is_returned, json)` gives the result of a call to the script. `ticket` is the first call's, whose
+    result is the head of the response. `previous` is the exchange that was redirected to this one.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class Exchange:
         previous: Exchange | None = None,
     ) -> None:
         self.number = number
-        self.job = 0  # of the pool
+        self.job = 0  # the number of the pool's job
         self.request = request
         self._max_bytes = max_bytes
         self._post = post
@@ -49,15 +51,15 @@ class Exchange:
         self._response: Any = None
         self._lock = threading.Lock()  # guards the rest; nothing blocks under it
         self._connection: Connection | None = None
-        self._ticket: int | None = ticket  # of the call that waits
+        self._ticket: int | None = ticket  # the ticket of the call that waits
         self.wants_all = False  # whether the script waits for the whole body
         self._buffer = bytearray()
-        self._size = 0  # of the body so far
-        self._is_working = True  # a thread works for it, or will
-        self._has_ended = False  # the whole body was read
+        self._size = 0  # how many bytes of the body were read
+        self._is_working = True  # whether a thread works on it, or will
+        self._has_ended = False  # whether the whole body was read
         self._failure: tuple[str, str] | None = None  # the name of the error, and its message
         self._end_wait: Callable[[], None] | None = None
-        self._is_short = False  # the body will be read soon, if the server sends it
+        self._is_short = False  # whether the body is short enough to be read to its end
         self._work_ended = threading.Event()
 
     @property
@@ -67,7 +69,7 @@ class Exchange:
 
     @property
     def is_over(self) -> bool:
-        """Whether the script has all that it can get."""
+        """Whether the script has got everything that it can get."""
         return self._has_ended and not self._buffer
 
     # In a thread of the pool.
@@ -88,7 +90,7 @@ class Exchange:
                 self._is_short = size is not None and size <= BUFFER_BYTES
                 ticket = self._take_ticket_locked()
             if size == 0:
-                self.read()  # first, so that the connection is free for the request that the script may send next
+                self.read()  # before the head is posted, so that the script's next request can use the connection
             if ticket is not None:
                 failure = self._failure
                 head = (response.status, response.reason or "", headers) if failure is None else (*failure, "")
@@ -108,13 +110,13 @@ class Exchange:
             self._finish(error)
 
     def end_soon(self) -> None:
-        """It was redirected: read a short body to its end, which frees the connection, and else end it now."""
+        """The request was redirected: read a short body to its end, to free the connection; end a longer one now."""
         if self._is_short:
             self._work_ended.wait(REDIRECT_S)
         self.fail("Error", "it was redirected")
 
     def control(self, end_wait: Callable[[], None]) -> None:
-        """From now on, `end_wait` ends the thread's wait. Raises `FetchFailed` if that is wanted now."""
+        """From now on, `end_wait` ends the thread's wait. Raises `FetchFailed` if the exchange has failed already."""
         with self._lock:
             if self._failure is not None:
                 raise FetchFailed(self._failure[1])
@@ -142,7 +144,7 @@ class Exchange:
         return has_room
 
     def _finish(self, error: BaseException | None) -> None:
-        """The work has ended: the body was read, or cannot be read."""
+        """The thread's work has ended: the body was read, or cannot be read."""
         with self._lock:
             if error is not None:
                 self._failure = self._failure or _described(self.request, error)
@@ -167,7 +169,7 @@ class Exchange:
     # In the isolate's thread.
 
     def ask(self, ticket: int, wants_all: bool) -> bool:
-        """Give the result for `ticket` once there are bytes, or all: true, or false at the end of the body.
+        """Give the result for `ticket` once there are bytes, or all bytes: true, or false at the end of the body.
 
         Returns whether a thread has to call `read`.
         """
@@ -183,14 +185,14 @@ class Exchange:
         return must_begin
 
     def take(self) -> bytes:
-        """The bytes in the buffer, which is empty afterwards."""
+        """Remove and return the bytes in the buffer."""
         with self._lock:
             data = bytes(self._buffer)
             self._buffer.clear()
         return data
 
     def fail(self, name: str, message: str) -> None:
-        """End it, and give this error to the call that waits. Any thread."""
+        """End the exchange, and give this error to the call that waits. Any thread."""
         previous = self._previous
         if previous is not None:
             previous.fail(name, message)
@@ -219,7 +221,7 @@ class Exchange:
         return ticket
 
     def _outcome_locked(self) -> tuple[bool, str] | None:
-        """The result of a call for bytes, if there is one already."""
+        """The result of a call for bytes, if it is known already."""
         if self._failure is not None:
             return False, json.dumps((*self._failure, ""))
         if self._has_ended or (self._buffer and not self.wants_all):

@@ -1,4 +1,4 @@
-"""What a script may send with `fetch`: the checks of a request, whatever the script has done to the runtime's own."""
+"""Checks the requests of `fetch`. A script may have changed the runtime's own checks, so these repeat them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _URL = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::(\d{1,5}))?(/[!
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 
-#: What only the connection itself says.
+#: Headers that only the connection itself sets.
 _OWN_HEADERS = frozenset(
     {"accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "proxy-connection", "te"}
     | {"trailer", "transfer-encoding", "upgrade"}
@@ -43,7 +43,7 @@ class Request:
         return self.scheme, self.host, self.port
 
     def __str__(self) -> str:
-        return f"{self.method} {self.scheme}://{netloc(self.host, self.port)}"  # the rest may hold secrets
+        return f"{self.method} {self.scheme}://{netloc(self.host, self.port)}"  # the path may contain secrets
 
 
 def checked_request(
@@ -56,7 +56,7 @@ def checked_request(
     max_bytes: int,
     expires: float,
 ) -> Request:
-    """The request, with the headers that each has. Raises `FetchFailed` if it is refused."""
+    """The request, with the headers that every request has. Raises `FetchFailed` if it is refused."""
     found = _URL.fullmatch(url)
     if found is None:
         raise FetchFailed(f"fetch takes http and https URLs with a plain host, not {url:.100}")

@@ -1,10 +1,10 @@
 """The fetches of a script.
 
-A fetch has a number, and each of its calls has a ticket, under which the runtime keeps the call's promise. A thread
-sends the request, and then reads the body into a buffer. It stops while the buffer is full, until the script takes the
-bytes. A fetch, with its redirects and its body, may take `script_wait_s`.
+A fetch has a number. Each of its calls has a ticket, under which the runtime keeps the call's promise. A thread sends
+the request, and then reads the body into a buffer. While the buffer is full, the thread stops until the script takes
+the bytes. A fetch, with its redirects and its body, may take `script_wait_s`.
 
-The runtime's JavaScript half follows redirects. This half trusts it with nothing: each request is checked.
+The runtime's JavaScript half follows redirects. A script may have changed that half, so each request is checked here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetches", "Waits"]
 
-#: How many fetches of a script may be open: until the body has been read or cancelled, or nobody can read it any more.
+#: The most open fetches of a script. A fetch is open until its body was read or cancelled, or until the script has
+#: dropped it.
 MAX_OPEN = 1000
 
 
@@ -54,9 +55,9 @@ class Fetches:
         self._max_bytes = config.max_fetch_bytes
         self._wait_s = config.script_wait_s
         self._pool = PythonPool(f"{name}-fetch", config.script_threads, "fetches")
-        # By number, the one first that expires first. Each single operation is atomic, with and without the GIL.
+        # By number, the first to expire first. Each single operation is atomic, with and without the GIL.
         self._open: dict[int, Exchange] = {}
-        #: Those that have not ended, by number.
+        #: The fetches that have not ended, by number.
         self.open: Mapping[int, Exchange] = self._open
         self._last_job = 0
         self._lock = threading.Lock()  # guards the rest
@@ -64,7 +65,7 @@ class Fetches:
         self._has_ended = False
 
     def functions(self) -> dict[str, Function]:
-        """What the runtime calls. The first two return None, or why the call cannot be made."""
+        """The functions that the runtime calls. The first two return None, or why the call cannot be made."""
         return {"fetch": self._begin, "read_fetched": self._read, "take_fetched": self._take, "end_fetch": self._end}
 
     @cached_property
@@ -108,12 +109,12 @@ class Fetches:
     def _begin(
         self, ticket: int, number: int, method: str, url: str, headers: str, has_body: bool, data: str | None
     ) -> Answer:
-        """Send a request. `number` is that of the fetch that is redirected, or else equal to the ticket."""
+        """Send a request. `number` is the number of a redirected fetch; for a new fetch, it equals the ticket."""
         from wsthreads.javascript.fetch_exchange import Exchange  # only a script that fetches needs these
         from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
 
         if len(self._open) > MAX_OPEN // 2 and len(self._open) % (MAX_OPEN // 10) == 0 and self.engine is not None:
-            self.engine.collect_garbage()  # so that responses to which nothing refers are closed soon
+            self.engine.collect_garbage()  # so that unreferenced responses are closed soon
         previous = self._open.get(number)
         if previous is None and number != ticket:
             return f"the fetch with its redirects has taken more than {self._wait_s:g} s"
@@ -136,7 +137,7 @@ class Fetches:
         except FetchFailed as refusal:
             return str(refusal)
         if previous is not None and not self._pool.has_room:
-            previous.fail("Error", "it was redirected")  # it may hold the thread for which the next one would wait
+            previous.fail("Error", "it was redirected")  # it may hold the thread that the next one needs
         exchange = self._open[number] = Exchange(number, ticket, request, self._max_bytes, self._post, previous)
         return self._submit(exchange, lambda: exchange.run(self._ready_connections))
 
@@ -151,7 +152,7 @@ class Fetches:
         return self._submit(exchange, exchange.read) if must_begin else None
 
     def _take(self, number: int) -> Answer:
-        """The bytes that have arrived: as text, or true if they are in the parcel."""
+        """The bytes that have arrived, as text; true if they are in the parcel."""
         exchange = self._open.get(number)
         data = b"" if exchange is None else exchange.take()
         if exchange is not None and exchange.is_over and exchange.wants_all:
@@ -201,14 +202,14 @@ class Fetches:
 
 
 class Waits:
-    """What a script's promises wait for outside of it, together."""
+    """Combines all that a script's promises can wait for outside of JavaScript: calls of Python, and fetches."""
 
     def __init__(self, calls: PythonCalls, fetches: Fetches) -> None:
         self._calls = calls
         self._fetches = fetches
         self.settle = calls.settle
         self.refuse = calls.refuse
-        #: Each is true while there is something that expires: asking for `next_expiry` costs more.
+        #: Each is true while it has something that can expire. Checking this is cheaper than calling `next_expiry`.
         self.tables = (calls.waiting, fetches.open)
 
     @property

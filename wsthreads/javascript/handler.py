@@ -1,4 +1,4 @@
-"""`ScriptHandler`: a JavaScript file as a `Handler`. `check_script`: the check of one, for `wsthreads check`."""
+"""`ScriptHandler`: a JavaScript file as a `Handler`. `check_script`: checks such a file for `wsthreads check`."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ScriptHandler", "ScriptInfo", "check_script"]
 
-#: `check_script` waits at most so long for what the script's top level has begun.
+#: The longest time that `check_script` waits for promise jobs that the script's top level has begun.
 CHECK_SETTLE_S = 1.0
 
-#: Calls of rooms that the isolate gets at once.
+#: The most calls for rooms that the isolate gets at once.
 MAX_CALLS = 1000
 
 
 class _Life:
-    """A handler's part in one process: the isolate, and a lock. A forked process makes its own."""
+    """The state of a handler in one process: the isolate, and a lock. A forked process makes its own."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()  # guards changes of the rest
@@ -63,7 +63,7 @@ def _release(lives: dict[int, _Life]) -> None:
 
 
 def _teller(handler: ScriptHandler) -> Callable[[str], None]:
-    """Tells the handler of failures. Holds no reference to it, since the isolate's thread keeps this function."""
+    """A function that tells the handler of failures. It has a weak reference: the isolate's thread keeps it."""
     reference = weakref.ref(handler)
 
     def tell(text: str) -> None:
@@ -102,10 +102,10 @@ class ScriptHandler(Handler):
         self._env = Environment(env)
         self._log = self._env.mask.logger(__name__)
         self._rooms: Rooms[Any] | None = None
-        # By process id. A forked process leaves its parent's alone: the thread that could free it is in the parent.
+        # By process id. A forked process does not touch the parent's: only a thread of the parent can free it.
         self._lives: dict[int, _Life] = {}
-        # The process id and the life of the process that started last. Each message reads it: without a GIL, a `get` of
-        # the dict is slow for numbers that another thread has made, see `StripedDict`.
+        # The id and the life of the process that started last. Each message reads this. Without a GIL, a `get` of the
+        # dict would be slow, see `StripedDict`.
         self._here: tuple[int, _Life | None] = (0, None)
         weakref.finalize(self, _release, self._lives).atexit = False
 
@@ -144,7 +144,7 @@ class ScriptHandler(Handler):
             exports = isolate.start()
             life.isolate = isolate
             self._use(exports)
-            if is_again and self._rooms is not None:  # what the old isolate knew of rooms is lost
+            if is_again and self._rooms is not None:  # the old isolate's state of rooms is lost
                 self._rooms.ownership.restart()
 
     def _pace_restart(self, life: _Life) -> None:
@@ -157,18 +157,18 @@ class ScriptHandler(Handler):
             raise IsolateError(f"{self.name} has died several times; it can start again in {left:.2f} s")
 
     def stop(self, timeout_s: float) -> None:
-        """Handle what is queued, for at most `timeout_s`, and free the interpreter."""
+        """Handle queued events, for at most `timeout_s`, and free the interpreter."""
         isolate = self._isolate
         if isolate is not None:
             isolate.stop(timeout_s)
 
     def reload(self) -> None:
-        """Load the script's files as they are now, and call the new functions from now on, also for existing sessions.
+        """Load the script's current files, and call the new functions from now on, also for existing sessions.
 
-        The interpreter stays. So sessions keep their attributes, and `globalThis` keeps its properties; variables of
-        modules start again. Timers end if the old top level set them, directly or in a timer's callback. Timers that a
-        session's call set run on. The memory of the old modules is not freed: reloading is for development.
-        Raises as `start` does. Then the old functions and timers stay, and those of the new version end.
+        The interpreter stays. So sessions keep their attributes, and `globalThis` keeps its properties. The variables
+        of modules are initialized again. Timers end if the old top level has set them, directly or in a timer's
+        callback. Timers that a session's call has set stay. The memory of the old modules is not freed: reloading is
+        for development. Raises like `start`; then the old functions and timers stay, and those of the new version end.
         """
         if not os.path.isfile(self.path):
             raise ScriptError("there is no such file", self.path)
@@ -212,7 +212,7 @@ class ScriptHandler(Handler):
         return verdict
 
     def _verdict(self, answer: Any, request: Request) -> Verdict:
-        """What onHandshake decided. The runtime passes values that are not plain as a list (`inWords` in loop.js)."""
+        """The decision of onHandshake. Values that are not plain come as a list (`inWords` in loop.js)."""
         what = f"{self.name}: onHandshake"
         if not isinstance(answer, (list, tuple)):
             shown = json.dumps(answer, ensure_ascii=False)
@@ -259,7 +259,7 @@ class ScriptHandler(Handler):
             isolate.request(session, message, answer)
 
     def suspend(self, session: Session) -> None:
-        """See `Handler`. The script keeps what onSuspend returns."""
+        """See `Handler`. The script keeps the return value of onSuspend."""
         isolate = self._isolate
         if isolate is not None:
             isolate.suspend(session)
@@ -317,7 +317,7 @@ class ScriptHandler(Handler):
             return None
         try:
             return isolate.presence(room.name, changes_for_script(changes))
-        except (IsolateError, JavaScriptError):  # it has ended, or the failure is in the log
+        except (IsolateError, JavaScriptError):  # the isolate has ended, or the failure was logged
             return None
 
     def call_rooms(self, calls: Sequence[RoomCall]) -> None:
@@ -364,7 +364,7 @@ class ScriptInfo:
     """The result of `check_script`: all exported names, and the handler functions in Python's spelling.
 
     `declarations` are the texts of the type declarations for imported Python files, by the paths to write them to.
-    `remarks` name what of these files cannot cross to the script.
+    `remarks` are about parameters and results in these files that cannot cross to the script.
     """
 
     path: str
@@ -381,10 +381,10 @@ def check_script(
     env: Mapping[str, str] | None = None,
     modules: Mapping[str, ModuleType] | None = None,
 ) -> ScriptInfo:
-    """Load the script in an isolate of its own, to check it. The script's top level runs.
+    """Load the script in its own isolate, to check it. The script's top level runs.
 
-    Raises `ScriptError` (file, line, column), `HandlerError`, `IsolateError` and `ConfigError` as `ScriptHandler.start`
-    does.
+    Raises `ScriptError` (file, line, column), `HandlerError`, `IsolateError` and `ConfigError` like
+    `ScriptHandler.start`.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):

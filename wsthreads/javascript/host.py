@@ -1,6 +1,6 @@
-"""What a script can do outside of its interpreter: the Python half of sessions, users, and the console.
+"""The functions by which a script acts on sessions, users and the console: their Python half.
 
-An engine's *host* is the program around it; these are the host functions that wsthreads gives to a script.
+An engine's *host* is the program around it. These are the host functions of wsthreads.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ __all__ = ["HostFunctions"]
 
 
 class HostFunctions:
-    """Functions for JavaScript, called in the isolate's thread. They act at once.
+    """Functions for JavaScript, called in the isolate's thread. They take effect at once.
 
-    Over Redis, those that ask other processes (is_online, sessions_of, is_peer_open) wait for Redis, for about a second
-    at most; nothing else waits.
+    Over Redis, functions that ask other processes (is_online, sessions_of, is_peer_open) wait for Redis, for about a
+    second at most. The others do not wait.
 
-    `states` has the sessions of the isolate. A session that is not in it has ended: it receives nothing and joins no
-    room. `rooms` are those of the endpoint. `is_busy` tells whether events wait for the isolate, `current` whose call
-    runs; `loader` knows the script's files; `posts` has the outcomes of posts for the script, `requests` its requests.
+    `states` has the sessions of the isolate. A session that is not in `states` has ended: it receives nothing and joins
+    no room. `rooms` are those of the endpoint. `is_busy` tells whether events wait for the isolate, `current` returns
+    the session whose call runs. `loader` knows the script's files. `posts` has the outcomes of posts for the script,
+    `requests` its requests.
     """
 
     def __init__(
@@ -80,17 +81,17 @@ class HostFunctions:
             **self._requests.functions(self),
         }
 
-    # For the functions of rooms, too.
+    # Used by the functions of rooms, too
 
     def message(self, text: str | None, is_binary: bool) -> str | bytes:
         return message_from(self.engine, text, is_binary)
 
     def state(self, session_id: str) -> SessionState | None:
-        """What the isolate keeps of a session that has not ended."""
+        """The isolate's state of a session that has not ended."""
         return self._states.find(session_id)
 
     def session(self, session_id: str) -> Session | None:
-        """A session of the isolate that has not ended."""
+        """A session of the isolate that has not ended, or None."""
         state = self._states.find(session_id)
         return None if state is None else state.session
 
@@ -124,7 +125,10 @@ class HostFunctions:
         return () if session is None else tuple(session.rooms())
 
     def handle(self, kind: str, *parts: Any) -> Any:
-        """What a script passes to a Python function as a session, a room or a user. Raises `UsageError`."""
+        """The Python object for a session, a room or a user that a script passes to a Python function.
+
+        Raises `UsageError`.
+        """
         makers: dict[str, Callable[..., Any]] = {
             "session": self.session,
             "room": self._host_rooms.any_room,
@@ -136,7 +140,7 @@ class HostFunctions:
             raise UsageError(f"the {kind} {parts[-1]!r:.80} cannot be passed to Python: the session has ended")
         return found
 
-    # Users, and sessions of any process. Without an endpoint, there are none.
+    # Users, and sessions of any process. Without an endpoint, these do not exist.
 
     def _user(self, name: str) -> User | None:
         return None if self._rooms_of_all is None else User(name, self._rooms_of_all.directory)
@@ -176,7 +180,9 @@ class HostFunctions:
         return peer is not None and peer.is_open()
 
     def _console(self, level: int, described: str, stack: str, before: str | None = None) -> None:
-        """`stack` is the stack of the call; `before` is what the line has before its first error.
+        """Log a line of the console.
+
+        `stack` is the stack of the call, `before` the text of the line before its first error.
 
         After an `await`, the session that the code belongs to is unknown.
         """

@@ -1,4 +1,4 @@
-"""What a script can do with rooms: the Python half of their handles (``rooms.js``)."""
+"""The functions by which a script acts on rooms: the Python half of ``rooms.js``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["HostRooms"]
 
 
 class Host(Protocol):
-    """What is needed of `HostFunctions`."""
+    """The part of `HostFunctions` that `HostRooms` uses."""
 
     engine: Engine | None
     is_busy: Callable[[], bool]
@@ -38,20 +38,20 @@ class Host(Protocol):
 
 
 class HostRooms:
-    """Functions for JavaScript, called in the isolate's thread, as those of `HostFunctions`.
+    """Functions for JavaScript, called in the isolate's thread, like those of `HostFunctions`.
 
-    The first argument of most says whose handle it is: the id of a session, None without one, or the fencing number of
-    an ownership. Without an endpoint, that is without `rooms`, rooms are empty.
+    The first argument of most functions tells whose handle it is: the id of a session, None for a handle without a
+    session, or the fencing number of an ownership. Without an endpoint (`rooms` is None), rooms are empty.
 
-    Over Redis, those that ask other processes wait for Redis, for about a second at most: members, presence, a first
-    join, everything about attributes and the history. `post` never waits.
+    Over Redis, functions that ask other processes wait for Redis, for about a second at most: members, presence, a
+    first join, all functions for attributes and the history. `post` never waits.
     """
 
     def __init__(self, host: Host, posts: Posts, rooms: Rooms[Any] | None) -> None:
         self._host = host
         self._posts = posts
         self._rooms = rooms
-        self._claim = token_hex(8)  # updates of this isolate are made one at a time
+        self._claim = token_hex(8)  # one claim for all updates, which are made one at a time
 
     def functions(self) -> dict[str, Function]:
         return {
@@ -90,7 +90,7 @@ class HostRooms:
             return None
         return self._rooms.owned_room(name, whose) if isinstance(whose, int) else self._rooms.room(name)
 
-    # These three return False, and nothing happens, if the session has ended.
+    # These three return False, without any effect, if the session has ended.
 
     def _join(
         self,
@@ -147,7 +147,7 @@ class HostRooms:
         latest: str | None = None,
     ) -> None:
         room = self._room(session_id, name)
-        if room is None:  # the session has ended, so it is no member
+        if room is None:  # the session has ended, so it is not a member
             self._broadcast(message, is_binary, session_id, name, keep, latest)
         else:
             text = self._host.message(message, is_binary)
@@ -174,7 +174,7 @@ class HostRooms:
         room = self.any_room(whose, name)
         return "" if room is None else room.position()
 
-    # Attributes travel as JSON text.
+    # Attributes are passed as JSON text.
 
     def _set_attribute(self, whose: str | int | None, name: str, key: str, text: str) -> None:
         room = self.any_room(whose, name)
@@ -195,7 +195,7 @@ class HostRooms:
     def _swap_attribute(
         self, whose: str | int | None, name: str, key: str, before: str | None, after: str, attempt: int
     ) -> tuple[bool, str | None]:
-        """One attempt of an update; they count from 1."""
+        """One attempt of an update. Attempts count from 1."""
         room = self.any_room(whose, name)
         claim = self._claim if attempt > CLAIM_AFTER else ""
         return (True, after) if room is None else room._swap_attribute(key, before, JSONText(after), claim)
@@ -209,8 +209,8 @@ class HostRooms:
     def _post(self, whose: str | int | None, name: str, text: str, number: int) -> None:
         """Post a value, as JSON text. The script gets the outcome by `number`.
 
-        By the handle of a function for rooms, it gets only whether the value waits: a post to the same room is handled
-        when that function has ended.
+        With the handle of a function for rooms, the script learns only whether the value is queued: a post to the same
+        room is handled after that function has ended.
         """
         settled = partial(self._posts.settle, number)
         if self._rooms is None:

@@ -1,8 +1,8 @@
-"""HTTP connections for the `fetch` of scripts, by urllib3: checked addresses, verified certificates, kept connections.
+"""HTTP connections for the `fetch` of scripts, by urllib3: checks addresses, verifies certificates, keeps connections.
 
-A host's name is resolved once for a connection. Each of its addresses has to be permitted, and the connection is made
-to one of these addresses. So a name that resolves to another address a moment later changes nothing. No proxy of the
-environment is used. The certificate authorities are those of OpenSSL: SSL_CERT_FILE and SSL_CERT_DIR count.
+A host's name is resolved once for a connection. All of its addresses must be permitted, and the connection is made to
+one of these. So it has no effect if the name resolves to another address a moment later. No proxy of the environment is
+used. The certificate authorities are those of OpenSSL; SSL_CERT_FILE and SSL_CERT_DIR can change them.
 """
 
 from __future__ import annotations
@@ -34,28 +34,30 @@ except ImportError as error:
 __all__ = ["Connection", "Connections", "failure_of"]
 
 
-if tuple(map(int, version("urllib3").split(".")[:2])) < (2, 6):  # earlier ones do not bound what they decompress
+if tuple(map(int, version("urllib3").split(".")[:2])) < (2, 6):  # earlier ones have no limit for decompression
     raise ImportError(f"fetch needs urllib3 2.6 or later, not {version('urllib3')}: pip install -U 'wsthreads[fetch]'")
 
-#: How many connections are kept while no response is read, in all and for one origin, and for how long.
+#: How many idle connections are kept, in total and for one origin, and for how many seconds.
 MAX_KEPT = 32
 MAX_KEPT_OF_ORIGIN = 8
 KEPT_S = 30.0
 
-#: How much longer than the fetch each wait of a thread may take.
+#: How many seconds longer than the fetch each wait of a thread may take.
 GRACE_S = 1.0
 
-#: What may be sent again on a new connection, if a kept one turns out to be closed.
+#: The methods that may be sent again on a new connection, if a kept one turns out to be closed.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
 class Control(Protocol):
-    """Whoever waits for a response, and may end that."""
+    """Lets the isolate end a thread's wait for a response."""
 
     def control(self, end_wait: Callable[[], None]) -> None:
-        """From now on, `end_wait` ends the wait: for the host's name, or for the connection. It raises nothing.
+        """From now on, `end_wait` ends the thread's wait: for the host's name, or for the connection.
 
-        Raises `FetchFailed` if that is wanted now.
+        `end_wait` raises nothing.
+
+        Raises `FetchFailed` if the fetch has been ended already.
         """
 
 
@@ -80,7 +82,7 @@ class Connection:
 
     def send(self, request: Request) -> BaseHTTPResponse:
         """Send the request. Blocks until the head of the response has arrived."""
-        self.http.timeout = left = _left_s(request)  # for the response, also if an earlier request made the connection
+        self.http.timeout = left = _left_s(request)  # for this response, on a kept connection, too
         if self.http.sock is not None:
             self.http.sock.settimeout(left)
         self.http.request(
@@ -115,7 +117,7 @@ class Connections:
     def __init__(self, allowed: AllowedHosts) -> None:
         self._allowed = allowed
         self._names = NameLookups()
-        self._lock = threading.Lock()  # guards the rest; nothing blocks under it but the first making of the context
+        self._lock = threading.Lock()  # guards the rest; nothing blocks under it, except the creation of the context
         self._kept: list[Connection] = []
         self._context: ssl.SSLContext | None = None
         self._has_ended = False
@@ -207,7 +209,7 @@ def _shut_down(control: socket.socket) -> None:
 def _connected(
     request: Request, allowed: AllowedHosts, found: Addresses, take: Callable[[socket.socket], None]
 ) -> socket.socket:
-    """A socket that is connected to one of the addresses. `take` gets a duplicate before it connects."""
+    """A socket that is connected to one of the addresses. `take` gets a duplicate of it before it connects."""
     for *_, address in found:
         refusal = allowed.refusal(request.host, request.port, str(address[0]))
         if refusal is not None:
@@ -232,12 +234,15 @@ def _connected(
 
 
 def _left_s(request: Request) -> float:
-    """The time for a wait. The isolate gives up first, and tells the script; this is in case that it hangs."""
+    """The time limit for a wait.
+
+    Usually, the isolate gives up earlier and tells the script; this is for an isolate that hangs.
+    """
     return max(0.0, request.expires - monotonic()) + GRACE_S
 
 
 def failure_of(error: Exception) -> FetchFailed:
-    """What the script learns of an exception of urllib3 or below."""
+    """The text for the script for an exception of urllib3 or below."""
     cause: BaseException = error
     while cause.args and isinstance(cause.args[-1], BaseException):  # as urllib3 wraps them
         cause = cause.args[-1]

@@ -1,4 +1,4 @@
-"""Explains imports that fail, and suggests what was meant. Also: imports of JSON."""
+"""Explains imports that fail, and suggests corrections. Also converts JSON files to modules."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = [
     "without_attributes",
 ]
 
-#: The module that wsthreads provides, as scripts import it; and its id, which no file has.
+#: The name of the module that wsthreads provides, as scripts import it; and its id, which no file has.
 BUILT_IN = "wsthreads"
 BUILT_IN_ID = "wsthreads:module"
 
-# The patterns are compiled when one is needed: most scripts need none.
+# The patterns are compiled when needed: most scripts need none.
 
-#: An import, or a re-export, of names. An element is ``name``, ``type name`` or ``name as another``.
+#: Matches an import or a re-export of names. An element is ``name``, ``type name`` or ``name as another``.
 _CLAUSE = (
     r"""\b(?P<kind>import|export)\s+(?:[\w$]+\s*,\s*)?\{(?P<names>[^{}]*)\}\s*from\s*["'](?P<from>[^"'\n]+)["']"""
 )
-#: The import of a default export, perhaps with more.
+#: Matches the import of a default export, perhaps with more.
 _DEFAULT = (
     r"""\bimport\s+(?P<local>[\w$]+)\s*(?:,\s*(?:\{[^{}]*\}|\*\s*as\s+[\w$]+)\s*)?from\s*["'](?P<from>[^"'\n]+)["']"""
 )
@@ -39,27 +39,27 @@ _NO_EXPORT = r"SyntaxError: Could not find export '([^']*)' in module '([^']*)'"
 _EXPORTED = r"\bexport\s+(?:default\s+)?(?:async\s+)?(?:const|let|var|class|function\s*\*?)\s+([\w$]+)"
 _LISTED = r"\bexport\s*\{([^{}]*)\}"
 
-#: Import attributes, which the engine does not know and does not need.
+#: Matches import attributes, which the engine does not know.
 _ATTRIBUTES = (
     r"""(?P<import>\b(?:from|import)\s*(["'])[^"'\n]+\.json\2\s*)"""
     r"""(?P<attributes>(?:with|assert)\s*\{\s*["']?type["']?\s*:\s*(["'])json\4\s*,?\s*\})"""
 )
 
-#: The same in a dynamic import: its second argument.
+#: Matches those of a dynamic import: its second argument.
 _OPTIONS = (
     r"""(?P<import>\bimport\s*\(\s*(["'])[^"'\n]+\.json\2\s*)"""
     r"""(?P<attributes>,\s*\{\s*(?:with|assert)\s*:\s*\{\s*["']?type["']?\s*:\s*(["'])json\4\s*,?\s*\}\s*,?\s*\}\s*,?)"""
 )
 
-#: A text in JSON, or a constant of JavaScript that JSON does not have.
+#: Matches a text in JSON, or a constant of JavaScript that JSON does not have.
 _TEXT_OR_CONSTANT = r""""(?:[^"\\]|\\.)*"|(-?Infinity|NaN)"""
 
-#: Endings that people leave out, or that a compiler's output has.
+#: Suffixes that people leave out, or that the output of a compiler has.
 _ENDINGS = (".ts", ".js", ".mjs", ".py", ".json", "/index.ts", "/index.js")
 
 
 class Complaint(NamedTuple):
-    """What is wrong, and where: the id of a module, and a line and column, which count from 1."""
+    """An error text, and its place: the id of a module, and a line and column, which count from 1."""
 
     message: str
     module: str
@@ -68,7 +68,7 @@ class Complaint(NamedTuple):
 
 
 def meant_files(name: str, exists: Callable[[str], bool]) -> str | None:
-    """The file that an import of `name`, a missing file, may mean: ``./lib.ts`` for ``./lib`` or ``./lib.js``."""
+    """The files that the import of a missing file may mean, such as ``./lib.ts`` for ``./lib`` or ``./lib.js``."""
     stem, suffix = posixpath.splitext(name)
     names = [name + ending for ending in _ENDINGS]
     if suffix in (".js", ".mjs", ".ts", ".jsx", ".tsx"):
@@ -83,7 +83,7 @@ def place_of_import(name: str, source: str) -> tuple[int, int] | None:
 
 
 def _places_of(name: str, sources: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """Where sources import `name`: the id of each, and the position of the name in its first import."""
+    """The sources that import `name`: the id of each, and the position of the name in its first import."""
     for identity, source in sources.items():
         found = re.search(rf"""\b(?:from|import)\s*\(?\s*(["']){re.escape(name)}\1""", source)
         if found is not None:
@@ -93,10 +93,10 @@ def _places_of(name: str, sources: dict[str, str]) -> Iterator[tuple[str, int]]:
 def explain_missing(
     message: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str] = MappingProxyType({})
 ) -> Complaint | None:
-    """Where a name is imported that a module does not export, and why. None if the place cannot be found.
+    """Explain the import of a name that a module does not export. None if the place of the import cannot be found.
 
     `message` is the engine's text, which names the first module in a chain of re-exports. `sources` has the sources of
-    all modules, by id. `packages` has the id that an import of a package means, by the importer's id and the name.
+    all modules, by id. `packages` has the ids of packages' files, by the importer's id and the imported name.
     """
     found = re.match(_NO_EXPORT, message)
     if found is None:
@@ -139,9 +139,9 @@ def explain_missing(
 def json_module(source: str) -> str:
     """A JSON file as a module. Raises `json.JSONDecodeError`, with the place, for invalid JSON."""
 
-    def refuse(name: str) -> None:  # which Python's reader takes
+    def refuse(name: str) -> None:  # Python's parser accepts it
         position = next(found.start() for found in re.finditer(_TEXT_OR_CONSTANT, source) if found[1] == name)
-        raise json.JSONDecodeError(f"{name} is no JSON", source, position)
+        raise json.JSONDecodeError(f"{name} is not JSON", source, position)
 
     try:
         json.loads(source, parse_constant=refuse)
@@ -167,7 +167,7 @@ def _place(source: str, position: int) -> tuple[int, int]:
 
 
 def _names(listed: str) -> Iterator[tuple[str, str]]:
-    """The names in a clause: for each, the name in the exporting module, and the name in the importing module."""
+    """The names in an import clause: for each, the name in the exporting and in the importing module."""
     for element in listed.split(","):
         words = element.split()
         if words and (words[0] != "type" or len(words) in (1, 3)):  # `type X` is dropped with the types
@@ -177,7 +177,7 @@ def _names(listed: str) -> Iterator[tuple[str, str]]:
 def _importers(
     name: str, module: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str]
 ) -> Iterator[tuple[str, int]]:
-    """Where a name is imported from a module: the id of the importer, and the position in its source."""
+    """The imports of a name from a module: the id of each importer, and the position in its source."""
     for identity, source in sources.items():
         for clause in re.finditer(_CLAUSE, source):
             if _resolved(identity, clause["from"], packages) == module and name in dict(_names(clause["names"])):
@@ -187,7 +187,7 @@ def _importers(
 def _default_imports(
     module: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str]
 ) -> Iterator[tuple[str, re.Match[str]]]:
-    """Where the default export of a module is imported: the id of the importer, and the import."""
+    """The imports of a module's default export: the id of each importer, and the import."""
     for identity, source in sources.items():
         for found in re.finditer(_DEFAULT, source):
             if _resolved(identity, found["from"], packages) == module:
@@ -197,7 +197,10 @@ def _default_imports(
 def _reexport(
     name: str, module: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str]
 ) -> tuple[str, str, int] | None:
-    """For a re-export: the name in the other module, that module, and the position. None if it is no re-export."""
+    """For a re-export: the name in the other module, that module, and the position.
+
+    None if the name is not re-exported.
+    """
     for clause in re.finditer(_CLAUSE, sources.get(module, "")):
         for theirs, ours in _names(clause["names"]):
             if clause["kind"] == "export" and ours == name:

@@ -1,20 +1,20 @@
-"""What the threads of sessions leave for the isolate's thread: the inbox, and each session's intake.
+"""The queue from sessions' threads to the isolate's thread (the inbox), and each session's limits (its intake).
 
 `_speedups` has the same classes in C. There, an intake can also read, without the GIL, so that a session's thread does
 not disturb the threads that run Python or JavaScript:
 
 - ``pump(inbox, descriptor, max_bytes, turn)`` moves text messages from a socket to the inbox. It returns the first
-  bytes that are something else, or no bytes at the end of the stream. It also returns a message whose rest does not
-  arrive soon. Blocks; raises OSError if the connection is lost.
+  bytes that are not a text message, or no bytes at the end of the stream. It also returns a partial message whose rest
+  does not arrive soon. Blocks; raises OSError if the connection is lost.
 - ``pump(…, turn, due_texts, due_bytes)`` is for a client that speaks wsthreads.1. It also returns messages that begin
-  with DLE; and None when it has kept so many texts or more, or bytes of texts with their headers: then an
-  acknowledgement is due.
-- ``turn`` is a number. `pump` keeps something only as long as it is the number that it was called with. A session that
-  goes on over another connection has another turn.
-- ``shut(inbox, turn)``, from any thread, ends the turn: `pump` keeps nothing more of it when this has returned. Returns
-  ``(texts, text_bytes)`` at that moment; None if the turn was over before.
-- ``heard_at`` is when `pump` last kept a message, on the monotonic clock; 0 if it never has.
-- ``texts`` is how many messages it has kept, ``text_bytes`` how many bytes these had on the wire.
+  with DLE. It returns None when it has taken `due_texts` messages or `due_bytes` bytes with headers, because an
+  acknowledgement is due then.
+- ``turn`` is the number of a connection. `pump` takes messages only while this is the session's current number. The
+  next connection of a session has another number.
+- ``shut(inbox, turn)`` ends the turn, from any thread: after its return, `pump` takes nothing more in this turn.
+  Returns the final ``(texts, text_bytes)``, or None if the turn was over already.
+- ``heard_at`` is the time when `pump` last took a message, on the monotonic clock; 0 before the first one.
+- ``texts`` is how many messages `pump` has taken, ``text_bytes`` their bytes on the wire.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Inbox", "Intake"]
 
 
 class _Inbox:
-    """A queue without a bound. Any thread may `put`; one at a time may `get`."""
+    """A queue without a limit. Any thread may `put`; one thread at a time may `get`."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Any] = SimpleQueue()
@@ -37,11 +37,11 @@ class _Inbox:
 
     def put(self, thing: Any) -> None:
         self._queue.put(thing)
-        if self._is_closed:  # perhaps only now, and the thread that closed it has already emptied it
+        if self._is_closed:  # perhaps closed just now, and already emptied by the closing thread
             self.get(0)
 
     def close(self) -> None:
-        """Drop what is put in from now on, and let no intake read. What is in the inbox can still be taken out."""
+        """Drop later things, and stop the reading of intakes. Things that are in the inbox can still be taken out."""
         self._is_closed = True
 
     def get(self, timeout_s: float | None = None) -> Any:
@@ -56,7 +56,7 @@ class _Inbox:
 
 
 class _Intake:
-    """Limits how much of a session waits or is being handled: `max_count` messages, `max_size` characters or bytes.
+    """Limits the unhandled messages of a session: at most `max_count` messages, and `max_size` characters or bytes.
 
     Only the session's thread calls `enter`. Any thread may call `leave`, one at a time.
     """
@@ -74,7 +74,7 @@ class _Intake:
         return self._count
 
     def enter(self, size: int) -> bool:
-        """Count a message in. False, and nothing happens, if it exceeds a limit. A single message may always enter."""
+        """Count a message in. False, without any effect, if it exceeds a limit. A single message may always enter."""
         if self._count and (self._count >= self._max_count or self._size + size > self._max_size):
             return False
         self._count += 1

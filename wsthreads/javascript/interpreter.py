@@ -1,7 +1,7 @@
-"""dukpy's interpreter with our own functions, our own module loader and nothing of Node in it.
+"""dukpy's interpreter with our own functions and module loader, and without anything of Node.
 
 From inside JavaScript, dukpy 0.6 calls `_check_exported_function_exists`, `_call_python`, `_normalize_module` and
-`loader` on the interpreter object. Ours allow less: no ``process`` (whose ``env`` would be the server's whole
+`loader` on the interpreter object. Our versions allow less: no ``process`` (its ``env`` would be the server's whole
 environment), no ``require``, no modules from the working directory or from dukpy's folder.
 """
 
@@ -28,7 +28,7 @@ _RUNTIME_PARTS = (
     "roomcalls", "python", "loop",
 )  # fmt: skip
 
-#: The attributes of dukpy's interpreter that ours replaces.
+#: The attributes of dukpy's interpreter that `make_interpreter` replaces.
 _REPLACED = (
     "_init_process", "_init_console", "_init_require", "_normalize_module", "_call_python",
     "_check_exported_function_exists", "loader",
@@ -36,17 +36,17 @@ _REPLACED = (
 
 
 class Interpreter(Protocol):
-    """The interpreter, as it is used here. Only the thread that made it may use it, and that thread must free it."""
+    """The part of dukpy's interpreter that is used here. Only the thread that made it may use it and free it."""
 
     @property
     def capsule(self) -> object:
         """The capsule with dukpy's C struct."""
 
     def free(self) -> None:
-        """Free the interpreter. There is no other reference to it.
+        """Free the interpreter. There must be no other reference to it.
 
         QuickJS (0.11) corrupts the heap if it is freed while a module is suspended in a top-level `await`. If the
-        loader cannot rule that out, the interpreter stays in memory until the process ends.
+        loader cannot exclude that, the interpreter stays in memory until the process ends.
         """
 
     def evaluate(self, code: str, **values: Any) -> None:
@@ -54,7 +54,7 @@ class Interpreter(Protocol):
 
 
 def runtime_source(name: str) -> str:
-    """The runtime, as a script that makes it a constant of this name."""
+    """The source of the runtime, as a script that defines a constant of this name."""
     folder = Path(__file__).with_name("runtime")
     parts = [(folder / f"{part}.js").read_text("utf-8") for part in _RUNTIME_PARTS]
     return f'const {name} = (() => {{ "use strict";\n{"".join(parts)}}})();'
@@ -106,7 +106,7 @@ def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tu
         def _call_python(self, name: bytes, arguments: bytes) -> bytes | None:
             try:
                 return in_json(named[name](*parse(arguments.decode())))
-            except BaseException as error:  # logging handlers are code of others
+            except BaseException as error:  # even logging can raise
                 return refusal(name.decode(), error)
 
         def _init_nothing(self) -> None:

@@ -1,7 +1,7 @@
 """Finds the counter by which QuickJS decides when to ask whether it should stop: see `alarm`.
 
-The counter is a private 32-bit field of the JSContext, found by experiment: its value falls by the number of a loop's
-iterations or jumps, and when it is set to 1, the engine asks at once. If no field does so, the engine keeps its own
+The counter is a private 32-bit field of the JSContext, and is found by experiment. Its value falls by the number of a
+loop's iterations or jumps. If it is set to 1, the engine asks at once. If no field does this, the engine keeps its own
 interval.
 """
 
@@ -41,7 +41,7 @@ def find_counter(
         evaluate(loop)
         after = ctypes.string_at(context, size)
         falling = {offset for offset in candidates if _fell(before, after, offset)}
-        candidates = falling or candidates  # none has fallen if the counter started again
+        candidates = falling or candidates  # if the counter has started again, none has fallen
     if len(candidates) != 1:
         return None
     counter = c_int32.from_address(context + candidates.pop())

@@ -2,14 +2,14 @@
 
 Guarantees:
 
-- One thread creates, enters and frees the interpreter. It enters once and stays in the runtime's loop, which pulls its
-  events from `Loop`. So no event costs a compilation or a garbage collection.
-- Every event is handed over, in its session's order, or its session is closed and the log says why (`Loop`).
+- One thread creates, enters and frees the interpreter. It enters once, and stays in the runtime's loop, which pulls its
+  events from `Loop`. So no event needs a compilation or a garbage collection.
+- Every event is handled, in its session's order, or its session is closed and the log says why (`Loop`).
 - A session's events never overlap: while a promise of the session is pending, they wait (`Schedule`).
 - With the C module, a session's thread reads its messages into the queue without the GIL (`inbox`).
 - No call of JavaScript takes longer than `Config.script_timeout_s`, provided that there is an `Engine` to enforce it.
-  A single built-in function cannot be stopped while it runs.
-- When the thread ends, for any reason, no other thread waits for it any more: `_bury` ends all sessions and waits.
+  A single built-in function cannot be stopped.
+- When the thread ends, for any reason, `_bury` ends all sessions and all waits of other threads.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Isolate"]
 
-#: QuickJS uses up to 1 MiB of stack. The server may give its other threads less.
+#: The stack of the isolate's thread. QuickJS uses up to 1 MiB. The server may give its other threads less.
 STACK_BYTES = 16 * 1024 * 1024
 
 #: How long the thread may take to end, after its running call was interrupted.
 GRACE_S = 2.0
 
-#: Makes an `Engine`, or a substitute in tests.
+#: A function that makes an `Engine`, or a substitute in tests.
 EngineMaker = Callable[[object, str, Callable[[str, Failure], None]], Engine]
 
 
@@ -125,7 +125,7 @@ class Isolate(EventQueue):
         self._web = WebFunctions()
         self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
-        #: Whether it has ended without a call of `stop`.
+        #: Whether the isolate has ended without a call of `stop`.
         self.has_died = False
 
     # Life.
@@ -134,7 +134,7 @@ class Isolate(EventQueue):
         """Start the thread and load the script. Blocks until the script's top level has run.
 
         Raises `IsolateError` if no interpreter can be made, `ScriptError` if the script does not load, and
-        `HandlerError` if it has no handler function. The isolate has ended then.
+        `HandlerError` if it has no handler function. After an error, the isolate has ended.
         """
         self._thread = threading.Thread(target=self._run, name=f"wsthreads-{self.name}", daemon=True)
         try:
@@ -169,7 +169,7 @@ class Isolate(EventQueue):
         }
 
     def remarks(self) -> tuple[str, ...]:
-        """What cannot cross between the script and the Python files that it has imported: ``file:line: …``."""
+        """Remarks ``file:line: …`` on values that cannot cross between the script and its imported Python files."""
         from wsthreads.javascript.crossings import remarks_on_functions  # only ``wsthreads check`` needs it
 
         folder = os.path.dirname(self._path)
@@ -183,7 +183,7 @@ class Isolate(EventQueue):
     def load(self) -> Exports:
         """Load the script and all of its modules again. If that succeeds, the new functions are called from now on.
 
-        Blocks until the top level has run. Raises as `start` does; then nothing has changed.
+        Blocks until the top level has run. Raises like `start`; then nothing has changed.
         """
         with self._mask.in_errors():
             return self._load()
@@ -201,11 +201,11 @@ class Isolate(EventQueue):
             raise self._loader.script_error(error.failure) from None
         if not self._loader.served:
             raise IsolateError("this version of dukpy does not load modules as expected; 0.6 is known to work")
-        self.heap_bytes()  # measure, so that there is a figure
+        self.heap_bytes()  # let the isolate measure it
         return exports
 
     def stop(self, timeout_s: float) -> None:
-        """Handle what is queued, for at most `timeout_s`, then free the interpreter. Idempotent."""
+        """Handle queued events, for at most `timeout_s`, then free the interpreter. Idempotent."""
         self._schedule.post(STOP)
         self._join(timeout_s)
         if self._thread is not None and self._thread.is_alive():
@@ -256,7 +256,7 @@ class Isolate(EventQueue):
             self._log.critical("the isolate of %s has died, its sessions are closed: %s", self.name, error)
         except BaseException:
             self.has_died = True
-            with suppress(BaseException):  # such as a lack of memory
+            with suppress(BaseException):  # such as a MemoryError
                 self._log.critical("the isolate of %s has died, its sessions are closed", self.name, exc_info=True)
         finally:
             try:
@@ -286,8 +286,8 @@ class Isolate(EventQueue):
     def _boot(self, interpreter: Interpreter, engine: Engine | None, functions: dict[str, Function]) -> str:
         """Set up the runtime. Returns the code that enters its loop.
 
-        The runtime is a global constant: only constants outlive a script without being a property of `globalThis`. Its
-        name is random, so that a script cannot guess it.
+        The runtime is a global constant, because only constants stay after a script without being a property of
+        `globalThis`. Its name is random, so that a script cannot guess it.
         """
         name = f"wsthreads_{secrets.token_hex(16)}"
         try:
@@ -314,7 +314,7 @@ class Isolate(EventQueue):
         return f"{name}.loop()"
 
     def _bury(self) -> None:
-        """End every session and every wait, whatever the reason of the end, and even if something fails here."""
+        """End every session and every wait, for any reason of the end, and even if a step here fails."""
         with self._gate:
             self._is_closed = True
             states = list(self._states.values())

@@ -1,4 +1,4 @@
-"""Parts of the JavaScript half that are loaded when a script first uses them, from ``runtime/lazy``."""
+"""Loads parts of the JavaScript half from ``runtime/lazy`` when a script first uses them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class LazyParts:
         return {"load_part": self._load, "source_of_part": _expression}
 
     def _load(self, name: str) -> bool:
-        """Put the part's function into the parcel. False if the call's time, or the heap, is at its end."""
+        """Put the part's function into the parcel. False if the call's time or the heap is used up."""
         assert self.engine is not None
         return self.engine.put_value(_expression(name))
 
 
 @cache
 def _expression(name: str) -> str:
-    """A function of `tools` that returns the part. `name` is one that the runtime knows."""
+    """The source of a function of `tools` that returns the part. `name` is one that the runtime knows."""
     source = (Path(__file__).with_name("runtime") / "lazy" / f"{name}.js").read_text("utf-8")
     return f'((tools) => {{ "use strict";\n{source}}})'

@@ -1,7 +1,7 @@
-"""Finds and reads a script's modules, inside the script's own folder and its packages, and nowhere else.
+"""Finds and reads a script's modules, only inside the script's own folder and its packages.
 
-A reload reads every file again, under ids with another version (see `module_ids`). Packages stay, with all that they
-keep in variables, unless one of their files has changed.
+A reload reads every file again, under ids with another version (see `module_ids`). Packages keep their variables,
+unless one of their files has changed.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = ["ENTRY", "ModuleLoader"]
 #: The name by which the runtime imports the script itself.
 ENTRY = "wsthreads:script"
 
-#: What the module `BUILT_IN` exports.
+#: The exports of the module `BUILT_IN`.
 EXPORTS = (
     "room", "user", "session", "sessions", "env", "RequestError", "RequestTimeout", "SessionClosed", "SessionMoved",
 )  # fmt: skip
 
-#: How the ids of modules that the application provides begin.
+#: The prefix of the ids of modules that the application provides.
 EMBEDDED = "wsthreads:python:"
 
 _JSON, _PYTHON = ".json", ".py"
@@ -51,7 +51,7 @@ _NO_ES_MODULE = (
     "another package, or bundle it with esbuild"
 )
 
-#: Imports in JavaScript, as far as a pattern finds them.
+#: Matches imports in JavaScript, as far as a pattern can.
 _IMPORT = re.compile(r"""\b(?:from|import)\s*\(?\s*["'](\.[^"'\n]*)["']""")
 
 #: The engine's error for a CommonJS module, Node's older kind.
@@ -64,11 +64,11 @@ class ModuleLoader:
     """The modules of the script at `path`. Used by the isolate's thread.
 
     `files`, which any thread may read, has the paths of all files that were read, and of imports that are missing. A
-    file that was imported through a symbolic link is in it twice, with its real path and as it was imported.
+    file that was imported through a symbolic link is in `files` twice, with its real path and as it was imported.
 
     dukpy replaces the text of every exception, so nothing is raised here. Instead, a module that cannot be loaded gets
-    a name that is the error message, and is not found under that name. `problem` has the whole text of the last one,
-    since the engine cuts its messages at 255 bytes.
+    the error message as its name, and no module has this name. `problem` has the complete text of the last such
+    message, because the engine cuts messages at 255 bytes.
     """
 
     def __init__(self, path: str, python: PythonFunctions | None = None) -> None:
@@ -76,23 +76,23 @@ class ModuleLoader:
         #: The Python functions that the script imports.
         self.python = PythonFunctions() if python is None else python
         self._runtime = ""
-        self._is_compiling = False  # before the script runs
+        self._is_compiling = False  # True only before the script runs
         self._version = 0
         self._root = self._entry = ""
         self._packages = Packages("")
         self._package_version = 1
-        self._package_stamps: dict[str, tuple[int, int]] = {}  # of files of packages, by path
+        self._package_stamps: dict[str, tuple[int, int]] = {}  # of the packages' files, by path
         self._meant_by: dict[tuple[str, str], str] = {}  # the id of a package's file, by importer and name
         self._commonjs: dict[str, bool] = {}  # by path
         self.files: frozenset[str] = frozenset()
         #: The ids of all modules so far, without their versions.
         self.modules: set[str] = set()
         self.problem: str | None = None
-        self._refusal: ScriptError | None = None  # the same, if it is the script that does not load
-        self._thrown: dict[str, ScriptError] = {}  # what a module throws in place of one that cannot be read, by text
+        self._refusal: ScriptError | None = None  # the same as an error, if the script itself does not load
+        self._thrown: dict[str, ScriptError] = {}  # the errors that modules throw in place of unreadable ones, by text
         self._sources = Sources()
         self._built_in = ""
-        #: Modules that may be suspended in a top-level `await`: all that contain this word, until they have run.
+        #: Modules that may be suspended in a top-level `await`: those that contain this word, until they have run.
         self.suspended: set[str] = set()
         self.renew()
 
@@ -117,8 +117,8 @@ class ModuleLoader:
         """Compile the script's TypeScript files before it runs.
 
         Blocks for about a second if there are new files. Raises `ScriptError` for a syntax error, `IsolateError` if
-        there is no compiler. A file that is imported by a computed name is not found here: it is compiled when it is
-        imported, within the script's deadline.
+        there is no compiler. A file that is imported by a computed name is compiled only when it is imported, within
+        the script's deadline.
         """
         self._is_compiling = True
         try:
@@ -132,7 +132,7 @@ class ModuleLoader:
             while waiting:
                 identity = waiting.pop()
                 path = self._confined(identity)
-                if identity in seen or path is None or identity.endswith((".d.ts", _JSON)):  # no code
+                if identity in seen or path is None or identity.endswith((".d.ts", _JSON)):  # files without code
                     continue
                 seen.add(identity)
                 if identity.endswith(_PYTHON) and os.path.isfile(path):
@@ -142,7 +142,7 @@ class ModuleLoader:
                 try:
                     source = _source_of(path)
                 except (OSError, ValueError):
-                    continue  # the import reports it
+                    continue  # the import will report it
                 if identity.endswith(typescript.SUFFIX):
                     imports = self._checked(compiler.compile(identity, source), identity).imports
                 else:
@@ -155,7 +155,7 @@ class ModuleLoader:
         return self._root
 
     def tidy(self, failure: Failure, before: str | None = None) -> Failure:
-        """`Failure.tidy`, with the places as they are in the files."""
+        """`Failure.tidy`, with the places in the files."""
         return self._sources.tidy(failure, before)
 
     def script_error(self, failure: Failure) -> ScriptError:
@@ -185,18 +185,18 @@ class ModuleLoader:
 
     @property
     def served(self) -> bool:
-        """Whether the script was read through this loader, which confines its imports to the folder."""
+        """Whether the script was read through this loader, so that its imports are confined to the folder."""
         return bool(self.files)
 
     def normalize(self, base: str, name: str) -> str:
-        """The id of the module that the module `base` imports as `name`; or the reason why there is none."""
+        """The id of the module that the module `base` imports as `name`, or an error text."""
         if name == ENTRY:
             return versioned(self._entry, str(self._version))
         if name == BUILT_IN:
             return BUILT_IN_ID
         if name in self.python.provided:
             return EMBEDDED + name
-        base, version = split_id(base)  # <...> is evaluated text, which has neither place nor version
+        base, version = split_id(base)  # <…> is evaluated text, without a place or a version
         if is_package_name(name) and not name.startswith(f"{BUILT_IN}/"):
             return self._package(name, base, version)
         if not name.startswith(("./", "../")) or "\\" in name:
@@ -227,10 +227,10 @@ class ModuleLoader:
         try:
             path = self._packages.find(name, importer)
         except PackageError as error:
-            self.files |= {self._packages.place_of(name)}  # so that a reload notices when it is there
+            self.files |= {self._packages.place_of(name)}  # so that a reload happens when it exists
             meant = difflib.get_close_matches(name, (BUILT_IN, *self.python.provided), n=1, cutoff=0.8)
             hint = f"; did you mean {meant[0]!r}?" if meant else self._beside(name, base)
-            # A name that is misspelled is not to be installed.
+            # Do not suggest to install a misspelled name.
             return self._refused(name, base, "there is no such package" if hint else str(error), hint)
         if self._packages.owner(importer) is None:
             version = str(self._package_version)
@@ -238,14 +238,14 @@ class ModuleLoader:
         return self._inner(identity, path, name, base, version)
 
     def _beside(self, name: str, base: str) -> str:
-        """A hint at a file beside the importer, which the import of a package may mean."""
+        """A hint at a file beside the importer that the import of a package may mean."""
         path = self._confined(posixpath.normpath(posixpath.join(posixpath.dirname(base), name)))
         if path is not None and os.path.isfile(path):
             return f"; there is ./{name}: relative paths begin with ./"
         return self._meant(f"./{name}", base)
 
     def _inner(self, identity: str, path: str, name: str, base: str, version: str) -> str:
-        """The id of a package's file. In a relative import, the ending may be left out, as in Node's older modules."""
+        """The id of a package's file. In a relative import, the suffix may be left out, as in Node's older modules."""
         if not os.path.isfile(path):
             found = meant_files(path, lambda other: self._confined(other) is not None and os.path.isfile(other))
             if found is None:
@@ -260,7 +260,10 @@ class ModuleLoader:
         return versioned(identity, version)
 
     def _is_commonjs(self, path: str) -> bool:
-        """Whether a package's file is a CommonJS module. Its package.json may say otherwise: bundlers look as well."""
+        """Whether a package's file is a CommonJS module.
+
+        This looks at the source, as bundlers do, because package.json may be wrong.
+        """
         if path not in self._commonjs:
             try:
                 self._commonjs[path] = find_commonjs(_source_of(path))
@@ -269,7 +272,7 @@ class ModuleLoader:
         return self._commonjs[path]
 
     def load(self, identity: str) -> tuple[str | None, str | None, str | None]:
-        """(id, source, "module"), as dukpy expects it; or None three times if the id is an error message."""
+        """(id, source, "module"), in the form for dukpy; or None three times if the id is an error message."""
         if identity == self.problem:
             return None, None, None
         if identity == BUILT_IN_ID:
@@ -300,7 +303,7 @@ class ModuleLoader:
             self.problem = f"{bare_id(identity)} cannot be read: {error}"
             self._refusal = ScriptError(self.problem, self._path)
             return None, None, None
-        except ScriptError as error:  # the importer gets the error, as from the engine's own parser
+        except ScriptError as error:  # the importer gets the error, like one of the engine's parser
             text = str(error).replace(": SyntaxError: ", ": ")
             source = f"export default 0; throw new SyntaxError({json.dumps(text)});"
             self._thrown[f"SyntaxError: {text}"] = error
@@ -309,18 +312,18 @@ class ModuleLoader:
         return identity, source, "module"
 
     def _prefix(self, identity: str, path: str, source: str) -> str:
-        """What gives a module its `import.meta`. It is in the first line, so that no line moves."""
+        """The code that gives a module its `import.meta`. It is put into the first line, so that no line moves."""
         told = {"url": Path(path).as_uri(), "filename": path, "dirname": os.path.dirname(path)}
         prefix = "".join(f"import.meta.{name}={json.dumps(value)};" for name, value in told.items())
         self._sources.prefixes[identity] = prefix + ("//" if source.startswith("#!") else "")
         return self._sources.prefixes[identity]
 
     def _python(self, identity: str, path: str) -> str:
-        """The ES module for a Python file. The file runs when it is found first, which is before the script runs."""
+        """The ES module for a Python file. The file runs when it is first found, before the script runs."""
         name = bare_id(identity)
         if not self._is_compiling and not self.python.has(identity):
-            # It would run in the isolate's thread, and all sessions would wait.
-            raise ScriptError("a Python file is imported by its name as a text: import … from './store.py'", path)
+            # It would run in the isolate's thread, and block all sessions.
+            raise ScriptError("a Python file must be imported by a literal name: import … from './store.py'", path)
         try:
             return self.python.source(identity, path, name, self._runtime)
         except ScriptError as error:
@@ -347,7 +350,7 @@ class ModuleLoader:
         return compiled
 
     def _confined(self, identity: str) -> str | None:
-        """The real path of a module, or None if that is not inside the folder or its packages."""
+        """The real path of a module, or None if it is outside of the folder and its packages."""
         path = os.path.realpath(os.path.join(self._root, identity))
         is_inside = os.path.commonpath((self._root, path)) == self._root or self._packages.has(path)
         return path if is_inside else None
@@ -378,7 +381,7 @@ def _relative(path: str, root: str) -> str:
 
 
 def _stamp_of(path: str) -> tuple[int, int]:
-    """The time and the size of a file. It differs if the file has changed, or is gone."""
+    """The time and the size of a file. They differ if the file has changed or is gone."""
     try:
         status = os.stat(path)
     except OSError:
@@ -387,6 +390,6 @@ def _stamp_of(path: str) -> tuple[int, int]:
 
 
 def _source_of(path: str) -> str:
-    """Raises `OSError`, and `ValueError` for what is not UTF-8."""
+    """The text of a file. Raises `OSError`, and `ValueError` if it is not UTF-8."""
     with open(path, "rb") as file:
         return file.read().decode("utf-8-sig")

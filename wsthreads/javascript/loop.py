@@ -1,9 +1,9 @@
-"""The Python half of the runtime's loop: hands events to the JavaScript half. `endings` has what becomes of each.
+"""The Python half of the runtime's loop: passes events to the JavaScript half. `endings` then ends each event.
 
 Everything here runs in the isolate's thread, nearly all of it inside a call from JavaScript. The runtime *pulls* its
-events. The event that it has is `_current`, until its next pull says what became of that event, or until an error ends
-the JavaScript half (`stumbled`). So no event is lost, and none is handed over twice; an event that the runtime could
-not even read, for lack of memory, is tried once more.
+events. The event that it has is `_current`, until its next pull tells the event's outcome, or until an error ends the
+JavaScript half (`stumbled`). So no event is lost, and none is handled twice. An event that the runtime could not read,
+for lack of memory, is tried once more.
 """
 
 from __future__ import annotations
@@ -45,19 +45,20 @@ _AGAIN, _TIMER = Event("again"), Event("timer")
 
 _MESSAGES = frozenset(("message", "binary", "request"))
 
-#: What became of an event, as the runtime reports it: 0 for done, above 0 for the ticket of a pending promise.
+#: The outcome of an event, as the runtime reports it: 0 for done, above 0 for the ticket of a pending promise.
 _FAILED, _DONE = -1, 0
 
-#: The promise jobs of these events own the timers that they set. Without an engine, no other jobs may run with theirs.
+#: Timers that are set in the promise jobs of these events belong to these events. Without an engine, their jobs must
+#: not run together with other jobs.
 _OWNERS = ("load", "timer")
 
-#: How often in a row the runtime may end without having pulled an event.
+#: How many times in a row the runtime may end without having pulled an event.
 MAX_STUMBLES = 3
 
-#: How many times longer than a call the top level may run, with the parsing of all files.
+#: How many times longer than a call the top level may run, including the parsing of all files.
 LOAD_FACTOR = 5
 
-#: With less free heap than this, a script would go on, and fail at each call.
+#: With less free heap than this, the isolate ends, because every call would fail.
 MIN_FREE_BYTES = 64 * 1024
 
 #: Without an engine, how long promise jobs may wait while events keep coming.
@@ -65,7 +66,7 @@ JOB_DELAY_S = 0.02
 
 
 class Loop(MessageLoop):
-    """Hands out the events of `schedule`. `states` has the sessions of the isolate."""
+    """Passes the events of `schedule` to the runtime. `states` has the sessions of the isolate."""
 
     def __init__(
         self,
@@ -83,7 +84,8 @@ class Loop(MessageLoop):
         self._states = states
         self._timeout_s = config.script_timeout_s
         self._load_s = LOAD_FACTOR * config.script_timeout_s
-        #: How long a promise of a call may be pending: a wait has its own bound, and the script may go on after that.
+        #: How long a promise of a call may be pending: longer than the limit of a wait, because the script may continue
+        #: after a wait.
         self._wait_s = config.script_wait_s + config.script_timeout_s
         self._waits = waits
         self._loader = loader
@@ -102,19 +104,19 @@ class Loop(MessageLoop):
         #: How long events wait.
         self.probes = Probes(schedule, metrics)
         self._current: Event | None = None
-        self._began = 0.0  # when the runtime received it
-        #: What comes before all other events: the call of onReload, and an event to hand over again.
+        self._began = 0.0  # when the runtime received the current event
+        #: Events that come before all others: the call of onReload, and an event to try again.
         self._first: deque[Event] = deque()
         self._dispatched = 0
         self._stumbles = 0
         self._timer_was_last = False
         self._is_stopping = False
-        self._jobs_due: float | None = None  # without an engine: when to leave the interpreter so that they run
-        self.engine: Engine | None = None  # None: no deadlines; promise jobs run only outside of the loop
-        #: The memory of the script's objects, as last measured. Any thread.
+        self._jobs_due: float | None = None  # without an engine: when to leave the interpreter so that promise jobs run
+        self.engine: Engine | None = None  # None: no deadlines, and promise jobs run only outside of the loop
+        #: The last measured size of the script's heap, in bytes. Any thread.
         self.heap_bytes: int | None = None
         self.has_ended = False
-        #: The heap is full, and a garbage collection did not help. No more events are handed out.
+        #: Whether the heap is full, and a garbage collection did not help. Then no more events are handled.
         self.is_full = False
         self._must_end = False
         self._inbox, self._event_type, self._message_times = schedule.inbox, Event, None
@@ -131,7 +133,7 @@ class Loop(MessageLoop):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no event waits that has come from the script itself. Any thread."""
+        """Whether no calls for rooms and no outcomes of posts wait. Any thread."""
         return not (self.rooms.waiting or self.posts.waiting)
 
     def use_engine(self, engine: Engine | None) -> None:
@@ -157,12 +159,12 @@ class Loop(MessageLoop):
         if engine is not None:
             engine.interrupt()
 
-    # Handing out.
+    # Passing events.
 
     def _pull(self, dispatched: int, outcome: int, delay_ms: float) -> Answer:
-        """The next event, after at most `delay_ms` (negative: no limit). None: the runtime must leave the interpreter.
+        """The next event. Waits at most `delay_ms` (negative: no limit). None: the runtime must leave the interpreter.
 
-        `dispatched` counts the events that the runtime has begun, `outcome` is what became of the last of them.
+        `dispatched` counts the events that the runtime has begun, `outcome` is the outcome of the last one.
         """
         engine = self.engine
         self._stumbles = 0
@@ -192,7 +194,7 @@ class Loop(MessageLoop):
         return self.posts.take() if event.kind == "posted" else event.encoded(engine)
 
     def _next(self, timer_due: float) -> Event | None:
-        """Wait for something to do. Timers and events take turns if both are due."""
+        """Wait for an event or a timer. If both are due, they take turns."""
         schedule = self._schedule
         calls, fetches = self._waits.tables
         engine = self.engine
@@ -222,7 +224,7 @@ class Loop(MessageLoop):
                 if timer_due <= now:
                     continue
                 if jobs_ran:
-                    return _AGAIN  # they may have set timers that are due earlier
+                    return _AGAIN  # the jobs may have set timers that are due earlier
                 if self._jobs_due is not None:
                     break
                 wake_up = min(timer_due, schedule.next_expiry, self._waits.next_expiry)
@@ -246,10 +248,10 @@ class Loop(MessageLoop):
         return ran
 
     def _is_wanted(self, event: Event) -> bool:
-        """False for an event that needs no JavaScript: a probe, measuring the heap, a message of a session that is
-        over, or the result of a call that was given up.
+        """Whether an event needs JavaScript.
 
-        Or calls of rooms that this process does not own any more.
+        These do not: a probe, a measurement of the heap, a message of a session that is over, the result of a call that
+        was given up, calls for rooms that this process no longer owns.
 
         A session is over once the application has closed it; its messages are dropped. Messages that a client sent
         before it closed the session itself are handled.
@@ -273,14 +275,14 @@ class Loop(MessageLoop):
             return self.rooms.begin(event)
         return True
 
-    # What became of events.
+    # Outcomes of events.
 
     def _account(self, outcome: int, arrived: bool) -> None:
-        """Record what became of the current event. `arrived`: the runtime could read it."""
+        """Record the outcome of the current event. `arrived`: whether the runtime could read the event."""
         event, self._current = self._current, None
         if event is None:
             return
-        if event.kind == "message" and outcome == _DONE and arrived:  # the usual, without what other events need
+        if event.kind == "message" and outcome == _DONE and arrived:  # the usual case
             self._times.observe("message", monotonic() - self._began)
             self._endings.handled(event)
             return
@@ -298,7 +300,7 @@ class Loop(MessageLoop):
             self._endings.completed(event, failed=outcome == _FAILED, began=self._began)
 
     def _hand_over_again(self, event: Event) -> None:
-        """The runtime had no memory to read the event, so the event had no effect."""
+        """The runtime had no memory to read the event, so the event had no effect: try it once more."""
         if event.retried:
             self._endings.give_up(event, Failure.of("there was no memory for it"), self._began)
             return
@@ -307,9 +309,9 @@ class Loop(MessageLoop):
         self._first.append(event._replace(retried=True))
 
     def stumbled(self, failure: Failure) -> None:
-        """The JavaScript half of the loop ended with this error: at a deadline, or out of memory.
+        """The JavaScript half of the loop has ended with this error: at a deadline, or out of memory.
 
-        Raises `IsolateError` if that happens several times without an event in between.
+        Raises `IsolateError` if this happens several times without an event in between.
         """
         self._stumbles += 1
         if self.engine is not None:
@@ -324,7 +326,7 @@ class Loop(MessageLoop):
             else:
                 self._endings.give_up(event, failure, self._began)
         elif self.engine is None and self._jobs_due is None:
-            self.uncaught("a promise", failure)  # dukpy's own report, as it left the interpreter
+            self.uncaught("a promise", failure)  # dukpy's report on leaving the interpreter
         self.has_ended |= self._must_end
         if self._stumbles > MAX_STUMBLES and not self.has_ended:
             raise IsolateError(f"the runtime cannot go on, most likely for lack of memory: {failure.message}")
@@ -337,13 +339,13 @@ class Loop(MessageLoop):
         self._replies.abandon(events)
 
     def uncaught(self, what: str, failure: Failure) -> None:
-        """An error that belongs to no handler call: of a promise that nobody awaits, or of a promise job."""
+        """Report an error that belongs to no handler call: of a promise without a handler, or of a promise job."""
         if self._replies.is_load_error(failure):
             return
         failure = self._loader.tidy(failure)
         if failure.was_interrupted and self.engine is not None:
             self._schedule.postpone(self.engine.stopped_after_s)
-            if self._replies.fail_load(failure):  # a module's top level runs in a job, and its promise is lost with it
+            if self._replies.fail_load(failure):  # a top level runs in a job: if that was stopped, the load has failed
                 return
         self._reports.uncaught(what, failure)
 
@@ -368,7 +370,10 @@ class Loop(MessageLoop):
     def _loaded(
         self, ticket: int, exports: str | None, error: str | None, tick_rate: float | None = None, shown: str = ""
     ) -> bool:
-        """`tick_rate` is what the script exports as tickRate, if it is a finite number; `shown` is any value of it."""
+        """A load has ended.
+
+        `tick_rate` is the exported tickRate if it is a finite number, `shown` its value as text.
+        """
         self._loader.suspended.clear()
         is_loaded = self._replies.loaded(ticket, exports, error, (tick_rate, shown))
         if is_loaded and ticket < FIRST_LOAD:

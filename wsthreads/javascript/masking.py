@@ -1,7 +1,8 @@
 """Hides the values of a script's `env` in the texts that leave the script: in its log, its errors, and on the page.
 
-The rule is in docs/reference/scripts.rst. A value becomes `***`, in each form in which texts have it (`_forms`). Of a
-form with 16 characters or more, pieces do, too, wherever they stand. Short values are shown: texts have them by chance.
+docs/reference/scripts.rst has the rule. A value becomes `***`, in each form in which texts can contain it (`_forms`).
+Pieces of a form with 16 characters or more are hidden, too. Short values are shown, because texts contain them by
+chance.
 """
 
 from __future__ import annotations
@@ -23,31 +24,32 @@ __all__ = ["Mask"]
 
 MASK = "***"
 
-#: Shorter values are not hidden, and neither are shorter lines of a value that has several.
+#: Shorter values are not hidden. The same is true for lines of a value with several lines.
 MIN_CHARS = 6
 MIN_LINE_CHARS = 16
 
-#: A form of this length or more is hidden in pieces, too: of half its length, but none needs to be longer than that.
+#: For a form of this length or more, pieces of half its length are hidden, too...
 LONG_CHARS = 16
+#: ...or of this length, if that is less.
 MAX_PIECE_CHARS = 32
 
-#: What is before the path of a URL without a password. Texts have it for other reasons. A URL with an @ may have a
-#: password: some libraries allow a slash in it.
+#: Matches the part of a URL before its path, without a password. Texts contain it for other reasons. A URL with an @
+#: may have a password: some libraries allow a slash in it.
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]*(?=[/?#]|\Z)(?!.*@)", re.DOTALL)
 
 
 class Mask:
-    """Called with a text, returns it without `values`. Any thread.
+    """A function that returns a text without `values`. Any thread.
 
-    It takes a number of steps in proportion to the length of the text, whatever the text and the values are.
+    The time is proportional to the length of the text, whatever the text and the values are.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         forms = {form for value in values for part in _parts(value) for form in _forms(part)}
-        #: What is hidden.
+        #: The texts to hide.
         self._pieces = {piece for form in forms for piece in _pieces(form)}
         self._head_chars = min(map(len, self._pieces), default=0)
-        #: The lengths of pieces by their first characters, the longest first.
+        #: The lengths of pieces, longest first, by the pieces' first characters.
         self._lengths: dict[str, list[int]] = {}
         for head, length in sorted({(piece[: self._head_chars], len(piece)) for piece in self._pieces}, reverse=True):
             self._lengths.setdefault(head, []).append(length)
@@ -64,7 +66,7 @@ class Mask:
         return "".join((*shown, text[end:]))
 
     def _found(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where pieces begin and end: the longest one at each place. They may overlap."""
+        """The begin and end of each piece in a text: the longest one at each place. They may overlap."""
         chars, lengths, pieces = self._head_chars, self._lengths, self._pieces
         places = [place for place in range(len(text) - chars + 1) if text[place : place + chars] in lengths]
         for place in places:
@@ -75,7 +77,7 @@ class Mask:
 
     @contextmanager
     def in_errors(self) -> Iterator[None]:
-        """A block whose errors about the script show no value."""
+        """A context: errors about the script that are raised in it show no value."""
         try:
             yield
         except (UsageError, IsolateError) as error:
@@ -90,7 +92,7 @@ class Mask:
 
 
 class _MaskedLogger(ContainedLogger):
-    """Writes an exception as text, below the message. If `extra` has a `stack`, that is the end of the message."""
+    """Writes an exception as text below the message. If `extra` has a `stack`, the message ends with it."""
 
     __slots__ = ("_mask",)
 
@@ -111,7 +113,7 @@ class _MaskedLogger(ContainedLogger):
 
 
 def _parts(value: str) -> set[str]:
-    """The value, also without spaces and line ends around it, and its longer lines."""
+    """The value, the value without surrounding spaces and line ends, and its longer lines."""
     if len(value) < MIN_CHARS:
         return set()
     lines = {line for line in value.splitlines() if len(line) >= MIN_LINE_CHARS}
@@ -119,7 +121,10 @@ def _parts(value: str) -> set[str]:
 
 
 def _pieces(form: str) -> Iterator[str]:
-    """What is hidden of a form. Of the path of a directory, and of the beginning of a URL, texts have pieces anyway."""
+    """The pieces of a form that are hidden.
+
+    Not those of a directory's path or of the beginning of a URL, which texts contain anyway.
+    """
     origin = _ORIGIN.match(form)
     begin = 0 if origin is None else origin.end()
     if len(form) - begin < LONG_CHARS or (os.path.isabs(form) and os.path.isdir(form)):
@@ -133,7 +138,7 @@ def _pieces(form: str) -> Iterator[str]:
 
 
 def _forms(value: str) -> set[str]:
-    """The value as it is; as Python, JSON and URLs write it; and as logs show a text of several lines."""
+    """The forms of a value: unchanged; as Python, JSON and URLs write it; and as logs show a text of several lines."""
     data = value.encode(errors="surrogatepass")
     in_python = {repr(value)[1:-1], repr("'\"" + value)[4:-1], ascii(value)[1:-1], repr(data)[2:-1]}
     in_json = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}

@@ -1,8 +1,8 @@
-"""What a script's loop reads and writes for the usual event: a text message that follows one.
+"""The fast path of a script's loop, for a text message that follows another one.
 
-`_speedups` has the class in C. There, `pull` hands out such a message by itself, as `Loop._pull` would: if the last
-message was handled, no timer runs, `_hindrances` are empty, and the next message may be handled now. Everything else is
-left to `_pull`. Only the isolate's thread uses it, but any thread may set `_must_end`.
+`_speedups` has the class in C. There, `pull` passes such a message on by itself, like `Loop._pull`. The conditions: the
+last message was handled, no timer runs, `_hindrances` are empty, and the next message may be handled now. In all other
+cases, it calls `_pull`. Only the isolate's thread uses it, but any thread may set `_must_end`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class MessageLoop:
     _hindrances: tuple[Sized, ...]
     _has_jobs: Callable[[], bool]
     _arm: Callable[[float], float]
-    _message_times: Histogram | None  # None: `_pull` does all
-    _current: Event | None  # what the runtime has
+    _message_times: Histogram | None  # None: always call `_pull`
+    _current: Event | None  # the event that the runtime has
     _dispatched: int
-    _began: float  # when the runtime received it
+    _began: float  # when the runtime received the current event
     _timeout_s: float
     _must_end: bool
     is_full: bool

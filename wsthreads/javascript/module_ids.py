@@ -1,7 +1,7 @@
-"""The ids of a script's modules, as the engine knows them.
+"""The ids of a script's modules in the engine.
 
-A module's *id* is its path relative to the script's folder, with ``/``, as stacks show it. Since the engine never drops
-a module, each reload has another version: ``chat.js?2``. Version 1 has no suffix.
+A module's *id* is its path relative to the script's folder, with ``/``, as stacks show it. The engine never drops a
+module, so each reload uses another version: ``chat.js?2``. Version 1 has no suffix.
 """
 
 from __future__ import annotations

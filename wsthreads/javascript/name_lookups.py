@@ -1,6 +1,6 @@
-"""Looks up the names of hosts for `fetch`, in threads of their own. Nothing can end a look-up from outside.
+"""Looks up the names of hosts for `fetch`, in separate threads, because a look-up cannot be ended.
 
-A fetch that is aborted leaves its look-up alone. So a name server that does not answer holds no thread of the fetches.
+An aborted fetch does not wait for its look-up. So a name server that does not answer blocks no thread of the fetches.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from wsthreads.javascript.fetch_requests import FetchFailed
 
 __all__ = ["Addresses", "NameLookups"]
 
-#: How many names may be looked up at a time. Fetches of the same host and port share one look-up.
+#: The most look-ups at a time. Fetches of the same host and port share one look-up.
 MAX_RUNNING = 32
 
-#: As `socket.getaddrinfo` returns them.
+#: Addresses in the form of `socket.getaddrinfo`.
 Addresses = list[tuple[Any, ...]]
 
 
 class NameLookups:
-    """Any thread."""
+    """Finds the addresses of hosts. Any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the rest; nothing blocks under it but the start of a thread
+        self._lock = threading.Lock()  # guards the rest; nothing blocks under it, except the start of a thread
         self._running: dict[tuple[str, int], Future[Addresses]] = {}
 
     def find(self, host: str, port: int, timeout_s: float, on_wait: Callable[[Callable[[], None]], None]) -> Addresses:
-        """The addresses of a host. Waits for them; `on_wait` gets a function that ends the wait.
+        """Wait for the addresses of a host. `on_wait` gets a function that ends the wait.
 
-        Raises `FetchFailed` if there is none, and if the wait ends before they are known.
+        Raises `FetchFailed` if there is no address, or if the wait ends before the addresses are known.
         """
         if _is_address(host):
             return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

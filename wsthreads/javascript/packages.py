@@ -1,8 +1,8 @@
-"""Finds packages of npm: which file a bare import, such as ``import { nanoid } from "nanoid"``, means.
+"""Finds the files of npm packages, for bare imports such as ``import { nanoid } from "nanoid"``.
 
-A package is in a folder ``node_modules`` beside the importing file or above. Its ``package.json`` says which of its
-files is meant, by the rules of Node (https://nodejs.org/api/packages.html) with the conditions that Workers use. No
-file outside of the ``node_modules`` that were found is ever meant, also not through a symbolic link.
+A package is in a folder ``node_modules`` beside the importing file or above. Its ``package.json`` decides which of its
+files is imported, by the rules of Node (https://nodejs.org/api/packages.html) with the conditions that Workers use. No
+file outside of these ``node_modules`` is ever imported, not even through a symbolic link.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 __all__ = ["PackageError", "Packages", "find_commonjs", "for_production", "is_package_name"]
 
-#: Which entries of ``exports`` count. Of several, the first one in the package counts.
+#: The conditions of ``exports`` that count. If several match, the first one in package.json counts.
 CONDITIONS = {"worker", "browser", "module", "import", "default"}
 
 _FOLDER = "node_modules"
 
-# Patterns are texts: they are compiled when the first package is imported, and not at each start.
+# Patterns are texts, so that they are compiled with the first package, not at each start.
 _NAME = r"(?P<package>(?:@[\w.~-]+/)?[A-Za-z0-9_~-][\w.~-]*)(?P<subpath>(?:/[^\\%\x00-\x1f\ud800-\udfff]*)?)"
 
-#: Node's own modules, as far as packages use them.
+#: Those of Node's own modules that packages use.
 _OF_NODE = {
     "assert", "async_hooks", "buffer", "child_process", "cluster", "console", "constants", "crypto", "dgram",
     "diagnostics_channel", "dns", "domain", "events", "fs", "http", "http2", "https", "inspector", "module", "net",
@@ -31,23 +31,23 @@ _OF_NODE = {
     "sys", "timers", "tls", "trace_events", "tty", "url", "util", "v8", "vm", "wasi", "worker_threads", "zlib",
 }  # fmt: skip
 
-#: The endings of files that a package without ``exports`` may leave out, and that of its main file.
+#: The suffixes that a package without ``exports`` may leave out, and the name of its main file.
 _ENDINGS = ("", ".js", ".mjs", ".json", "/index.js", "/index.mjs")
 
-#: How ES modules and those of Node's older kind look, also when they are minified.
+#: Match ES modules and CommonJS modules, also minified ones.
 _ES_MODULE = (
     r"""(?:\A|[;}\n/])[ \t]*(?:import[ \t]*(?:[\w$*{]|["'])|import\.meta|"""
     r"""export[ \t]*(?:[{*]|default\b|(?:const|let|var|function|class|async)\b))"""
 )
 _OLD_MODULE = r"\b(?:module\.exports|exports\.\w+|Object\.defineProperty\(\s*exports|require\(\s*['\"])"
 
-#: Bundlers replace this. Both texts are of the same length, so all columns stay.
+#: Bundlers replace this text, too. Both texts have the same length, so all columns stay the same.
 _MODE = "process.env.NODE_ENV"
 _PRODUCTION = '"production"'.ljust(len(_MODE))
 
 
 class PackageError(Exception):
-    """A package is missing or cannot be used. The text says why, and what to do."""
+    """A package is missing or cannot be used. The text tells why, and what to do."""
 
 
 def is_package_name(name: str) -> bool:
@@ -56,7 +56,7 @@ def is_package_name(name: str) -> bool:
 
 
 def find_commonjs(source: str) -> bool:
-    """Whether a source is a CommonJS module, as far as patterns tell."""
+    """Whether a source is a CommonJS module, as far as patterns can tell."""
     return re.search(_OLD_MODULE, source) is not None and re.search(_ES_MODULE, source) is None
 
 
@@ -70,11 +70,11 @@ class Packages:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._roots: dict[str, str] = {}  # the folders node_modules that were found: by real path, as they were found
+        self._roots: dict[str, str] = {}  # the folders node_modules as they were found, by real path
         self._described: dict[str, dict[str, Any] | None] = {}  # by folder: its package.json
 
     def owner(self, path: str) -> str | None:
-        """The real folder of the package that a real path is in; None for a file of the script itself."""
+        """The real folder of the package with this real path; None for a file of the script itself."""
         before, found, after = path.rpartition(f"{os.sep}{_FOLDER}{os.sep}")
         if not found:
             return None
@@ -114,14 +114,14 @@ class Packages:
         return any(path == root or path.startswith(root + os.sep) for root in self._roots)
 
     def as_found(self, path: str) -> str:
-        """The path of a package's file as it was found, if its ``node_modules`` is a symbolic link."""
+        """The path of a package's file as it was found: its ``node_modules`` may be a symbolic link."""
         for root, folder in self._roots.items():
             if path.startswith(root + os.sep):
                 return folder + path[len(root) :]
         return path
 
     def place_of(self, package: str) -> str:
-        """Where a missing package would be."""
+        """The place of a missing package."""
         match = re.fullmatch(_NAME, package)
         return os.path.join(self._root, _FOLDER, match["package"] if match else package, "package.json")
 
@@ -157,7 +157,7 @@ class Packages:
             self._described[folder] = data if isinstance(data, dict) else {}
         return self._described[folder] or {}
 
-    # Which file of a package is meant.
+    # The file of a package that is imported.
 
     def _exported(self, folder: str, package: str, subpath: str) -> str:
         data = self._json(folder)
@@ -175,7 +175,7 @@ class Packages:
         return self._file(folder, package, target)
 
     def _find_private(self, name: str, importer: str) -> str:
-        """An import of ``#name``, which a package.json maps to a file of the package, or to another package."""
+        """The file for an import of ``#name``, which package.json maps to a file of this or another package."""
         own = self.owner(importer)
         imports = {} if own is None else self._json(own).get("imports", {})
         target = _matched(imports, name) if own is not None and isinstance(imports, dict) else None
@@ -212,7 +212,7 @@ class Packages:
 
 
 def _matched(entries: dict[str, Any], name: str) -> str | None:
-    """The file that ``exports`` or ``imports`` give for a name; None if they give none."""
+    """The file that ``exports`` or ``imports`` map a name to; None if they do not have it."""
     if name in entries and "*" not in name:
         return _chosen(entries[name], "")
     best: tuple[str, str] | None = None

@@ -1,7 +1,7 @@
-"""Measures how long events wait in the queue of an isolate, without work for each event.
+"""Measures how long events wait in the queue of an isolate, by samples.
 
-A *probe* is an event that calls nothing: a ``measure`` with the time at which it was posted. Its age when the isolate
-takes it is the time that a call posted at that moment would have waited for others.
+A *probe* is an event that calls nothing: a ``measure`` with the time when it was posted. Its age when the isolate takes
+it is how long a call that was posted at the same time would have waited for other calls.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Probes"]
 
-#: What `recent` tells of.
+#: The time that `recent` covers, in seconds.
 RECENT_S = 60.0
 
-#: A call that never ends must not fill the memory with probes. There is one a second.
+#: The most probes that wait, because a call that never ends must not fill the memory with probes. There is one a
+#: second.
 MAX_WAITING = 60
 
 
@@ -56,7 +57,7 @@ class Probes:
 
 
 def _median(values: list[float]) -> float:
-    """As that of `statistics`, which takes three milliseconds to import."""
+    """Like `statistics.median`, whose module takes three milliseconds to import."""
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

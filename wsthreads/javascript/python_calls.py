@@ -1,7 +1,7 @@
-"""Calls of Python functions by a script, and generators that it iterates.
+"""Calls Python functions for a script, and iterates generators for it.
 
-A call has a ticket, the number under which the runtime keeps its promise. It may take `script_wait_s`, in the queue and
-in the function together. Its result goes back as an event under that ticket. So a script never waits for Python: its
+A call has a ticket, the number under which the runtime keeps its promise. A call may take `script_wait_s`, in the queue
+and in the function together. Its result goes back as an event with that ticket. So Python never blocks a script: its
 other calls go on.
 """
 
@@ -35,17 +35,17 @@ __all__ = ["PythonCalls", "error_of", "result_event"]
 
 log = get_logger(__name__)
 
-#: How many generators a script may have open. Beyond that, one ends that no step was asked of for `script_wait_s`.
+#: The most open generators of a script. Beyond that, a generator is ended that was idle for `script_wait_s`.
 MAX_GENERATORS = 1000
 
-#: While at least half of these are open, garbage is collected once in so many calls of generator functions.
+#: While at least half of these are open, garbage is collected once in this many calls of generator functions.
 COLLECT_EVERY = 100
 
-#: The longest text of an exception, and how many of its frames a script sees.
+#: The longest text of an exception, and the most of its frames, for a script.
 MAX_TEXT_CHARS = 1000
 MAX_FRAMES = 20
 
-#: How many causes of causes a script sees, and how many errors in all.
+#: The deepest chain of causes, and the most errors in total, for a script.
 MAX_CAUSES = 6
 MAX_ERRORS = 20
 
@@ -59,14 +59,14 @@ class _Generator:
         self.what = what
         self.iterator = iterator
         self.running = Lock()  # held by the thread that runs it
-        self.idle_since = monotonic()  # when its last step ended; `NEVER` while it has one
+        self.idle_since = monotonic()  # when its last step ended; `NEVER` during a step
 
 
 class PythonCalls:
     """Owned by an isolate, whose thread calls all methods but `stop`.
 
-    `handle` makes the Python object for a handle of a script. `folder` returns that of the script, which is left out of
-    the places in its errors. `mask` is for the log.
+    `handle` makes the Python object for a handle of a script. `folder` returns the script's folder, which is left out
+    of places in its errors. `mask` is for the log.
     """
 
     def __init__(
@@ -89,18 +89,18 @@ class PythonCalls:
         self._log = log if mask is None else mask.logger(__name__)
         self._name = f"wsthreads-{name}"
         self._pool = PythonPool(name, threads)
-        # When each call expires, by its ticket, the first one first; and the generator whose step it is.
+        # By ticket, the first to expire first: when the call expires, and the generator whose step it is.
         self._deadlines: dict[int, tuple[float, PythonFunction, int | None]] = {}
-        self._arriving: set[int] = set()  # calls that have expired, and whose results are on their way nevertheless
-        #: The calls that can expire, for a look whether there are any.
+        self._arriving: set[int] = set()  # expired calls whose results have been posted already
+        #: The calls that can expire. It is true if there are any.
         self.waiting: Mapping[int, object] = self._deadlines
         self._generators: dict[int, _Generator] = {}  # each single operation is atomic, with and without the GIL
         self._last_generator = 0
         self.engine: Engine | None = None
-        self._tries = self._collected_at = 0  # calls of generator functions
+        self._tries = self._collected_at = 0  # counts of calls of generator functions
 
     def functions(self) -> dict[str, Function]:
-        """What the runtime calls. Each returns None, or why the call cannot be made."""
+        """The functions that the runtime calls. Each returns None, or why the call cannot be made."""
         return {"call_function": self._call, "next_of": self._next, "end_of": self._end, "drop_generator": self._drop}
 
     @property
@@ -116,14 +116,14 @@ class PythonCalls:
         return NEVER
 
     def refuse(self, event: Event) -> None:
-        """The runtime could not take a result: the script gets an error in its place."""
+        """The runtime could not take a result: post an error instead."""
         ticket = event.arguments[-1]
         if ticket:
             error = error_of("RangeError", "the result cannot be taken: it needs too much time or memory")
             self._schedule.post(result_event(ticket, False, error))
 
     def settle(self, ticket: int | None) -> bool:
-        """The result of a call has arrived. False if it is not wanted any more."""
+        """The result of a call has arrived. False if the script does not wait for it any more."""
         if ticket is None or self._deadlines.pop(ticket, None) is not None:
             return True
         is_late = ticket in self._arriving
@@ -131,15 +131,15 @@ class PythonCalls:
         return is_late
 
     def expire(self, now: float) -> None:
-        """Give up calls that have not returned in time: the script gets a TimeoutError for each."""
+        """Give up calls that have not returned in time. The script gets a TimeoutError for each."""
         late = list(takewhile(lambda ticket: self._deadlines[ticket][0] <= now, self._deadlines))
-        # The last ones first: those that wait must not get the threads that become free.
+        # The last ones first, so that waiting calls do not get the threads that become free.
         was_running = {ticket: self._pool.give_up(ticket) for ticket in reversed(late)}
         for ticket in late:
             is_running = was_running[ticket]
             _, function, generator = self._deadlines.pop(ticket)
             if is_running is None:
-                self._arriving.add(ticket)  # its result came in time: the script was busy
+                self._arriving.add(ticket)  # its result came in time, but the script was busy
                 continue
             state = "has not returned" if is_running else "had no thread"
             if is_running:
@@ -148,13 +148,13 @@ class PythonCalls:
             error = error_of("TimeoutError", f"{function} {state} in {self._wait_s:g} s")
             self._schedule.post(result_event(ticket, False, error))
             if generator is not None and not is_running:
-                self._close_later(generator)  # the script gets no further value of it
+                self._close_later(generator)  # the script gets no further value from it
 
     def stop(self) -> None:
         """Begin no more calls, and end the generators that do not run. Any thread."""
         self._pool.stop()
         generators, self._generators = list(self._generators.values()), {}
-        if generators:  # in a thread of their own, since a `finally` may block for ever
+        if generators:  # in another thread, because a `finally` may block forever
             Thread(target=self._close_all, args=(generators,), name=f"{self._name}-python-end", daemon=True).start()
 
     def _call(self, ticket: int, number: int, text: str, specials: str | None = None) -> Answer:
@@ -175,7 +175,7 @@ class PythonCalls:
         return self._begin(ticket, function, make)
 
     def _collect_garbage(self) -> None:
-        """Now and then, while many generators are open, so that those to which nothing refers end soon."""
+        """From time to time while many generators are open, so that unreferenced ones end soon."""
         self._tries += 1
         is_due = self._tries - self._collected_at >= COLLECT_EVERY
         if is_due and len(self._generators) >= MAX_GENERATORS // 2 and self.engine is not None:
@@ -183,7 +183,7 @@ class PythonCalls:
             self.engine.collect_garbage()
 
     def _next(self, ticket: int, number: int) -> Answer:
-        """Compute the next value of a generator, as an iterator result."""
+        """Compute the next iterator result of a generator."""
         generator = self._generators.get(number)
         if generator is None:
             return f"the generator was idle for {self._wait_s:g} s, and has ended: {MAX_GENERATORS} others were open"
@@ -221,7 +221,7 @@ class PythonCalls:
     def _begin(
         self, ticket: int, function: PythonFunction, work: Callable[[], Any], generator: int | None = None
     ) -> Answer:
-        """Let a thread do `work`. It is the next step of a `generator`, if that is given."""
+        """Let a thread do `work`, which is the next step of `generator` if one is given."""
         refusal = self._pool.submit(ticket, lambda: self._work(ticket, function, work, generator))
         if refusal is not None:
             if generator is not None:
@@ -231,12 +231,12 @@ class PythonCalls:
         return None
 
     def _drop(self, number: int) -> Answer:
-        """The script cannot reach a generator any more."""
+        """Drop a generator that the script can no longer reach."""
         self._close_later(number)
         return None
 
     def _end_idle(self) -> bool:
-        """End the generator that has been idle longest, if that is more than `script_wait_s`."""
+        """End the generator that has been idle longest, if it was idle for more than `script_wait_s`."""
         generators = list(self._generators.items())
         number, generator = min(generators, key=lambda item: item[1].idle_since)
         is_idle = generator.idle_since < monotonic() - self._wait_s
@@ -245,18 +245,18 @@ class PythonCalls:
         return is_idle
 
     def _close_later(self, number: int) -> None:
-        """End a generator of which the script gets nothing more, in a thread of the pool."""
+        """End a generator that the script no longer uses, in a thread of the pool."""
         generator = self._generators.pop(number, None)
         if generator is not None and self._pool.submit(-number, partial(self._close, generator)) is not None:
             generator.idle_since = monotonic()
-            self._generators[number] = generator  # to be ended later: this thread must not run its `finally`
+            self._generators[number] = generator  # end it later: this thread must not run its `finally`
 
     def _close(self, generator: _Generator) -> None:
-        """End a generator, unless a thread runs it that was given up."""
+        """End a generator, unless a thread that was given up still runs it."""
         if generator.running.acquire(blocking=False):
             try:
                 generator.iterator.close()  # type: ignore[attr-defined]
-            except BaseException as error:  # what the user's `finally` raises
+            except BaseException as error:  # raised by the user's `finally`
                 self._log.error("%s failed while it was closed", generator.what, exc_info=exc_info_of(error))
             finally:
                 generator.running.release()
@@ -283,12 +283,12 @@ class PythonCalls:
                     self._close(generator)
             else:
                 self._post(ticket, True, result)
-        except BaseException as error:  # also SystemExit: the thread is ours
+        except BaseException as error:  # even SystemExit: the thread must go on
             if fork != forks.number:
                 forks.leave(error)
             try:
                 described = self._described(error)
-            except BaseException:  # what the class of the exception does
+            except BaseException:  # raised by the class of the exception
                 described = error_of("Error", f"{function} has raised an exception that cannot be described")
             self._post(ticket, False, described)
 
@@ -297,9 +297,9 @@ class PythonCalls:
         return Encoded(json.dumps(self._told(error, [], 0)))
 
     def _told(self, error: BaseException, seen: list[BaseException], depth: int) -> list[Any]:
-        """As `error_of`: the name of its class, its text, its frames and notes; behind that a cause and members."""
+        """Like `error_of`: the name of its class, its text, its frames and notes, then its cause and members."""
         seen.append(error)
-        name: str = type.__dict__["__name__"].__get__(type(error))  # whatever a metaclass has
+        name: str = type.__dict__["__name__"].__get__(type(error))  # a metaclass may redefine it
         text = text_of(error)
         message = "(no text: its __str__ failed)" if text is None else bounded(text, MAX_TEXT_CHARS)
         folder = self._folder() + os.sep
@@ -326,9 +326,9 @@ class PythonCalls:
 
 
 def result_event(ticket: int, is_returned: bool, what: Encoded, *, settles: int | None = None) -> Event:
-    """The event with the result of a call, or with its error: see `error_of`.
+    """The event with the result of a call, or with an error: see `error_of`.
 
-    `settles` is the ticket under which the call waits; None if it does not wait any more.
+    `settles` is the ticket under which the call waits; None if it no longer waits.
     """
     returned = "true" if is_returned else "false"
     begun = f'["result",null,{ticket},{returned},{what.text},"{what.key}",{list(what.sizes)},'

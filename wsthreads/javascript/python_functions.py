@@ -1,7 +1,7 @@
 """The Python functions that a script imports: ``import { load } from "./store.py"``.
 
-A Python file is run once for each loading of the script, in the thread that loads it, not in the isolate's. Only the
-functions found then can be called: a call names a function by its number, so a script reaches nothing else.
+A Python file is run once for each load of the script, in the thread that loads it, not in the isolate's. Only the
+functions found then can be called: a call names a function by its number, so a script can reach nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PythonFunction(NamedTuple):
     """A function that a script may call."""
 
     name: str
-    #: Its module, as the script imports it, for messages: ``store.py``.
+    #: The name by which the script imports its module, for messages: ``store.py``.
     source: str
     function: Callable[..., Any]
     is_generator: bool
@@ -37,7 +37,7 @@ class PythonFunctions:
     """All functions that a script has imported, by number. The thread that loads the script adds to them.
 
     `embedded` are the modules that the application provides, by the names that scripts import. Raises `ScriptError` if
-    one has no functions, and `ConfigError` if they are no dict of modules.
+    a module has no functions, and `ConfigError` if `embedded` is not a dict of modules.
     """
 
     def __init__(self, embedded: Mapping[str, ModuleType] | None = None) -> None:
@@ -45,7 +45,7 @@ class PythonFunctions:
         _check_modules({} if embedded is None else embedded)
         self._embedded = {name: functions_of(module, name) for name, module in (embedded or {}).items()}
         self._files: dict[str, list[PythonFunction]] = {}
-        self._sources: dict[str, str] = {}  # of ES modules, by the key under which they were loaded
+        self._sources: dict[str, str] = {}  # the texts of ES modules, by the key under which they were loaded
 
     def __getitem__(self, number: int) -> PythonFunction:
         return self._functions[number]
@@ -69,7 +69,7 @@ class PythonFunctions:
         return key in self._sources
 
     def source(self, key: str, path: str, name: str, runtime: str) -> str:
-        """The text of the ES module for a Python file, which is run unless that was done under this `key`.
+        """The text of the ES module for a Python file. Runs the file, unless it was run under this `key`.
 
         Raises `ScriptError`, with file and line, and `OSError`.
         """
@@ -80,7 +80,7 @@ class PythonFunctions:
         return self._sources[key]
 
     def by_file(self) -> dict[str, list[PythonFunction]]:
-        """The functions of each Python file, by its path, as they were loaded last."""
+        """The functions of each Python file in its last load, by the file's path."""
         return dict(self._files)
 
     def _add(self, functions: list[PythonFunction], runtime: str) -> str:
@@ -107,14 +107,14 @@ def _check_modules(modules: object) -> None:
 def functions_of(module: ModuleType, name: str, path: str | None = None) -> list[PythonFunction]:
     """The public functions of a module: those in ``__all__``, or those that it defines, without ``_`` in front.
 
-    Raises `ScriptError` for a coroutine function, for a name in ``__all__`` that is no function, if there is none, and
-    for whatever else the module's objects do.
+    Raises `ScriptError` for a coroutine function, for a name in ``__all__`` that is not a function, if there is no
+    function, and for any exception of the module's objects.
     """
     try:
         return _functions_of(module, name, path or name)
     except ScriptError:
         raise
-    except Exception as error:  # of the module's `__getattr__`, or of its objects
+    except Exception as error:  # raised by the module's `__getattr__` or by its objects
         raise ScriptError(f"its functions cannot be found: {bounded(summary_of(error))}", path or name) from error
 
 
@@ -141,7 +141,7 @@ def _functions_of(module: ModuleType, name: str, path: str) -> list[PythonFuncti
 
 
 def _is_defined_in(module: ModuleType, value: object) -> bool:
-    """Whether `value` is a function that the module defines, perhaps in a decorator such as ``lru_cache``."""
+    """Whether `value` is a function that the module defines, perhaps wrapped by a decorator such as ``lru_cache``."""
     if not isinstance(value, FunctionType) and not (
         "__wrapped__" in getattr(value, "__dict__", ()) and callable(value)
     ):

@@ -1,8 +1,8 @@
 """The threads that run Python functions for a script.
 
-A thread cannot be stopped from outside. One whose job has taken too long is *given up*: another takes its place, and it
-ends when the job returns. (CPython could raise an exception in it. That could happen between the lines of any library,
-after it has taken a lock and before it would release it again.)
+A thread cannot be stopped from outside. A thread whose job takes too long is *given up*: another thread replaces it,
+and it ends when its job returns. (CPython could raise an exception in the thread. But the exception could come between
+any two lines of a library, for example after it has taken a lock and before it has released the lock.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = get_logger(__name__)
 #: How many jobs may wait for a thread.
 MAX_WAITING = 10_000
 
-#: How many threads may be given up at once. Beyond that, no new job is taken.
+#: The most threads that are given up at a time. Beyond that, no new job is accepted.
 MAX_ABANDONED = 32
 
 #: Ends a thread.
@@ -30,7 +30,7 @@ _END = 0
 class PythonPool:
     """At most `size` threads, which start when they are needed. Any thread.
 
-    A job is a function that raises nothing, with a number of its own, which is not 0.
+    A job is a function that raises nothing. Each job has a different number, not 0.
     """
 
     def __init__(self, name: str, size: int, what: str = "calls of Python functions") -> None:
@@ -38,15 +38,15 @@ class PythonPool:
         self._what = what  # for messages
         self._size = size
         self._lock = threading.Lock()  # guards the rest; nothing blocks under it
-        self._order: SimpleQueue[int] = SimpleQueue()  # the numbers of the jobs that wait
+        self._order: SimpleQueue[int] = SimpleQueue()  # the numbers of the waiting jobs
         self._waiting: dict[int, Callable[[], None]] = {}
-        self._running: dict[int, int] = {}  # the thread that runs a job, by the job's number
+        self._running: dict[int, int] = {}  # the id of the thread that runs a job, by the job's number
         self._threads = 0  # without those given up
-        self._abandoned: set[int] = set()  # the identifiers of threads that were given up
+        self._abandoned: set[int] = set()  # the ids of threads that were given up
         self._has_ended = False
 
     def submit(self, number: int, job: Callable[[], None]) -> str | None:
-        """Run a job in some thread. None, or why that is not possible."""
+        """Run a job in a thread. Returns None, or why that is not possible."""
         with self._lock:
             if self._has_ended:
                 return "the script has ended"
@@ -69,7 +69,7 @@ class PythonPool:
         return len(self._waiting) + len(self._running) < self._size
 
     def give_up(self, number: int) -> bool | None:
-        """Wait no longer for a job. True if it was running, False if it had not begun, None if it has ended."""
+        """Stop waiting for a job. True if it was running, False if it had not begun, None if it has ended."""
         with self._lock:
             if self._waiting.pop(number, None) is not None:
                 return False
@@ -118,7 +118,7 @@ class PythonPool:
             self._abandoned.discard(thread)
 
     def _take_and_run(self, thread: int) -> bool:
-        """Run the next job. False if the thread is to end."""
+        """Run the next job. False if the thread must end."""
         number = self._order.get()
         if number == _END:
             with self._lock:
@@ -131,7 +131,7 @@ class PythonPool:
             self._running[number] = thread
         try:
             job()
-        except BaseException:  # our bug; the thread must go on
+        except BaseException:  # a bug of wsthreads; the thread must go on
             log.exception("a job of %s has failed", threading.current_thread().name)
         with self._lock:
             return self._running.pop(number, None) is not None

@@ -1,8 +1,8 @@
-"""Values that cross between a script and Python functions: JSON, bytes, and handles.
+"""Converts values that cross between a script and Python functions: JSON, bytes, and handles.
 
-Values are JSON text. In arguments, ``{"\\u0000": number}`` stands for a *special* value, and the specials are in a
-list. They are bytes, as characters up to U+00FF, and handles, each a list of its kind and what names it. For results,
-see `Encoded`.
+Values are JSON text. In arguments, ``{"\\u0000": number}`` stands for a *special* value in a separate list. Special
+values are bytes, as characters up to U+00FF, and handles, each a list of its kind and its names. For results, see
+`Encoded`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ MAX_LEVELS = 1000
 
 _ITERATED = "return a list, or let the function that the script imports have the yield itself"
 
-#: Types of values without further ones, and with a short text.
+#: Types of values that contain no other values, and have a short text.
 _SHORT = frozenset((int, float, bool, type(None)))
 
-#: Digits that may be a whole number beyond `MAX_SAFE_INTEGER`, or a part of a text.
+#: Matches digits that may be a whole number beyond `MAX_SAFE_INTEGER`, or a part of a text.
 _LONG = re.compile(r"\d{16}")
 
-#: Returns the Python object for a handle: its kind, and what names it.
+#: A function that returns the Python object for a handle, from its kind and its names.
 Handles = Callable[..., Any]
 
 
@@ -56,9 +56,9 @@ def _special(kind: str, *parts: Any, handle: Handles) -> Any:
 
 
 class Encoded(NamedTuple):
-    """A result for the runtime: JSON text in which ``{key: number}`` stands for bytes, and what it stands for.
+    """A result for the runtime: JSON text in which ``{key: number}`` stands for bytes, and these bytes.
 
-    The key is random: what a function returns may come from a client, and must not name other bytes.
+    The key is random, because a result may contain a client's text, which must not refer to bytes.
     """
 
     text: str
@@ -69,11 +69,12 @@ class Encoded(NamedTuple):
 
 
 def encoded(value: Any) -> Encoded:
-    """A result as the runtime gets it.
+    """A result in the form for the runtime.
 
-    Raises TypeError and ValueError for what JavaScript cannot have, with a text that says what to return instead.
+    Raises TypeError and ValueError for values that JavaScript cannot have, with a text that tells what to return
+    instead.
     """
-    if value is None or value is True or value is False:  # as most functions return
+    if value is None or value is True or value is False:  # the results of most functions
         return Encoded("null" if value is None else "true" if value else "false")
     _check_size(value)
     parts: list[bytes] = []

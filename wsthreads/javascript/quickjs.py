@@ -1,7 +1,7 @@
 """The part of QuickJS's C API that is used here, through ctypes.
 
 The library is a `ctypes.PyDLL`, so the GIL is held during every call. The engine calls Python through dukpy's code,
-which relies on that: with `ctypes.CDLL` it crashes.
+which needs the GIL: with `ctypes.CDLL`, it would crash.
 """
 
 from __future__ import annotations
@@ -90,7 +90,10 @@ _BRIDGE_FUNCTIONS = (
 
 
 def library(path: str) -> Any:
-    """The functions of the engine, with their types. A new object, so the prototypes of other users do not change."""
+    """The functions of the engine, with their types.
+
+    A new object, so that the prototypes of other users do not change.
+    """
     try:
         library = ctypes.PyDLL(path)
         for name, (result, arguments) in _PROTOTYPES.items():

@@ -1,7 +1,7 @@
-"""Answers for the threads that wait for an event: a handshake, a load of the script, a look at a session.
+"""Answers the threads that wait for an event: a handshake, a load of the script, a look at a session's attributes.
 
-Everything here runs in the isolate's thread. An event that somebody waits for has a `reply`, a future. Each future gets
-exactly one result, whatever happens to the event: an answer of the script, a failure, or the end of the isolate.
+Everything here runs in the isolate's thread. An event for which a thread waits has a `reply`, a future. Each future
+gets exactly one result: an answer of the script, a failure, or the end of the isolate.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Replies"]
 
 
 class Replies:
-    """`on_load(exports)` is called before the thread that loads the script gets its answer.
+    """Answers waiting threads. `on_load(exports)` is called before the thread that loads the script gets its answer.
 
     A top level may run for `load_s`. `current` returns the event that the runtime has.
     """
@@ -62,7 +62,7 @@ class Replies:
         }
 
     def expect_answer(self, event: Event) -> None:
-        """A handshake was handed to the script."""
+        """A handshake was passed to the script."""
         if event.state is not None:
             self._handshakes[event.state.id] = event
 
@@ -81,14 +81,14 @@ class Replies:
         self._request(session_id, "setExpiry").set_expiry(unix_s)
 
     def _request(self, session_id: str, method: str) -> Request:
-        """The request of a handshake that is not over."""
+        """The request of a handshake without an answer."""
         state = self.handshake(session_id)
         if state is None or state.request is None:
             raise UsageError(f"request.{method}() must be called before onHandshake has returned")
         return state.request
 
     def _answer(self, session_id: str, allowed: bool, value: Any, other: str | None = None) -> None:
-        """onHandshake returned `value`, or, in JSON, `other`, for `verdict_of`; or it threw. Called by the runtime."""
+        """onHandshake returned `value`, or `other` in JSON, for `verdict_of`; or it threw. Called by the runtime."""
         event = self._handshakes.pop(session_id, None)
         if event is not None and event.reply is not None:
             if allowed:
@@ -113,17 +113,17 @@ class Replies:
                     if isinstance(json.loads(attributes), dict):
                         event.reply.set_result(attributes)
                         return
-                except ValueError:  # the script has changed how its objects become JSON
+                except ValueError:  # the script has redefined how its objects become JSON
                     why = "the attributes are not JSON"
             event.reply.set_exception(UsageError(why or "the attributes are not JSON"))
 
     def _presented(self, message: str | None, is_binary: bool, ticket: int) -> None:
-        """What onPresence returned: the current call, or one whose promise has this ticket."""
+        """The return value of onPresence, from the current call or from the call whose promise has this ticket."""
         event = self._schedule.pending(ticket) if ticket else self._current()
         if event is not None and event.reply is not None:
             event.reply.set_result(message_from(self.engine, message, is_binary))
 
-    # Loading the script. A load stays suspended in the schedule, under its ticket, until its top level has run.
+    # Loads of the script. A load is suspended in the schedule, under its ticket, until its top level has run.
 
     def expect_load(self, event: Event) -> None:
         """The runtime has begun to load the script."""
@@ -132,9 +132,9 @@ class Replies:
     def loaded(
         self, ticket: int, exports: str | None, error: str | None, tick_rate: tuple[float | None, str] = (None, "")
     ) -> bool:
-        """The script's module has run, or failed. True: its functions are called from now on.
+        """The script's module has run, or failed. True if its functions are to be called from now on.
 
-        `exports` alternates names and the `typeof` of each, in JSON. `tick_rate` is as in `Exports.read`.
+        `exports` is a JSON list of names, each followed by its `typeof`. `tick_rate` is as in `Exports.read`.
         """
         event = self._schedule.settle(ticket)
         if event is None or event.reply is None:
@@ -159,14 +159,17 @@ class Replies:
         return self._loading is not None and self._schedule.pending(self._loading.arguments[0]) is not None
 
     def is_load_error(self, failure: Failure) -> bool:
-        """Whether this failure was the answer to the last load. The engine reports it a second time."""
+        """Whether this failure was the answer to the last load. The engine reports such a failure twice."""
         is_it = failure == self._load_error
         if is_it:
             self._load_error = None
         return is_it
 
     def fail_load(self, failure: Failure) -> bool:
-        """A promise job was stopped: if a load is pending, it was its top level. True if the load has failed so."""
+        """A promise job was stopped.
+
+        If a load is pending, it was the load's top level: fail the load, and return True.
+        """
         loading = self._loading
         if loading is None or not self._schedule.settle(loading.arguments[0]):
             return False
@@ -176,7 +179,7 @@ class Replies:
     # Failures.
 
     def fail(self, event: Event, status: int, failure: Failure) -> None:
-        """The event failed: tell the waiting thread, unless it has its answer (an event may fail after that)."""
+        """The event failed: tell the waiting thread, unless it has its answer already."""
         if event.reply is None or event.reply.done():
             return
         if event.kind == "handshake" and event.state is not None:
@@ -193,7 +196,7 @@ class Replies:
             event.reply.set_exception(JavaScriptError(failure))
 
     def abandon(self, events: Iterable[Event | None]) -> None:
-        """The isolate has ended: give `events`, and all handshakes, an error as their answer."""
+        """The isolate has ended: answer `events` and all handshakes with an error."""
         for event in [*events, *self._handshakes.values()]:
             if event is not None and event.reply is not None and not event.reply.done():
                 event.reply.set_exception(IsolateError(f"the interpreter of {self._name} has ended"))

@@ -17,11 +17,11 @@ __all__ = ["Reports", "ignore"]
 
 
 def ignore(text: str) -> None:
-    """The default callback: does nothing."""
+    """Default callback: does nothing."""
 
 
 class Reports:
-    """Writes each error to `log`, the script's logger, and counts it in one of three counters.
+    """Writes each error to `log`, the script's logger, and adds it to one of three counters.
 
     A call may run for `timeout_s`, and its promise may be pending for `wait_s`. `modules` are the ids of the script's
     files. `on_failure` is called with each text that was logged.
@@ -65,24 +65,27 @@ class Reports:
         self._report("handler_errors", event.state, f"{_name_of(event)} could not be handled: ", failure)
 
     def stopped(self, event: Event, failure: Failure, *, to_end: bool) -> None:
-        """The event's call was stopped: at its deadline, or for lack of memory; `to_end`: the isolate must end."""
+        """The event's call was stopped, at its deadline or for lack of memory.
+
+        `to_end`: because the isolate must end.
+        """
         if not failure.was_interrupted:
             self.not_handled(event, failure)
         elif to_end:
             if event.kind not in _SCRIPT_EVENTS:
-                return  # the runtime's own, such as the end of a load that was given up
+                return  # an event of the runtime itself, such as the end of a load that was given up
             message = f"{_name_of(event)} was stopped, because the script is shut down"
             self._report("script_timeouts", event.state, "", failure.saying(message))
         else:
             self._stopped(event.state, _name_of(event), failure)
 
     def unsettled(self, event: Event) -> None:
-        """The event's promise is pending past its deadline."""
+        """The event's promise was still pending at its deadline."""
         message = f"{_name_of(event)} returned a promise that has not settled in {self._wait_s:g} s (script_wait_s)"
         self._report("script_timeouts", event.state, "", Failure.of(message))
 
     def uncaught(self, what: str, failure: Failure) -> None:
-        """An error that belongs to no handler call: of a promise that nobody awaits, or of a promise job."""
+        """Report an error that belongs to no handler call: of a promise without a handler, or of a promise job."""
         if failure.was_interrupted:
             self._stopped(None, what, failure)
         else:
@@ -103,7 +106,7 @@ class Reports:
         self._on_failure(text)
 
 
-#: In which code of the script runs.
+#: The kinds of events that run code of the script.
 _SCRIPT_EVENTS = frozenset((*CALLS, "room", "rooms", "timer", "load", "result", "replied", "posted"))
 
 

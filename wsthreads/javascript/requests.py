@@ -1,11 +1,11 @@
-"""The requests of a script: those to its clients, and the answers to those of its clients.
+"""The requests of a script to its clients, and its answers to the requests of its clients.
 
 Invariants:
 
-- The runtime has a ticket for each request to a client. It gets one outcome, as an event that belongs to no session:
-  the session's own call may wait for it.
-- Each request of a client is answered once. Its event has a number, under which the answer waits in `_answers`. What
-  removes it there answers it: the script, or the end of the event, whatever the reason is.
+- The runtime has a ticket for each request to a client. It gets one outcome, as an event without a session, because a
+  call of the session may wait for the outcome.
+- Each request of a client is answered once. Its event has a number, under which the `Answer` is in `_answers`. The code
+  that removes it from there answers the request: for the script, or at the end of the event.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLOSED = ("SessionClosed", "the session is closed")
 
 
 class Host(Protocol):
-    """`HostFunctions`, as requests need them."""
+    """The part of `HostFunctions` that requests use."""
 
     def message(self, text: str | None, is_binary: bool) -> str | bytes: ...
 
@@ -39,7 +39,7 @@ class Host(Protocol):
 
 
 class ScriptRequests:
-    """Both directions. `take` is for any thread; everything else belongs to the isolate's thread."""
+    """The requests in both directions. Any thread may call `take`; all other methods belong to the isolate's thread."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
@@ -47,7 +47,7 @@ class ScriptRequests:
         self._answers: dict[int, ClientsAnswer] = {}  # by number; each single operation is atomic
 
     def functions(self, host: Host) -> dict[str, Function]:
-        """What the runtime calls. Messages travel as they do for `host`."""
+        """The functions that the runtime calls. Messages have the form of those for `host`."""
         return {
             "request": partial(self._request, host),
             "answer_request": partial(self._answer, host),
@@ -58,17 +58,17 @@ class ScriptRequests:
     # Requests of clients.
 
     def take(self, answer: ClientsAnswer) -> int:
-        """A request has come. Returns the number of its event."""
+        """Take a request of a client. Returns the number for its event."""
         number = next(self._numbers)
         self._answers[number] = answer
         return number
 
     def finish(self, number: int) -> None:
-        """The event has ended: if the script has not answered, it never will."""
+        """The event has ended: fail the request if the script has not answered it."""
         self._refuse(number)
 
     def abandon(self) -> None:
-        """The isolate has ended."""
+        """The isolate has ended: fail all requests."""
         for number in list(self._answers):
             self._refuse(number)
 

@@ -1,8 +1,10 @@
-"""The functions of rooms in a script: onRoomStart, onPost, onTick and onRoomEnd, and the outcomes of ``room.post()``.
+"""Calls a script's functions for rooms: onRoomStart, onPost, onTick and onRoomEnd.
 
-Calls come in batches, one event for many rooms, since an event for each would cost more than a short onTick. The
-runtime ends a batch after some milliseconds, and the rest of it is handed over again, behind what else waits. A call
-whose promise is pending delays no other room: the rest of its room's calls wait here until the promise has settled.
+Passes on the outcomes of ``room.post()``.
+
+One event carries a batch of calls for many rooms, because an event for each call would cost more than a short onTick.
+The runtime ends a batch after some milliseconds, and the rest of it is queued again, after the other events. A call
+whose promise is pending delays no other room: the further calls for its room wait here until the promise has settled.
 
 Each call is `done` exactly once, whatever happens: see `wsthreads.rooms.ownership.RoomCall`.
 """
@@ -34,13 +36,13 @@ _NUMBERS = {kind: number for number, kind in enumerate(ROOM_CALLS)}
 
 
 class Posts:
-    """The outcomes of posts, on their way to the script. Many of them are one event."""
+    """The outcomes of posts for the script. One event carries many of them."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
         self._settled: deque[tuple[int, str | None, bool]] = deque()
-        self._is_told = False  # an event is on its way
-        #: As many elements as there are events with outcomes that the script has not had.
+        self._is_told = False  # whether an event was posted
+        #: Has an element for each event whose outcomes the script has not received.
         self.waiting: deque[None] = deque()
 
     def settle(self, number: int, error: Exception | None) -> None:
@@ -53,7 +55,7 @@ class Posts:
 
     def take(self) -> tuple[Any, ...]:
         """The event for the runtime. In the isolate's thread."""
-        self._is_told = False  # before the outcomes are taken: an outcome that comes now is told again
+        self._is_told = False  # before the outcomes are taken, so that a new outcome posts another event
         event: list[Any] = ["posted", None]
         while self._settled:
             event += self._settled.popleft()
@@ -61,9 +63,9 @@ class Posts:
 
 
 class RoomCalls:
-    """Only `post` is for any thread; everything else belongs to the isolate's thread.
+    """The calls for rooms. Any thread may call `post`; all other methods belong to the isolate's thread.
 
-    `make_room` is called with each error of the script: there may be no memory left.
+    `make_room` is called with each error of the script, because the heap may be full.
     """
 
     def __init__(
@@ -81,15 +83,15 @@ class RoomCalls:
         self._times = times
         self._wait_s = wait_s
         self._make_room = make_room
-        #: As many elements as there are events with calls that have not begun, or have begun just now.
+        #: Has an element for each event with calls that have not begun, or have just begun.
         self.waiting: deque[None] = deque()
-        self._batch: Sequence[RoomCall] = ()  # what the runtime has, until it has told how many calls it has begun
+        self._batch: Sequence[RoomCall] = ()  # the runtime has it, and has not told how many calls it began
         self._handed_over = 0.0
-        self._failed: dict[int, str] = {}  # calls of the batch that threw, by index
-        self._pending: dict[int, int] = {}  # calls of the batch whose promise is pending: ticket by index
-        self._slow: dict[int, float] = {}  # seconds that a call has taken, if it was not short
-        self._held: dict[int, list[RoomCall]] = {}  # further calls of a room, by the ticket of its pending call
-        self._cut: tuple[Failure, bool] | None = None  # what `stop` was told
+        self._failed: dict[int, str] = {}  # the errors of calls in the batch that threw, by index
+        self._pending: dict[int, int] = {}  # the tickets of calls in the batch whose promise is pending, by index
+        self._slow: dict[int, float] = {}  # the duration of calls that were not short, by index, in seconds
+        self._held: dict[int, list[RoomCall]] = {}  # the further calls for a room, by the ticket of its pending call
+        self._cut: tuple[Failure, bool] | None = None  # the arguments of `stop`
 
     def functions(self) -> dict[str, Function]:
         return {
@@ -106,7 +108,7 @@ class RoomCalls:
     # A batch: `begin`, `encoded`, what the runtime reports, `_ran`. If the runtime is stopped, `stop` is before `_ran`.
 
     def begin(self, event: Event) -> bool:
-        """Prepare the calls of the event. False if none may run any more."""
+        """Prepare the calls of the event. False if none of them may run any more."""
         batch = []
         for call in event.arguments:
             if call.check():
@@ -132,7 +134,7 @@ class RoomCalls:
         return tuple(event)
 
     def _room_failed(self, index: int, name: str, hook: str, described: str, is_known: bool) -> None:
-        """`index` is that of a call in the batch, or -1 for a promise that was rejected."""
+        """A call threw. `index` is the call's in the batch, or -1 for a promise that was rejected."""
         failure = self._loader.tidy(Failure.read(described))
         self._reports.failed(hook, None, failure, room=name, once=is_known)
         self._make_room(failure)
@@ -150,25 +152,31 @@ class RoomCalls:
         self._slow[index] = ms / 1000
 
     def stop(self, failure: Failure, *, to_end: bool) -> bool:
-        """The runtime was stopped, with this error. Reported when it is known which call ran. False if none did."""
+        """The runtime was stopped with this error.
+
+        It is reported when it is known which call ran. False if none ran.
+        """
         if self._batch:
             self._cut = (failure, to_end)
         return bool(self._batch)
 
     def flush(self) -> None:
-        """The runtime pulls. If it was stopped before it has begun a call of the batch, it will not begin any."""
+        """Called when the runtime pulls.
+
+        If it was stopped before it had begun a call of the batch, it will not begin any.
+        """
         if self._cut is not None:
             self._ran(1)
 
     def give_up(self) -> None:
-        """The runtime cannot read the batch."""
+        """Give up the batch: the runtime cannot read it."""
         batch, self._batch = self._batch, ()
         for call in batch:
             call.done("failed")
         self.waiting.pop()
 
     def _ran(self, count: int) -> None:
-        """The runtime has begun this many calls of the batch, and has no more to do with it."""
+        """The runtime has begun this many calls of the batch, and is done with the batch."""
         batch, self._batch = self._batch, ()
         failed, self._failed = self._failed, {}
         pending, self._pending = self._pending, {}
@@ -181,7 +189,7 @@ class RoomCalls:
             self._reports.stopped(Event("room", None, (batch[count - 1],)), cut[0], to_end=cut[1])
         if pending:
             over, again = self._hold(batch, over, pending)
-        # The short calls share what is left of the time of the batch.
+        # The short calls share the rest of the batch's time.
         left = time.monotonic() - self._handed_over - sum(slow.values())
         short = max(0.0, left / max(1, count - len(slow)))
         for index, call in enumerate(over):
@@ -200,9 +208,9 @@ class RoomCalls:
     def _hold(
         self, batch: Sequence[RoomCall], begun: Sequence[RoomCall | None], pending: dict[int, int]
     ) -> tuple[list[RoomCall | None], list[RoomCall]]:
-        """Calls of the batch are pending. Puts aside the further calls of their rooms.
+        """Some calls of the batch are pending: put aside the further calls for their rooms.
 
-        Returns the begun calls, with None for those that are put aside, and the calls to hand over again.
+        Returns the begun calls, with None for those that were put aside, and the calls to queue again.
         """
         over = list(begun)
         again = []
@@ -221,7 +229,7 @@ class RoomCalls:
         return over, again
 
     def completed(self, event: Event, failure: str | None) -> None:
-        """The promise of a call has settled or expired. Its room goes on."""
+        """The promise of a call has settled or expired: go on with its room."""
         call, ticket = event.arguments
         self._times.observe(call.kind, time.monotonic() - event.began)
         call.done(failure)
@@ -230,7 +238,7 @@ class RoomCalls:
             self.post(held)
 
     def abandon(self, events: Iterable[Event | None]) -> None:
-        """The isolate has ended: no call of the batch, of `events` and of those that wait is run."""
+        """The isolate has ended: end the calls of the batch, of `events` and those that wait, without running them."""
         if self._cut is not None:
             self._reports.stopped(Event("rooms", None, tuple(self._batch)), self._cut[0], to_end=self._cut[1])
         calls = [*self._batch, *chain.from_iterable(self._held.values())]

@@ -1,6 +1,6 @@
-"""Which event is next: one at a time for each session, in order, and none while a promise of the session is pending.
+"""Decides which event is next: for each session one at a time, in order, and none while its promise is pending.
 
-A *ticket* is the number of a promise: the runtime names it when it says that the promise is pending, and when it has
+A *ticket* is the number of a promise. The runtime tells it when the promise is pending, and again when the promise has
 settled.
 """
 
@@ -26,7 +26,7 @@ _NO_TURN = -1
 class MessageReader:
     """`wsthreads.protocol.readers.Reader` for a script's messages, from one connection of a session.
 
-    With `due`, the client speaks wsthreads.1: see `Handler.reader`.
+    `due` is given if the client speaks wsthreads.1: see `Handler.reader`.
     """
 
     __slots__ = ("_at_end", "_at_start", "_due", "_inbox", "_lock", "_pump", "_state", "_turn")
@@ -44,7 +44,7 @@ class MessageReader:
         self._turn: int = state.turn
         self._at_start: tuple[int, int] = (state.texts, state.text_bytes)
         self._at_end: tuple[int, int] | None = None
-        self._lock = RLock()  # guards the writing of _at_end; a finalizer may stop this while its thread does so
+        self._lock = RLock()  # guards writes of _at_end; reentrant, because a finalizer may call `stop`
         self._pump = partial(state.pump, inbox, descriptor, max_bytes)
         self._due = due
 
@@ -82,19 +82,22 @@ class MessageReader:
 
 
 class Schedule:
-    """The events that wait for the isolate. Any thread may call `post`; the rest belongs to the isolate's thread.
+    """The events that wait for the isolate.
 
-    Each event that `take` returns comes back by `finish`; or by `suspend`, and then once by `settle` or `expire`.
+    Any thread may call `post`; all other methods belong to the isolate's thread.
+
+    For each event that `take` returns, the caller later calls `finish`; or `suspend`, and then `settle` or `expire`
+    once.
     """
 
     def __init__(self) -> None:
         self.inbox = Inbox()
         self._get = self.inbox.get
-        self._ready: deque[SessionState] = deque()  # sessions that are not busy and have a backlog; each once
+        self._ready: deque[SessionState] = deque()  # sessions with a backlog that are not busy; each once
         self._pending: dict[int, tuple[float, Event]] = {}  # by ticket, the first to expire first
-        #: Is true while there is something that expires: asking for `next_expiry` costs more.
+        #: True while a pending event can expire. Checking this is cheaper than calling `next_expiry`.
         self.pending_events: Mapping[int, object] = self._pending
-        #: As long as these are empty, the next event comes from the inbox.
+        #: While these are empty, the next event comes from the inbox.
         self.hindrances = (self._pending, self._ready)
 
     def post(self, event: Event) -> None:
@@ -107,7 +110,10 @@ class Schedule:
         max_bytes: int,
         due: Callable[[], tuple[int, int] | None] | None,
     ) -> MessageReader:
-        """Reads the session's messages, of up to `max_bytes`, from a socket to the inbox. Needs the C module."""
+        """A reader that moves the session's messages, of up to `max_bytes`, from a socket to the inbox.
+
+        Needs the C module.
+        """
         return MessageReader(state, self.inbox, descriptor, max_bytes, due)
 
     def has_more(self) -> bool:
@@ -146,7 +152,7 @@ class Schedule:
             timeout_s = 0
 
     def finish(self, event: Event) -> None:
-        """The event is finished: the session's next event may be taken."""
+        """The event is over: the session's next event may be taken."""
         state = event.state
         if state is not None:
             state.busy = False
@@ -160,7 +166,7 @@ class Schedule:
         self._pending[ticket] = (expires, event)
 
     def postpone(self, seconds: float) -> None:
-        """Let all pending events expire later by `seconds`: none of them could make progress in that time."""
+        """Let all pending events expire `seconds` later, because none of them could make progress in that time."""
         for ticket, (expires, event) in self._pending.items():
             self._pending[ticket] = (expires + seconds, event)
 
@@ -169,11 +175,11 @@ class Schedule:
         return self._pending.get(ticket, (0.0, None))[1]
 
     def settle(self, ticket: int) -> Event | None:
-        """The pending event of this ticket, for the caller to finish. None if it has expired."""
+        """Remove and return the pending event of this ticket. The caller must finish it. None if it has expired."""
         return self._pending.pop(ticket, (0.0, None))[1]
 
     def expire(self, now: float) -> Event | None:
-        """A pending event that has expired, for the caller to finish. None if there is none."""
+        """Remove and return a pending event that has expired. The caller must finish it. None if there is none."""
         for ticket, (expires, event) in self._pending.items():
             if expires > now:
                 break

@@ -1,4 +1,4 @@
-"""What the isolate keeps of a session: its events, how many of its messages wait, and whether it has ended."""
+"""The isolate's state of a session: its events, how many of its messages wait, and whether it has ended."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "SessionState", "SessionStates"]
 
-#: How many messages of one session may wait for the script, and how many characters or bytes. One may always wait.
+#: The most messages of one session that wait for the script, and the most characters or bytes. A single message may
+#: always wait.
 MAX_WAITING = 32
 MAX_WAITING_SIZE = 1024 * 1024
 
-#: From this many characters on, the engine's parcel, which takes some microseconds, is faster than JSON.
+#: From this many characters on, the engine's parcel is faster than JSON. The parcel takes some microseconds.
 LONG_TEXT = 1024
 
-#: How often a waiting thread looks whether the session has ended, in case it was not notified.
+#: How often a waiting thread checks whether the session has ended, in case it was not notified.
 RECHECK_S = 1.0
 
-#: How long it reads before it looks whether there is a place.
+#: How long a waiting thread reads before it checks again for a place.
 READ_S = 0.05
 
 
@@ -45,14 +46,14 @@ class Event(NamedTuple):
     size: int = 0
     reply: Future[Any] | None = None
     retried: bool = False
-    #: When the runtime received it, on the monotonic clock, if a promise of it is pending.
+    #: When the runtime received the event, on the monotonic clock, if its promise is pending.
     began: float = 0.0
 
     def encoded(self, engine: Engine | None) -> bytes:
-        """The event as the runtime pulls it: the kind, the session's id, the arguments.
+        """The event in the form for the runtime: the kind, the session's id, the arguments.
 
-        Bytes and long texts travel in the engine's parcel if the script's heap has room for them. Then the arguments
-        have null in their places.
+        Bytes and long texts are in the engine's parcel if the script's heap has room for them. Then null takes their
+        places in the arguments.
         """
         session_id = "null" if self.state is None else self.state.quoted_id
         if self.kind == "message":
@@ -132,7 +133,7 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
         if self.session is None:
             return False
         channel = self.session._channel
-        return channel.ending is not None and channel.was_kicked  # nearly always None; asked for each message
+        return channel.ending is not None and channel.was_kicked  # for speed: `ending` is nearly always None
 
     def close(self, code: int, reason: str) -> None:
         """Close the session on behalf of the script. No more messages of the client are handled."""
@@ -141,9 +142,9 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
             self.over = True
 
     def reserve(self, size: int) -> bool:
-        """Wait for a place in the queue for onOpen, a message or a request. False if the session has ended.
+        """Wait for a place in the queue, for onOpen, a message or a request. False if the session has ended.
 
-        If the script waits for a reply of this client, the calling thread may be the one that has to read it: it reads.
+        The calling thread may have to read a reply that the script waits for. So it reads while it waits.
         """
         while True:
             with self._lock:
@@ -161,7 +162,7 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
                         self._wait_locked(READ_S)
 
     def stir(self) -> None:
-        """Make a thread that waits in `reserve` look again: the script has sent a request. Any thread."""
+        """Wake a thread that waits in `reserve`: the script has sent a request. Any thread."""
         with self._lock:
             self._tell_locked()
 
@@ -217,7 +218,7 @@ class SessionStates(dict[str, SessionState]):
     """The sessions of an isolate, by id. Each operation is atomic, with and without the GIL."""
 
     def find(self, session_id: str) -> SessionState | None:
-        """As `get`, which is slow in CPython 3.13 without a GIL, see `StripedDict`."""
+        """Like `get`, which is slow in CPython 3.13 without a GIL, see `StripedDict`."""
         try:
             return self[session_id]
         except KeyError:

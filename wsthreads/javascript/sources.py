@@ -1,4 +1,4 @@
-"""The sources of a script's modules, and what the engine was given for them."""
+"""The sources of a script's modules, and the code that the engine got for them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ __all__ = ["Sources"]
 
 
 class Sources:
-    """Filled by the loader. Used by the isolate's thread."""
+    """Sources by module ids. The loader adds them. For the isolate's thread."""
 
     def __init__(self) -> None:
-        #: What is in the files, by id without its version.
+        #: The texts of the files, by id without its version.
         self.texts: dict[str, str] = {}
-        #: What TypeScript became, by id.
+        #: The results of compiling TypeScript, by id.
         self.compiled: dict[str, Compiled] = {}
-        #: What stands before a module's first line, by id.
+        #: The prefixes of modules' first lines, by id.
         self.prefixes: dict[str, str] = {}
 
     def given(self, identity: str) -> str | None:
-        """What the engine has for a module."""
+        """The code that the engine got for a module."""
         compiled = self.compiled.get(identity)
         source = self.texts.get(bare_id(identity)) if compiled is None else compiled.code
         return None if source is None else self.prefixes.get(identity, "") + source
 
     def original(self, identity: str, line: int, column: int) -> tuple[int, int]:
-        """The line and column in the file, from those in what the engine has."""
+        """The line and column in the file, for a line and column in the engine's code."""
         compiled = self.compiled.get(identity)
         if line == 1:
             column = max(1, column - len(self.prefixes.get(identity, "")))
         return (line, column) if compiled is None else compiled.original(line, column)
 
     def tidy(self, failure: Failure, before: str | None = None) -> Failure:
-        """`Failure.tidy`, with the places as they are in the files."""
+        """`Failure.tidy`, with the places in the files."""
         return failure.tidy(self.original, self.given, before)

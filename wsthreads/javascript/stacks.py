@@ -1,8 +1,8 @@
-"""Prepares the errors of QuickJS for logs: with files and lines of the script, without those of the runtime.
+"""Prepares the errors of QuickJS for logs, with files and lines of the script, without those of the runtime.
 
-The message of an error may be a client's text. So the runtime sends messages and stacks separately, and no place is
-searched in a message. A stack has names of functions, too. If a script makes such a name from a client's text, the log
-can show another line of the script's own files, but nothing else.
+The message of an error may contain a client's text. So the runtime sends messages and stacks separately, and messages
+are not searched for places. A stack also has names of functions. If a script makes such a name from a client's text,
+the log may show a wrong line of the script's own files, but nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wsthreads.monitoring.logs import block, quoted
 
 __all__ = ["Failure", "Place"]
 
-#: A frame of the engine. A function's name may be any text, so only the end of the line is parsed.
+#: Matches a frame of the engine. A function's name may be any text, so only the end of the line is parsed.
 _FRAME = re.compile(
     r"    at (?P<before>.* \(|)(?P<id>[^()\n]+?|<[a-z]+>):(?P<line>\d+)(?::(?P<column>\d+))?(?P<end>\)?)"
 )
@@ -35,16 +35,16 @@ class Place(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An error with its causes and the errors in it. Each part is a message and a stack, which may be empty.
+    """An error with its causes and nested errors. Each part is a message and a stack, which may be empty.
 
-    Or a console line with the stacks of the errors in it.
+    It may also be a console line with the stacks of the errors in it.
     """
 
     parts: tuple[tuple[str, str], ...]
 
     @classmethod
     def read(cls, described: str) -> Failure:
-        """From the JSON of the runtime's `describe`: text, stack, text, stack, and so on."""
+        """Make a failure from the JSON of the runtime's `describe`: text, stack, text, stack, and so on."""
         texts = json.loads(described)
         return cls(tuple(zip(texts[::2], texts[1::2], strict=True)))
 
@@ -64,12 +64,12 @@ class Failure(NamedTuple):
 
     @property
     def was_out_of_memory(self) -> bool:
-        """Whether this is the engine's error for a full heap. If even that error needs too much, it throws null."""
+        """Whether this is the engine's error for a full heap. Without memory for that error, it throws null."""
         return self.message.startswith(("InternalError: out of memory", "null was thrown"))
 
     @property
     def was_parsed(self) -> bool:
-        """Whether the engine's parser found the error in a file. Then no function is on the stack."""
+        """Whether the engine's parser found the error in a file. Then the stack has no function."""
         (message, stack) = self.parts[0]
         return message.startswith("SyntaxError: ") and "\n" not in stack and not stack.endswith(")") and bool(stack)
 
@@ -83,11 +83,13 @@ class Failure(NamedTuple):
         source_of: Callable[[str], str | None],
         before: str | None = None,
     ) -> Failure:
-        """This failure without the frames of the runtime, and without the version numbers that a reload adds to file
-        names. "not a function" names what is not a function.
+        """A copy for people: without frames of the runtime, and without the versions that reloads add to file names.
 
-        `original` returns the line and column to show, from a module's id and the line and column in the stack;
-        `source_of` the source of a module, as the engine has it. `before` is what a console line has before the error.
+        In "not a function", the copy names the value that is not a function.
+
+        `original` returns the line and column to show for a module's id and the line and column in the stack.
+        `source_of` returns the code that the engine got for a module. `before` is the text of a console line before the
+        error.
         """
         parts = [(name_callee(message, stack, source_of), _tidy(stack, original)) for message, stack in self.parts]
         line, stack = self.parts[0]
@@ -97,7 +99,7 @@ class Failure(NamedTuple):
         return Failure(tuple(parts))
 
     def place(self, files: Collection[str]) -> Place | None:
-        """The innermost place in `files`, which are ids of modules, of the first stack that has one."""
+        """The innermost place in `files`, which are ids of modules, in the first stack that has one."""
         for _, stack in self.parts:
             for line in stack.split("\n"):
                 frame = _FRAME.fullmatch(line)
@@ -111,9 +113,9 @@ class Failure(NamedTuple):
         return {} if place is None else {name: value for name, value in place._asdict().items() if value is not None}
 
     def shown(self, before: str = "") -> tuple[str, str]:
-        """For a log: `before` and the message; and the lines below, with stacks and causes.
+        """The texts for a log: `before` and the message; and the lines below, with stacks and causes.
 
-        In these, each line of a message begins with a bar, so that it cannot look like a frame.
+        In the lines below, each line of a message begins with a bar, so that it cannot look like a frame.
         """
         below = []
         for index, (message, stack) in enumerate(self.parts):

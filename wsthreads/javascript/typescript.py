@@ -1,8 +1,8 @@
 """Compiles TypeScript to JavaScript, with the compiler that dukpy ships, and maps places in the result to the source.
 
 Types are dropped and not checked: editors and ``tsc`` do that. The compiler (TypeScript 5.7 in dukpy 0.6) takes almost
-a second and 100 MB to load, and would hold the GIL meanwhile. So it runs in a process of its own, which ends when its
-work is done. Results are cached.
+a second and 100 MB to load, and would hold the GIL meanwhile. So it runs in its own process, which ends when its work
+is done. Results are cached.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["SUFFIX", "Compiled", "Compiler"]
 
 SUFFIX = ".ts"
 
-#: Longest time that the compiler may take for one file, including its start.
+#: The longest time that the compiler may take for one file, including its start.
 COMPILE_TIMEOUT_S = 60.0
 
 #: The most results that are cached.
 MAX_REMEMBERED = 256
 
-#: Results by name and source. They never become wrong, so all threads share them, and they may be dropped any time.
+#: Results by name and source. They never become wrong, so all threads share them. They may be dropped at any time.
 _remembered: dict[tuple[str, str], Compiled] = {}
 
 _BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
@@ -45,14 +45,14 @@ class Compiled:
     """The result for one file: its code, or its first syntax error as line, column and message."""
 
     code: str
-    #: The relative paths that it imports, such as ``./lib.ts``.
+    #: The relative paths that the file imports, such as ``./lib.ts``.
     imports: tuple[str, ...]
     error: tuple[int, int, str] | None
-    #: The field `mappings` of its source map (ECMA-426).
+    #: The field `mappings` of the source map (ECMA-426).
     mappings: str
 
     def original(self, line: int, column: int) -> tuple[int, int]:
-        """The place in the source of a place in the code. Lines and columns count from 1."""
+        """The place in the source for a place in the code. Lines and columns count from 1."""
         places = self._places[line - 1] if line <= len(self._places) else []
         at = bisect_right(places, (column - 1, sys.maxsize, 0)) - 1
         if at < 0:
@@ -94,13 +94,16 @@ def _numbers(segment: str) -> list[int]:
 
 
 class Compiler:
-    """Compiles one file after the other. A context manager, for one thread. Its process starts with the first file."""
+    """Compiles files, one after the other.
+
+    A context manager, for one thread. Its process starts with the first file.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
     def compile(self, name: str, source: str) -> Compiled:
-        """Blocks for some milliseconds, the first time for almost a second.
+        """Compile a file. Blocks for some milliseconds, the first time for almost a second.
 
         Raises `IsolateError` if the compiler cannot be started, or takes longer than `COMPILE_TIMEOUT_S`.
         """

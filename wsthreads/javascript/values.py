@@ -1,4 +1,4 @@
-"""Handshakes, messages, persons and times as they cross between a script and Python."""
+"""Converts handshakes, messages, persons and times for a script."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = [
     "sessions_in_json",
 ]
 
-#: JavaScript's ``Number.MAX_SAFE_INTEGER``: beyond it, two whole numbers can be one.
+#: JavaScript's ``Number.MAX_SAFE_INTEGER``: beyond it, different whole numbers can become the same number.
 MAX_SAFE_INTEGER = 2**53 - 1
 
 
 def handshake_data(request: Request) -> dict[str, Any]:
-    """The data of a handshake, which the runtime keeps for as long as the session lives."""
+    """The data of a handshake. The runtime keeps it as long as the session lives."""
     told = {
         "parameters": request.parameters,
         "headers": request.headers,
@@ -42,12 +42,15 @@ def handshake_data(request: Request) -> dict[str, Any]:
 
 
 def _is_exact(value: object) -> bool:
-    """Whether a value is a number that JavaScript has, too."""
+    """Whether a value is a number that JavaScript can represent exactly."""
     return isinstance(value, (int, float)) and -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER
 
 
 def message_from(engine: Engine | None, text: str | None, is_binary: bool) -> str | bytes:
-    """A message from the runtime: as `text` (bytes as characters up to U+00FF), or None if it is in the parcel."""
+    """A message from the runtime.
+
+    `text` is the message (bytes as characters up to U+00FF), or None if it is in the parcel.
+    """
     if text is None and engine is not None:
         return engine.take_bytes() if is_binary else engine.take_text()
     assert text is not None
@@ -55,7 +58,7 @@ def message_from(engine: Engine | None, text: str | None, is_binary: bool) -> st
 
 
 def _milliseconds(seconds: float) -> int:
-    """A time as JavaScript has it in ``Date.now()``."""
+    """A time in milliseconds, like ``Date.now()``."""
     return round(seconds * 1000)
 
 

@@ -1,4 +1,4 @@
-"""The Python half of the web's globals: what Python does better or faster than a script."""
+"""The Python half of the web's globals, for work that Python does better or faster than a script."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SPACE = str.maketrans("", "", "\t\n\f\r ")
 
 
 class WebFunctions:
-    """Functions for the runtime's ``lazy`` parts, called in the isolate's thread. None has a state.
+    """Functions for the runtime's ``lazy`` parts, called in the isolate's thread. They have no state.
 
-    Bytes come and go in the parcel. Without an engine they are text, of characters up to U+00FF.
+    Bytes are passed in the parcel. Without an engine, they are passed as text of characters up to U+00FF.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class WebFunctions:
         }
 
     def _bytes(self, text: str | None) -> bytes:
-        """Bytes from the runtime: as `text`, or None if they are in the parcel."""
+        """Bytes from the runtime. `text` is their text, or None if they are in the parcel."""
         if text is None and self.engine is not None:
             return self.engine.take_bytes()
         assert text is not None
@@ -69,9 +69,9 @@ class WebFunctions:
     def _decode(
         self, data: str | None, name: str, fatal: bool, final: bool, rest: str, flag: str
     ) -> tuple[str, str, str] | None:
-        """The text, and the state for the next call. None for malformed data if it is `fatal`.
+        """The text, and the state for the next call. None for malformed data if `fatal` is true.
 
-        The rest is bytes in hexadecimal. The flag is a number that JavaScript could not count to.
+        The state consists of `rest`, bytes in hexadecimal, and `flag`, a number too large for JavaScript, as text.
         """
         from wsthreads.javascript.encodings import decode
 
@@ -118,7 +118,7 @@ def _encode_base64(text: str) -> str | None:
 
 
 def _decode_base64(text: str) -> str | None:
-    """`atob`, the forgiving decoding of https://infra.spec.whatwg.org: None for what is no base64."""
+    """`atob`, the forgiving decoding of https://infra.spec.whatwg.org. None for invalid base64."""
     text = text.translate(_SPACE)
     if len(text) % 4 == 0:
         text = text.removesuffix("==") if text.endswith("==") else text.removesuffix("=")
