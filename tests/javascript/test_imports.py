@@ -191,8 +191,8 @@ def test_json_is_read_anew_at_a_reload_and_dynamically(tmp_path: Path) -> None:
     ("text", "line", "column", "message"),
     [
         ('{"a": 1,\n  b: 2}', 2, 3, "Expecting property name enclosed in double quotes"),
-        ('["NaN\\"",\n NaN]', 2, 2, "NaN is no JSON"),
-        ("[1, -Infinity]", 1, 5, "-Infinity is no JSON"),
+        ('["NaN\\"",\n NaN]', 2, 2, "NaN is not JSON"),
+        ("[1, -Infinity]", 1, 5, "-Infinity is not JSON"),
         ("[" * 100_000, 1, 1, "it has too many levels"),
         ("", 1, 1, "Expecting value"),
     ],

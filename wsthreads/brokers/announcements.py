@@ -1,6 +1,6 @@
-"""What this process announces to Redis: the rooms that have members here, and how many; after a break, all of it again.
+"""Announces to Redis the rooms with members in this process, and how many; after a break, all of them again.
 
-Redis answers with the number of members in other processes, and where the room's log ends.
+Redis answers with the number of members in other processes, and the end of the room's log.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["Announcements"]
 
 
 class Announcements:
-    """The writer's thread calls it. The parts are those of the `Writer`."""
+    """For the writer's thread. The arguments are parts of the `Writer`."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Announcements:
         self._listeners = listeners
 
     def send(self, pipeline: Pipeline, room: Subscription, epoch: str, now: float, given_up: set[int]) -> None:
-        """Announce a room. `given_up` gets its shard if Redis has lost what it knew of this process."""
+        """Announce a room. `given_up` gets its shard if Redis has lost the data of this process."""
         where, registration = room.address, self._registration
         keys = [where.log, where.head, where.members, self._keys.processes(where.shard), where.presence, where.ban]
         keys.append(where.attributes)
@@ -85,25 +85,25 @@ class Announcements:
         elif now - room.announced_at < TOUCH_S / 2:
             return
         elif room.position.epoch != room.announced.epoch or room.position.number < room.announced.number:
-            self._reader.check(room)  # Redis had this some time ago, and it has not arrived
+            self._reader.check(room)  # Redis has had these messages for some time, and they have not arrived
         room.announced, room.announced_at = head, now
 
     def announce_all(self) -> None:
-        """Announce all rooms, before what else is queued."""
+        """Announce all rooms, before everything else in the queue."""
         with self._lock:
             self._queue.announce_all(self._rooms.values())
 
     def announce_again(self, shards: Container[int], before: float) -> None:
-        """Announce the rooms of some shards, and those that were announced last before a time: they expire soon."""
+        """Announce the rooms of some shards, and rooms last announced before `before`, because they expire soon."""
         with self._lock:
             for room in self._rooms.values():
                 if room.address.shard in shards or room.touched_at < before:
                     self._queue.announce(room)
 
     def share_again(self, shards: Container[int]) -> None:
-        """Compare all presences of this process in some shards with what Redis has, and store the bans that it knows.
+        """Compare all presences of this process in some shards with those in Redis, and store its bans in Redis.
 
-        Redis was away, or has lost its data, or has taken this process for dead.
+        Redis was unavailable, has lost its data, or has taken this process for dead.
         """
         presences: list[PresenceKey] = []
         bans: list[Question] = []

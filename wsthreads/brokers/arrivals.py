@@ -1,4 +1,4 @@
-"""What a process does with the messages that come from Redis: one function for each kind, in `HANDLERS`.
+"""Handles the messages from Redis: one function for each kind, in `HANDLERS`.
 
 `Arrivals` acts on each message once.
 """
@@ -38,7 +38,7 @@ def _direct(room: Subscription, message: messages.Direct, ticket: int, is_busy: 
 
 
 def _close(room: Subscription, message: messages.Close, ticket: int, is_busy: bool) -> None:
-    if ticket < 0:  # this process has closed its own sessions before it told others
+    if ticket < 0:  # this process closed its own sessions before it told others
         room.listener.close(room.name, message)
 
 
@@ -46,9 +46,9 @@ def _presence(room: Subscription, message: messages.PresenceChange, ticket: int,
     room.listener.change_presence(room.name, message)
 
 
-#: What the process does with each kind of message. A handler receives the subscription, the message, its ticket (-1
-#: for a message of another process), and whether more messages are waiting. It runs in the reader's thread and must not
-#: block; an exception is logged.
+#: The handler for each kind of message. A handler gets the subscription, the message, its ticket (-1 for a message of
+#: another process), and whether more messages wait. It runs in the reader's thread and must not block; an exception is
+#: logged.
 HANDLERS: dict[type[messages.Message], Callable[[Subscription, Any, int, bool], None]] = {
     messages.Broadcast: _broadcast,
     messages.Direct: _direct,
@@ -58,9 +58,9 @@ HANDLERS: dict[type[messages.Message], Callable[[Subscription, Any, int, bool], 
 
 
 class Arrivals:
-    """Acts on what has arrived for the rooms of this process. The reader's thread.
+    """Handles messages for the rooms of this process. For the reader's thread.
 
-    `on_own(room, ticket)` is called when a broadcast of `process` is back, and the members have it.
+    `on_own(room, ticket)` is called when a broadcast of `process` has come back, and the members have it.
     """
 
     def __init__(self, process: str, malformed: Malformed, on_own: Callable[[Subscription, int], None]) -> None:
@@ -69,7 +69,7 @@ class Arrivals:
         self._on_own = on_own
 
     def decode(self, message: bytes) -> messages.Message | None:
-        """The decoded message. None if it is malformed; that is counted."""
+        """The decoded message. None for a malformed message, which is counted."""
         try:
             return messages.decode(message)
         except BrokerError as error:
@@ -77,9 +77,9 @@ class Arrivals:
             return None
 
     def handle(self, room: Subscription, message: messages.Message, is_busy: bool) -> None:
-        """Act on a message, unless that was done before."""
+        """Handle a message, unless it was handled before."""
         if room.dropped:
-            return  # the room's next subscription receives the message, and ends its ticket
+            return  # the room's next subscription will receive the message, and end its ticket
         if isinstance(message, messages.PresenceChange):
             self._act(room, message, -1, is_busy)
             return
@@ -98,7 +98,7 @@ class Arrivals:
             log.exception("a %s to room %r was not delivered", type(message).__name__.lower(), room.name)
 
     def take_presences(self, room: Subscription, now_ms: int, stored: list[bytes], is_surely: bool) -> None:
-        """All presences that Redis has of a room."""
+        """Take all presences of a room from Redis."""
         if room.dropped:
             return
         present = self.parse_presences(now_ms, stored)
@@ -109,7 +109,7 @@ class Arrivals:
         room.has_presences = True
 
     def parse_presences(self, now_ms: int, stored: list[bytes]) -> list[messages.PresenceChange]:
-        """A presence hash of Redis's, without what is malformed. Any thread."""
+        """The entries of a presence hash from Redis, without malformed ones. Any thread."""
         present, malformed = messages.parse_presences(now_ms, stored)
         for what in malformed:
             self._malformed.drop(what)
@@ -117,7 +117,7 @@ class Arrivals:
 
 
 def aged(message: messages.Message, entry: bytes, now_ms: int) -> messages.Message:
-    """A message of a log as it is now, where it says how long something lasts from when it was published."""
+    """A message from a log, with the remaining time instead of the time from its publication on."""
     age_s = max(0.0, (now_ms - int(entry.partition(b"-")[0])) / 1000)
     if isinstance(message, messages.Close) and message.ban_s:
         return message._replace(ban_s=max(0.0, message.ban_s - age_s))
@@ -127,7 +127,7 @@ def aged(message: messages.Message, entry: bytes, now_ms: int) -> messages.Messa
 
 
 def parse_stock(data: bytes) -> tuple[bytes, int, list[bytes]]:
-    """A serial number and a channel, the time, and the parts that follow. Raises ValueError."""
+    """The serial number and the channel, the time, and the further parts. Raises ValueError."""
     name, at = _part(data, 1)
     end = data.index(b":", at)
     now_ms = messages.whole(data[at:end])

@@ -1,6 +1,7 @@
-"""At the end of a process whose apps nobody has shut down: the links send what waits.
+"""At the end of a process whose apps were not shut down, lets the links send their queued messages.
 
-A process of `multiprocessing` ends without the functions of `atexit`, so `multiprocessing` itself is asked there.
+A process of `multiprocessing` ends without the functions of `atexit`, so this uses `multiprocessing`'s own finalizers
+there.
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ from weakref import WeakSet
 
 __all__ = ["EXIT_S", "flush_at_exit"]
 
-#: All links of a process together wait at most so long.
+#: The longest time for all links of a process together.
 EXIT_S = 2.0
 
 
 class Flushed(Protocol):
     def flush_at_exit(self, timeout_s: float) -> None:
-        """Send what waits, if the threads of this process are to do so. Waits at most `timeout_s`."""
+        """Send queued messages, if the link's threads run in this process. Waits at most `timeout_s`."""
 
 
 class _Exit:
     def __init__(self) -> None:
         self.links: WeakSet[Flushed] = WeakSet()
-        self.pid = 0  # the process that is to call `_flush`
+        self.pid = 0  # the process that will call `_flush`
 
 
 _exit = _Exit()
 
 
 def flush_at_exit(link: Flushed) -> None:
-    """When this process ends, send what waits in a link."""
+    """Let a link send its queued messages when this process ends."""
     _exit.links.add(link)
     if _exit.pid != os.getpid():
         _exit.pid = os.getpid()

@@ -1,7 +1,8 @@
 """The attributes of rooms, in Redis: all processes share them.
 
 Each call is one script, so a change is one step for all processes. An update that another process has overtaken gets
-the new value, and tries again after a moment. While Redis is away, a value can be read as this process knew it last.
+the new value, and tries again after a moment. While Redis is unavailable, a read returns the last value that this
+process knows.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ READ = "return redis.call('HGET', KEYS[1], ARGV[1]) or ''"
 #: KEYS: attributes. Returns all fields and values.
 READ_ALL = "return redis.call('HGETALL', KEYS[1])"
 
-#: How long an update may keep others from changing the value that it is for.
+#: How long the claim of an update keeps other processes from changing the value.
 CLAIM_S = 1.0
 
-#: KEYS: attributes, members, lease. ARGV: the most bytes, how long the attributes are kept in milliseconds, a fencing
-#: number or nothing, the field, the bytes that it adds, its value or nothing to remove it; then, if it is to be changed
-#: only from a certain value, that one, or nothing if it must be missing; and a claim or nothing. Returns what has
-#: happened, and the old value or the size that would be too much.
+#: KEYS: attributes, members, lease. ARGV: the most bytes; how long the attributes are kept, in milliseconds; a fencing
+#: number or nothing; the field; the bytes that it adds; its value, or nothing to remove it. Two more for a conditional
+#: change: the value that must be there now, or nothing if it must be missing; and a claim or nothing. Returns the
+#: result, and the old value or the size that would be too much.
 WRITE = f"""
 if ARGV[3] ~= '' and redis.call('HGET', KEYS[3], 'fence') ~= ARGV[3] then
   return {{'over', ''}}
@@ -91,15 +92,16 @@ redis.call('PEXPIRE', KEYS[1], string.format('%.0f', keep))
 return {{answer, old}}
 """
 
-#: Calls a script for a room: its name, the script, the names of the keys, and the arguments. Raises `BrokerError`.
+#: A function that calls a script for a room. It gets the room's name, the script, the names of the keys, and the
+#: arguments. Raises `BrokerError`.
 Call = Callable[..., Any]
 
-#: An update that was overtaken tries again after so many seconds at most.
+#: The longest pause, in seconds, before an update that was overtaken tries again.
 PAUSE_S = 0.001
 
 
 class StoredAttributes(Attributes):
-    """Attributes in Redis, by `call`. Any thread."""
+    """Keeps attributes in Redis, by means of `call`. Any thread."""
 
     def __init__(self, call: Call, **parts: Any) -> None:
         super().__init__(**parts)
@@ -131,10 +133,9 @@ class StoredAttributes(Attributes):
         return self._write(name, key, "", fence)[1] is not None
 
     def _write(self, name: str, key: str, text: str, fence: int | None, *only_from: str) -> tuple[bool, str | None]:
-        """Set or remove a value. Returns whether that was done; then an empty text if there was a value.
+        """Set or remove a value. Returns whether this was done, and an empty text if there was a value before.
 
-        With `only_from`, two texts, only if the first of them is there; the second is a claim. If another value is
-        there, returns that.
+        `only_from` has two texts: the value that must be there, and a claim. If another value is there, returns that.
         """
         field, added = _field(key), entry_bytes(key, text) if text else 0
         if EMPTY_BYTES + added > self.max_bytes:
@@ -156,7 +157,7 @@ class StoredAttributes(Attributes):
 
 
 def _field(key: str) -> bytes:
-    """The field of a key: its JSON text. The field ``size`` is none."""
+    """The field for a key: its JSON text. (The field ``size`` is not a key.)"""
     return json.dumps(key, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
@@ -179,18 +180,18 @@ def _text(name: str, key: str, stored: bytes) -> str:
 
 
 class _Known:
-    """What a process remembers of the attributes of one room."""
+    """The attributes of one room that a process remembers."""
 
     __slots__ = ("_size", "is_complete", "texts")
 
     def __init__(self, *, is_complete: bool = False) -> None:
         self.texts: dict[str, str] = {}
         self._size = EMPTY_BYTES
-        #: Whether the room has no others.
+        #: Whether these are all attributes of the room.
         self.is_complete = is_complete
 
     def put(self, key: str, text: str | None, max_bytes: int) -> None:
-        """Remember a value, or that there is none. If these were too many for a room, forget the others."""
+        """Remember a value, or its absence. If these are too many for a room, forget the others."""
         old = self.texts.pop(key, None)
         if old is not None:
             self._size -= entry_bytes(key, old)
@@ -207,7 +208,7 @@ class _Known:
 class SharedAttributes(StoredAttributes):
     """The attributes of the rooms of an app. `has_members` says whether a room has members in this process.
 
-    Of such rooms it remembers what it has read and written, for the time while Redis is away.
+    For such rooms, it remembers the values that were read and written, to use them while Redis is unavailable.
     """
 
     def __init__(self, call: Call, *, timers: Timers, has_members: Callable[[str], bool], **parts: Any) -> None:
@@ -219,7 +220,7 @@ class SharedAttributes(StoredAttributes):
 
     def _begin(self) -> None:
         super()._begin()
-        self._noting = Lock()  # guards what is known; a leaf
+        self._noting = Lock()  # guards the remembered values; a leaf
 
     def give_up(self) -> None:
         super().give_up()
@@ -266,7 +267,7 @@ class SharedAttributes(StoredAttributes):
         return is_done, old
 
     def _note(self, name: str, texts: Mapping[str, str | None], *, is_complete: bool = False) -> None:
-        """Redis has answered with these: some attributes of a room, or all."""
+        """Remember some attributes of a room, or all, as Redis has answered."""
         self._is_away = False
         with self._noting:
             known = _Known(is_complete=True) if is_complete else self._known.get(name) or _Known()

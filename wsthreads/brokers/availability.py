@@ -1,4 +1,4 @@
-"""Whether Redis answers, and so for how long a handler's call waits for it."""
+"""Tracks whether Redis answers, and so how long a handler's call waits for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from time import monotonic
 
 __all__ = ["WAIT_S", "Availability"]
 
-#: Longest time that a handler's call waits for Redis. Once Redis has owed an answer for this long, no call waits.
+#: The longest time that a handler's call waits for Redis. If an answer is missing for this long, no call waits.
 WAIT_S = 1.0
 
 
@@ -16,19 +16,19 @@ class Availability:
     __slots__ = ("answers", "asked_at", "heard_at", "lost_at", "missed_at")
 
     def __init__(self) -> None:
-        #: Redis answered the last question, so it is worthwhile to wait for the next answer. A hint.
+        #: Whether Redis answered the last question, so that waiting for the next answer makes sense. A hint.
         self.answers = True
-        #: When the writer sent what Redis has not answered yet.
+        #: When the writer sent the calls that Redis has not answered.
         self.asked_at: float | None = None
         #: Since when Redis has answered nothing, over several connections.
         self.lost_at: float | None = None
         #: When something last arrived on the reader's connection.
         self.heard_at = float("-inf")
-        #: When the reader last failed to make a room ready, or to bring a broadcast back, in time. Nobody waits for
-        #: that until something has arrived.
+        #: When the reader last failed to make a room ready, or to return a broadcast, in time. No call waits for these
+        #: until something has arrived.
         self.missed_at = float("-inf")
 
     def patience_s(self) -> float:
-        """How long a call waits for Redis: `WAIT_S`, less the time for which Redis has owed an answer."""
+        """How long a call waits for Redis: `WAIT_S`, minus the time for which an answer has been missing."""
         since = [at for at in (self.lost_at, self.asked_at) if at is not None]
         return max(0.0, min(WAIT_S, min(since) + WAIT_S - monotonic())) if since else WAIT_S

@@ -1,8 +1,8 @@
-"""Sessions on their way between two processes, as those who look for sessions see them: they are open.
+"""Finds sessions that are moving between two processes. They count as open.
 
-While a session is away, no process knows of it. It is in Redis, and counts as a member of its user's hidden room, under
-the name `away_name`. A session may come or go while somebody looks. So who looks asks here, then all processes, and
-then here again.
+While a session is away, no process has it. It is in Redis, and counts as a member of its user's hidden room, under the
+name `away_name`. A session may arrive or leave during a search. So a search asks here, then all processes, and then
+here again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wsthreads.rooms.directory import UserSession
 
 __all__ = ["away_sessions", "ids_away", "is_away"]
 
-#: Runs a script on the keys of a room, or of a session; raises `BrokerError`.
+#: A function that runs a script on the keys of a room or a session. Raises `BrokerError`.
 Call = Callable[..., Any]
 
 
@@ -32,7 +32,7 @@ def is_away(call: Call, session_id: str) -> bool:
 
 
 def away_sessions(call_for: Callable[[str], Call], ids: Iterable[str], user: str) -> list[UserSession]:
-    """Those of these sessions that are away. `call_for` returns a `Call` with the keys of a session."""
+    """The entries of these sessions that are away. `call_for` returns a `Call` with the keys of a session."""
     found = []
     for session_id in ids:
         try:

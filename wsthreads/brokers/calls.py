@@ -1,4 +1,4 @@
-"""Calls of scripts that somebody waits for. They wait in the queue for the writer."""
+"""Makes calls of scripts, and waits for their answers. The calls are queued for the writer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ __all__ = ["Calls"]
 
 
 class Calls:
-    """Any thread. Waits for Redis as `availability` says: at most a second, and not at all while Redis is away."""
+    """Any thread.
+
+    `availability` decides how long a call waits: at most a second, and not at all while Redis is unavailable.
+    """
 
     def __init__(self, lock: Lock, queue: SendQueue, availability: Availability, place: str) -> None:
         self._lock = lock
@@ -27,7 +30,7 @@ class Calls:
         self._place = place
 
     def ask(self, question: Question) -> Any:
-        """The answer of Redis. None while Redis is away."""
+        """The answer of Redis. None while Redis is unavailable."""
         availability = self._availability
         with self._lock:
             if availability.answers:
@@ -41,12 +44,12 @@ class Calls:
     def call(self, question: Question) -> Any:
         """The answer of Redis to a call that changes something.
 
-        Raises `BrokerError`, whose `is_unknown` tells whether Redis may have done it.
+        Raises `BrokerError`; its `is_unknown` tells whether Redis may have made the change.
         """
         return self.call_all([question])[0]
 
     def call_all(self, questions: Sequence[Question]) -> list[Any]:
-        """The answers to several calls, as by `call`. They are sent together."""
+        """The answers to several calls. Like `call`, but the calls are sent together."""
         availability = self._availability
         with self._lock:
             if self._queue.has_ended or not availability.answers:
@@ -81,7 +84,7 @@ class Calls:
             self._queue.ask_seat(seat)
         try:
             is_answered = seat.answered.wait(availability.patience_s())
-        finally:  # also after KeyboardInterrupt
+        finally:  # even after KeyboardInterrupt
             with self._lock:
                 seat.is_given_up = True
         if seat.is_given is not None:

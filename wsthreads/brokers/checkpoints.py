@@ -1,8 +1,9 @@
-"""Looks at rooms at a moment when nothing is being delivered to their members.
+"""Calls functions at a moment when no message is being delivered to rooms.
 
-What comes from Redis is delivered by the reader's thread alone. So a call that this thread makes between two messages
-sees all rooms of the reader at one moment: each position is exactly that of the last message that the members have.
-A session that leaves or joins rooms in such a call has, or gets, every message up to the position, and no later one.
+Only the reader's thread delivers messages from Redis. So a function that this thread calls between two messages sees
+all rooms of the reader in one consistent state: each position is exactly that of the last message that the members
+have. A session that leaves rooms in such a call has every message up to the position, and no later one. A session that
+joins gets exactly the later ones.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ __all__ = ["Checkpoints"]
 
 
 class _Checkpoint:
-    """One call that somebody waits for."""
+    """One call, for which a thread waits."""
 
     def __init__(self, rooms: Sequence[RoomKey], look: Look) -> None:
         self.rooms = rooms
         self.look = look
         self.is_over = Event()
         self.error: BaseException | None = None
-        self.using = Lock()  # held during the call, and to give it up
+        self.using = Lock()  # held during the call, and while giving it up
         self.is_given_up = False
 
 
@@ -43,7 +44,7 @@ class Checkpoints:
     def call(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
         """Call `look` once all `rooms` are up to date in this process, again until it has done its work.
 
-        Waits for at most `timeout_s`. False if it has not done it; then it is not called any more. Any thread.
+        Waits at most `timeout_s`. False if `look` has not done its work; then it is not called any more. Any thread.
         """
         checkpoint = _Checkpoint(rooms, look)
         self._waiting.append(checkpoint)
@@ -56,7 +57,7 @@ class Checkpoints:
         return checkpoint.is_over.is_set()
 
     def run(self) -> None:
-        """Between two messages. The reader's thread."""
+        """Make the calls that wait. Called by the reader's thread between two messages."""
         for _ in range(len(self._waiting)):
             checkpoint = self._waiting.popleft()
             if not self._is_done(checkpoint):
@@ -75,7 +76,7 @@ class Checkpoints:
             try:
                 if not checkpoint.look(positions):
                     return False
-            except BaseException as error:  # it is raised where somebody waits for it
+            except BaseException as error:  # raised in the thread that waits
                 checkpoint.error = error
             checkpoint.is_over.set()
             return True

@@ -1,4 +1,4 @@
-"""The rooms that this process wants to own or owns, and its leases, as `Leases` remembers them."""
+"""The state of `Leases`: the rooms that this process wants to own or owns, and its leases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ RoomKey = tuple[str, str]  # the path of an endpoint, and the name of a room
 if hasattr(time, "CLOCK_BOOTTIME"):
 
     def lease_time() -> float:
-        """The time by which leases end. It goes on while the machine is suspended: others take the rooms then."""
+        """The clock for the ends of leases.
+
+        It also runs while the machine is suspended, because others then take the rooms.
+        """
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 else:
@@ -34,16 +37,16 @@ class Claim:
         self.key = key
         self.address = address
         self.keeper = keeper
-        self.fence: int | None = None  # while this process owns the room, as far as it knows
-        self.holder: bytes | None = None  # the lease to which the room belongs, if it does not belong to this process
+        self.fence: int | None = None  # set while this process owns the room, as far as it knows
+        self.holder: bytes | None = None  # the lease of another process that owns the room, if one does
         self.intake = Intake()
-        # While this process owns the room: it has no members any more. The object tells one such time from another.
+        # While this process owns the room: set while it has no members. The object tells one such period from another.
         self.closing: object | None = None
-        self.is_closed = False  # and it has received all posts
+        self.is_closed = False  # whether it has also received all posts
 
 
 class Return:
-    """A room that is given back, or the wish to own it."""
+    """The return of an owned room, or of the wish to own a room."""
 
     __slots__ = ("address", "fence", "intake", "key", "ticket")
 
@@ -52,7 +55,7 @@ class Return:
         self.address = claim.address
         self.intake = claim.intake
         self.fence = claim.fence if fence is None else fence
-        self.ticket = ticket  # broadcasts with lower tickets go first
+        self.ticket = ticket  # broadcasts with lower tickets are sent first
 
 
 class ShardLease:
@@ -61,11 +64,11 @@ class ShardLease:
     __slots__ = ("confirm_at", "former", "hold_until", "holders", "is_known", "keep_at", "trusted_until", "wish_at")
 
     def __init__(self) -> None:
-        self.is_known = False  # Redis has the lease
-        self.trusted_until = 0.0  # when this process counts its lease as ended; 0 if it has counted it so
+        self.is_known = False  # whether Redis has the lease
+        self.trusted_until = 0.0  # when the lease ends for this process; 0 once it has ended
         self.keep_at = 0.0  # when to extend it
         self.confirm_at = 0.0  # when to ask whether the rooms still belong to it
-        self.hold_until = 0.0  # no room is taken before
-        self.wish_at = 0.0  # when to try again for all rooms that are wanted
-        self.former: str | None = None  # its name before the break of the connection
+        self.hold_until = 0.0  # no room is taken before this time
+        self.wish_at = 0.0  # when to try again for all wanted rooms
+        self.former: str | None = None  # the lease's name before the connection broke
         self.holders: dict[bytes, float] = {}  # leases of other processes, and when they end

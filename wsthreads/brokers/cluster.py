@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterLink"]
 
-#: How long the reader of one node waits for that of another one. It delivers nothing meanwhile.
+#: How long the reader of one node waits for the reader of another node. It delivers nothing meanwhile.
 MEET_S = 0.3
 
 
 class ClusterLink:
     """A `Link` over a Redis Cluster. Its options are those of `RedisLink`.
 
-    It looks up at the start which shards are on which node. If a shard moves to another node later, redis-py finds it
-    there. From then on, each of the two nodes may delay its rooms when it hangs.
+    At the start, it looks up which shards are on which node. If a shard moves to another node later, redis-py finds it
+    there. From then on, a hang of either of the two nodes may delay the shard's rooms.
     """
 
     def __init__(
@@ -142,7 +142,10 @@ class ClusterLink:
             link.refresh(keys)
 
     def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
-        """The reader of each node waits for that of the next, `MEET_S` at most: then all of them deliver nothing."""
+        """The reader of each node waits for the reader of the next node, at most `MEET_S`.
+
+        Then none of them delivers.
+        """
         self.start()
         first, *others = self._by_link(rooms).items()
         for link, keys in reversed(others):
@@ -150,7 +153,7 @@ class ClusterLink:
         return first[0].checkpoint(first[1], look, timeout_s)
 
     def _by_link(self, rooms: Sequence[RoomKey]) -> dict[RedisLink, list[RoomKey]]:
-        """Those that have rooms, always in the same order."""
+        """The rooms of each link, always in the same order of links."""
         by_link: dict[RedisLink, list[RoomKey]] = {link: [] for link in self._by_node.values()}
         for key in rooms:
             by_link[self._link_of(*key)].append(key)
@@ -255,12 +258,12 @@ class ClusterLink:
 
 
 def _look_too(link: RedisLink, keys: Sequence[RoomKey], look: Look, positions: Mapping[RoomKey, Position]) -> bool:
-    """Let the reader's thread of one more node call `look`. Called in that of another one."""
+    """Let the reader's thread of another node call `look`. Called in a reader's thread."""
     found = False
 
     def look_once(more: Mapping[RoomKey, Position]) -> bool:
         nonlocal found
         found = look({**positions, **more})
-        return True  # the thread that waits must go on
+        return True  # the waiting thread must go on
 
     return link.checkpoint(keys, look_once, MEET_S) and found

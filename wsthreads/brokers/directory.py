@@ -1,13 +1,14 @@
 """Reaches the sessions of an endpoint in all processes.
 
-A close goes to the others as a message in the room's log, behind what was sent to the room before. What is for one
-session goes to a hidden room to which every process listens that has had sessions of the endpoint.
+A close goes to other processes as a message in the room's log, after all earlier messages to the room. Messages for one
+session go to a hidden room that every process follows that has had sessions of the endpoint.
 
-Redis keeps each ban, and says so to every process that announces the user's hidden room: when the user's first session
-there joins it, and after a break. A process that follows the hidden room hears of later bans by the close that goes
-with them. So the only time to ask is at a handshake, in a process without sessions of the user.
+Redis keeps each ban, and tells it to every process that announces the user's hidden room: when the user's first session
+there joins the hidden room, and after a break of the connection. A process that follows the hidden room learns of later
+bans by the close that goes with them. So a process has to ask for a ban only at a handshake, if it has no sessions of
+the user.
 
-Which sessions a user has is asked of all processes that have some, and of Redis, which has those on their way.
+To find a user's sessions, a process asks all processes, and Redis for sessions that are moving.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class SharedDirectory(Directory):
         link.answer(self._kinds["sessions"], self._answer_sessions)
         link.answer(self._kinds["forget"], self._forget_lost)
 
-        self._entering: set[str] = set()  # sessions that are about to ask whether there is a ban
+        self._entering: set[str] = set()  # sessions that are about to ask for a ban
 
     def enter(self, session: Any) -> Ban | None:
         self._entering.add(session.id)
@@ -58,20 +59,20 @@ class SharedDirectory(Directory):
             ban = super().enter(session)
         finally:
             self._entering.discard(session.id)
-        return ban or self.bans.get(session.user)  # from here on, a ban that is found closes the session
+        return ban or self.bans.get(session.user)  # a ban that is found later closes the session
 
-    # What this process wants of others
+    # Requests to other processes
 
     def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:
         self._link.close(self._path, name, code, reason, ban_s)
         user = user_of(name)
-        if user is not None:  # a process may have only sessions of the user whose connection was lost
+        if user is not None:  # another process may have only lost sessions of the user
             self._link.tell(self._kinds["forget"], user)
 
     def _ask_ban(self, user: str) -> Ban | None:
         name = user_room(user)
         if self._link.has_room(self._path, name):
-            return None  # this process has heard of every ban
+            return None  # this process knows every ban of the user
         found = self._link.ban_of(self._path, name)
         if found is None:
             return None
@@ -114,7 +115,7 @@ class SharedDirectory(Directory):
             found += away_sessions(lambda id: partial(self._link.call_for_session, self._path, id), away, user)
         return found
 
-    # Sessions on their way. While Redis is away, none is known.
+    # Sessions that are moving. While Redis is unavailable, none is known.
 
     def _is_away(self, session_id: str) -> bool:
         with suppress(BrokerError):
@@ -139,16 +140,16 @@ class SharedDirectory(Directory):
             if isinstance(row, dict)
         ]
 
-    # What others want of this process
+    # Requests of other processes
 
     def send_here(self, message: Direct) -> None:
-        """Send to one session, if it is here. The reader's thread."""
+        """Send to one session, if it is in this process. For the reader's thread."""
         session: Any = self._find(message.session_id)
         if session is not None:
             session._send_here(message.message, latest=message.latest)
 
     def obey(self, name: str, order: Close) -> None:
-        """Close the members of a room, or one session. The reader's thread."""
+        """Close the members of a room, or one session. For the reader's thread."""
         if order.session_id is not None:
             if self._find(order.session_id) is not None:
                 self.close_session(order.session_id, order.code, order.reason)
@@ -159,7 +160,7 @@ class SharedDirectory(Directory):
         self.close_here(name, order.code, order.reason)
 
     def found_ban(self, name: str, code: int, reason: str, ban_s: float) -> None:
-        """Redis has a ban of the user whose hidden room this is."""
+        """Take a ban of the user of this hidden room from Redis."""
         user = user_of(name)
         if user is not None:
             self.ban_here(user, ban_s, code, reason)
@@ -171,7 +172,7 @@ class SharedDirectory(Directory):
                 self._log_kick(name, code, reason, closed)
 
     def known_bans(self) -> list[tuple[str, int, str, float]]:
-        """The bans that this process knows: hidden room, code, reason, and for how long."""
+        """The bans that this process knows: hidden room, code, reason, and remaining seconds."""
         now = self.bans.clock()
         return [(user_room(user), ban.code, ban.reason, ban.until - now) for user, ban in self.bans.items()]
 
@@ -192,7 +193,7 @@ class SharedDirectory(Directory):
 
 
 def sessions_in(answer: dict[str, Any]) -> list[UserSession]:
-    """The sessions of a user in another process; nothing if it has answered with something else."""
+    """The sessions of a user in another process, from its answer; empty for a malformed answer."""
     try:
         return [UserSession(str(session_id), float(since)) for session_id, since in answer["value"] or ()]
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Sessions of this process that go on in another one. `handover` says how a session moves."""
+"""Moves sessions of this process to another process. `handover` explains how a session moves."""
 
 from __future__ import annotations
 
@@ -29,38 +29,37 @@ if TYPE_CHECKING:
 
 __all__ = ["Exports", "free"]
 
-#: Default for `before`.
+#: The default of `before`.
 NOTHING_BEFORE: Mapping[str, str] = MappingProxyType({})
 
 log = get_logger(__name__)
 
-#: So many sessions that could not move are remembered.
+#: How many sessions that could not move are remembered.
 MAX_FIXED = 1000
 
-#: How long a call of the handler may still run before another process is told to ask again.
+#: How long to wait for a running call of the handler, before another process is told to ask again.
 DEPART_S = 1.0
 
-#: How long broadcasts of this process may take to come back, after which they are late.
+#: How long broadcasts of this process may take to come back.
 CUT_S = 2.0
 
-#: How long another thread may take that stores the same session.
+#: How long to wait for another thread that stores the same session.
 EXPORT_S = 15.0
 
-#: How much longer than its client may be away a session is present, until a process calls its on_close.
+#: How much longer than its client may be away a session stays present, until a process calls its on_close.
 END_S = 10.0
 
 #: How long Redis may take to say whether it has a session.
 RETRACT_S = 10.0
 
-#: How many clients are told by one call how their sessions have ended; and how long a process that ends tries this, and
-#: how often.
+#: How many endings of sessions one call stores for clients; and how long, and how often, an ending process tries this.
 TELL_BATCH = 500
 TELL_S = 5.0
 TELL_PAUSE_S = 0.2
 
 
 class Exports:
-    """Stores sessions of one endpoint in Redis, and forgets them. Any thread but that of the reader."""
+    """Stores sessions of one endpoint in Redis, and forgets them. Any thread except the reader's."""
 
     def __init__(
         self,
@@ -90,27 +89,29 @@ class Exports:
         with self._lock:
             if session_id in self._under_way:
                 return
-        with suppress(RuntimeError):  # no thread can be started just now; the other process asks again
+        with suppress(RuntimeError):  # no thread can be started now; the other process will ask again
             self._pool.put([partial(self.export, session_id)])
 
     def why_not(self, session_id: str, secret: str) -> str:
-        """Why a session that was here could not move, for who has its secret; nothing if it is none of these."""
+        """Why a session could not move from this process, for a client with its secret; empty for any other session."""
         found = self._fixed.get(session_id, [])
         return "elsewhere" if any(hmac.compare_digest(each, secret) for each in found) else ""
 
     def export(self, session_id: str, timeout_s: float = DEPART_S) -> bool:
-        """Store a session, and forget it. False if it stays, or is not there any more. Waits if this is under way.
+        """Store a session, and forget it.
 
-        It stays while Redis is away, or while a call of the handler takes longer than `timeout_s`. If it cannot move,
-        it ends.
+        False if it stays or no longer exists. Waits for another thread that does this.
+
+        A session stays while Redis is unavailable, and if a call of the handler takes longer than `timeout_s`. If it
+        cannot move, it ends.
         """
         if self._link.patience_s(self._path, SESSIONS_ROOM) <= 0:
-            return False  # Redis is away
+            return False  # Redis is unavailable
         with self._lock:
             done = self._under_way.get(session_id)
             if done is None:
                 self._under_way[session_id] = Event()
-        if done is not None:  # another thread does so
+        if done is not None:  # another thread stores it
             done.wait(EXPORT_S)
             return False
         try:
@@ -129,12 +130,15 @@ class Exports:
             self._fixed[session_id] = secrets
             if len(self._fixed) > MAX_FIXED:
                 del self._fixed[next(iter(self._fixed))]
-        with suppress(BrokerError):  # then its client is told once this process has ended, too
+        with suppress(BrokerError):  # so that its client learns this even after this process has ended
             window_ms = max(1, int(left_s * 1000))
             self._link.call_for_session(self._path, session_id, TELL, stuck(secrets), window_ms)
 
     def tell_ended(self, timeout_s: float) -> None:
-        """This process ends: have the other ones tell clients that this one has closed their sessions. Blocks."""
+        """Before this process ends: store how it has closed its sessions, so that others can tell the clients.
+
+        Blocks.
+        """
         ended, deadline = self._sessions.ended(), monotonic() + min(TELL_S, timeout_s)
         while ended:
             batch, arguments = ended[:TELL_BATCH], []
@@ -161,7 +165,7 @@ class Exports:
             return False
         except BrokerError as error:
             log.debug("session %s on %s stays: %s", session.id, self._path, error)
-        except BaseException:  # a bug
+        except BaseException:  # a bug of wsthreads
             self._passages.stay(session)
             departure.stay()
             raise
@@ -170,7 +174,7 @@ class Exports:
                 self._passages.forget(session, departure.left_s + END_S)
             finally:
                 ending = departure.leave()
-            if ending is not None:  # a close in this process, before Redis had the session: the other one has to know
+            if ending is not None:  # closed in this process before Redis had the session: tell the other one
                 self._close_elsewhere(session.id, *ending)
             self._count("sessions_handed_over")
         else:
@@ -185,7 +189,7 @@ class Exports:
             log.warning("session %s on %s was closed, and may go on: %s", session_id, self._path, error)
 
     def _store(self, departure: Departing) -> bool:
-        """Whether Redis has the session now, so that this process must not have it. Raises `BrokerError`."""
+        """Store a session. Returns whether Redis has it, so that this process must forget it. Raises `BrokerError`."""
         session = departure.session
         fields: dict[str, Any] = {}
 
@@ -230,9 +234,9 @@ class Exports:
 def free(
     link: Link, path: str, session_id: str, rooms: Iterable[str], before: Mapping[str, str] = NOTHING_BEFORE
 ) -> None:
-    """A session that was on its way has arrived, or has not left: it counts where it is. Raises `BrokerError`.
+    """Stop counting a session as away: it has arrived, or has not left. Raises `BrokerError`.
 
-    `before` has the process that has kept its presence until now, by room.
+    `before` has the process that kept its presence until now, by room.
     """
     away, keys = away_name(session_id), ("members", "processes", "presence")
     kept = {name: f"{process} {session_id}" for name, process in before.items()}

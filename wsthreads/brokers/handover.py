@@ -1,16 +1,16 @@
-"""Sessions of one endpoint that go on in another process, because their clients have come back there.
+"""Moves sessions of one endpoint between processes, when their clients come back to another process.
 
-A session moves in three steps, each of which leaves it with one owner:
+A session moves in three steps. After each step, it has exactly one owner:
 
-1. The old process stores its state in Redis. The state is as of one moment: where it stands in the log of each room,
-   and all frames that the client has not acknowledged.
-2. Once Redis has it, the old process forgets the session. If Redis does not answer, the process takes the state back
-   before it goes on with the session.
-3. The new process prepares everything, and only then takes the state. Of several that try, Redis lets one have it. The
-   others, and one that fails before, have changed nothing.
+1. The old process stores the session's state in Redis. The state is of one moment: the session's position in the log of
+   each room, and all frames that the client has not acknowledged.
+2. Once Redis has the state, the old process forgets the session. If Redis does not answer, the process retracts the
+   state before it continues the session.
+3. The new process prepares everything, and only then takes the state. If several processes try, Redis gives it to one
+   of them. The others, and a process that fails before, have changed nothing.
 
-So a process may die at any point. A process that ends stores its sessions by itself; their clients find them later. The
-session of a client that does not come back in time is taken by any process, which calls its ``on_close``.
+So a process may die at any point. A process that ends stores its sessions, so that their clients find them later. If a
+client does not come back in time, any process takes its session and calls ``on_close``.
 """
 
 from __future__ import annotations
@@ -45,38 +45,41 @@ __all__ = ["BUSY", "UNKNOWN", "Handover"]
 
 log = get_logger(__name__)
 
-#: How long a client that comes back waits for its session, which is in another process.
+#: How long a client that comes back waits for its session from another process.
 FETCH_S = 3.0
 
-#: How often it is looked for: at first, and at last.
+#: How often to look for the session: the first and the last interval.
 FIRST_LOOK_S = 0.02
 LAST_LOOK_S = 0.2
 
-#: How long a process that has been asked may take to answer, and how often it is asked again.
+#: How long a process may take to answer, and how often it is asked again.
 ASK_S = 1.0
 
-#: A process that has not answered for so long is not waited for: it does not count as alive any more.
+#: A process that has not answered for this long counts as dead, and is not waited for.
 SILENT_S = ALIVE_S + 3.0
 
-#: A process that counts as alive and was not reached may be about to connect to Redis again. So long it is asked again.
+#: A process that counts as alive and was not reached may be about to reconnect to Redis. It is asked again for this
+#: long.
 UNREACHED_S = 2.0
 
-#: How often to look for sessions whose clients have not come back, and how many are asked for at once.
+#: How often to look for sessions whose clients have not come back, and how many to request at once.
 OVERDUE_LOOK_S = 5.0
 OVERDUE_BATCH = 100
 
-#: So much of a shutdown's time is left to what ends after this.
+#: The part of a shutdown's time that is left for the parts that end later.
 REST_S = 1.0
 
 #: How many sessions are stored or ended at once.
 THREADS = 8
 
-#: What another process may answer.
+#: The answers of another process.
 WHYS = {BUSY, "user", "origin", "compression", "counts", "elsewhere"}
 
 
 class Handover:
-    """Any thread but that of the reader. `timers` look for sessions whose clients have not come back, once it `start`s.
+    """Any thread except the reader's.
+
+    After `start`, `timers` are used to look for sessions whose clients have not come back.
 
     `count` gets the name of a counter. A session that has missed more than `max_missed_bytes` in its rooms ends.
     """
@@ -103,9 +106,9 @@ class Handover:
         self._starting = Lock()
         self._is_started = False
         self._is_stopped = False
-        self._fetching_lock = Lock()  # guards the next
-        self._fetching: set[str] = set()  # sessions
-        # When a process first gave no answer, and last. A process without sessions has to be known as silent, too.
+        self._fetching_lock = Lock()  # guards _fetching
+        self._fetching: set[str] = set()  # the ids of sessions
+        # When each process first gave no answer, and when last. Also for processes without sessions.
         self._silent: tuple[float, float] | None = None
         link.answer(self._kind, self._answer)
         finalize(self, self._pool.release).atexit = False
@@ -113,10 +116,10 @@ class Handover:
     # A client has come back to this process
 
     def fetch(self, claim: Claim, request: Any, timeout_s: float = FETCH_S) -> Arriving | str | tuple[int, str]:
-        """The session of a client that has come back, or why it cannot be resumed. Blocks.
+        """Take the session of a client that has come back, or return why it cannot be resumed. Blocks.
 
-        `BUSY` if the client has to come again: the session is there, or may be. Then nothing has happened to it. Code
-        and reason if it was closed, and the client has to know, or if the client's count is impossible.
+        `BUSY` if the client has to try again: the session exists, or may exist, and was not changed. Code and reason
+        for the client if the session was closed, or if the client's count is impossible.
         """
         if not is_session_id(claim.session_id):
             return UNKNOWN
@@ -142,14 +145,14 @@ class Handover:
                 if found is None and monotonic() >= ask_at:
                     trace = self._imports.trace(claim.session_id)
                     why = self._ask(claim, unreached_until)
-                    if why == UNKNOWN:  # it may have been stored meanwhile
+                    if why == UNKNOWN:  # the session may have been stored meanwhile
                         found = self._imports.take(claim, request)
-                        if found is None:  # nor may another connection of this client have taken it to this process
+                        if found is None:  # and no other connection of this client has moved it to this process
                             if self._sessions.judge(*_question(claim)) != UNKNOWN:
                                 return BUSY
                             if self._imports.trace(claim.session_id) == trace:
                                 return UNKNOWN
-                            why = BUSY  # it went from one process to another, and each was asked when it had not got it
+                            why = BUSY  # it moved between two processes, and each was asked while it did not have it
                     if why != BUSY:
                         return why if found is None else found
                     ask_at = monotonic() + ASK_S / 2
@@ -163,7 +166,7 @@ class Handover:
             return BUSY
 
     def _ask(self, claim: Claim, unreached_until: float) -> str | tuple[int, str]:
-        """What the other processes say of a session. Who has it begins to store it. Raises `BrokerError`."""
+        """Ask the other processes for a session. The process that has it begins to store it. Raises `BrokerError`."""
         answers, is_complete = self._link.ask_all(self._kind, _question(claim), ASK_S, enough=_knows)
         found = next((each["value"] for each in answers if _knows(each["value"])), None)
         if isinstance(found, str):
@@ -183,13 +186,13 @@ class Handover:
         return UNKNOWN
 
     def _is_one_unreached(self, answered: set[str]) -> bool:
-        """Whether a process with sessions was not asked, since it does not listen just now. Raises `BrokerError`."""
+        """Whether a process with sessions was not asked, because it does not listen now. Raises `BrokerError`."""
         listeners = self._link.call(self._path, SESSIONS_ROOM, LISTENERS, ("members", "processes"))
         names = {bytes(each).decode("ascii", "replace").partition(".")[0] for each in listeners}
         return bool(names - answered - {self._link.process})
 
     def _is_silence_old(self) -> bool:
-        """A process that was reached has not answered. Whether that was so for so long that it is taken for dead."""
+        """A process that was reached has not answered. Whether its silence is so long that it counts as dead."""
         now = monotonic()
         first, last = self._silent or (now, now)
         if now - last > SILENT_S:
@@ -214,14 +217,14 @@ class Handover:
     # A process ends
 
     def export(self, session_id: str) -> bool:
-        """Store a session for another process, and forget it. False if it stays here, or is not here any more. Blocks.
+        """Store a session for another process, and forget it. False if it stays here, or no longer is here. Blocks.
 
-        Several calls for one session are one.
+        Calls for the same session at the same time store it once.
         """
         return self._exports.export(session_id)
 
     def take_no_more(self) -> None:
-        """From now on, leave the sessions in Redis to others: this process might end before it has stored one again."""
+        """From now on, take no session from Redis: this process might end before it has stored the session again."""
         self._imports.is_over = True
 
     def put(self, calls: Iterable[Callable[[], object]]) -> None:
@@ -231,7 +234,7 @@ class Handover:
     # Clients that have not come back
 
     def start(self) -> None:
-        """Look, from now on, for sessions whose clients have not come back. Idempotent."""
+        """From now on, look for sessions whose clients have not come back. Idempotent."""
         if self._is_started:
             return
         with self._starting:
@@ -241,7 +244,7 @@ class Handover:
         _look_later(ref(self), self._timers)
 
     def end_overdue(self) -> int:
-        """End the sessions whose time is over, and which no process has. Returns how many other threads now end."""
+        """End sessions that no process has and whose time is over. Returns how many sessions other threads end now."""
         count = 0
         while not self._is_stopped:
             try:
@@ -255,7 +258,7 @@ class Handover:
         return count
 
     def stop(self, timeout_s: float) -> None:
-        """As `sessions.moves.Handover` says. If Redis hangs, this may take a second longer than `timeout_s`."""
+        """See `sessions.moves.Handover`. If Redis hangs, this may take a second longer than `timeout_s`."""
         deadline = monotonic() + timeout_s
         has_stopped, self._is_stopped = self._is_stopped, True
         self._pool.stop(timeout_s)
@@ -294,7 +297,7 @@ def _look_later(handover: ref[Handover], timers: Timers) -> None:
 
 
 def _look(handover: ref[Handover], timers: Timers) -> None:
-    """Called by the timers: the work is for another thread."""
+    """Called by the timers. Another thread does the work."""
     found = handover()
     if found is not None and not found._is_stopped:
         found._pool.put([found.end_overdue])

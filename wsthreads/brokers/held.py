@@ -1,10 +1,10 @@
-"""Held frames: the broadcasts that they must not overtake are pending.
+"""Held frames: they wait for broadcasts that they must not overtake.
 
-`pending` says what holds, and when held frames go ahead of a broadcast that is late.
+`pending` has the guarantees, and defines when held frames overtake a late broadcast.
 
-A finalizer may put a frame and look at what is held, at any point of this module, in the thread that it interrupts. So
-`put` only tries to take the lock. A thread that finds it taken leaves its frame to the holder, which looks again after
-it has released the lock.
+A finalizer may call `put` and read the state at any point of this module, in the thread that it interrupts. So `put`
+only tries to take the lock. If another thread holds the lock, that thread sends the frame: it checks again after it has
+released the lock.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_HELD_BYTES", "HeldFrames"]
 
-#: When more than this is held for one session, the broadcasts before it are late. Only threads that must not wait reach
-#: this limit: a session's own thread waits in `send` while `max_outbox_bytes` are held.
+#: When more bytes than this are held for one session, the broadcasts before them count as late. Only threads that must
+#: not wait reach this limit: a session's own thread waits in `send` while `max_outbox_bytes` are held.
 MAX_HELD_BYTES = 64 * 1024 * 1024
 
 
@@ -32,7 +32,7 @@ class _HeldFrame(NamedTuple):
     """A frame that waits for broadcasts."""
 
     thread: int
-    next_ticket: int  # broadcasts with this ticket or a later one began after the frame
+    next_ticket: int  # broadcasts with this or a higher ticket came after the frame
     broadcasts: list[PendingBroadcast]
     frame: bytes
     closes: bool
@@ -46,18 +46,18 @@ class _HeldFrame(NamedTuple):
 
 
 class HeldFrames:
-    """The held frames of one session, in the order in which they go to its outbox. Any thread."""
+    """The held frames of one session, in the order for its outbox. Any thread."""
 
     __slots__ = ("_bells", "_counted", "_items", "_lock", "_outbox", "held_bytes")
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._items: list[_HeldFrame] = []  # any thread appends; a frame is removed once it is in the outbox
-        # Guards removing from _items, writing the next two, and the order in which frames go to the outbox.
+        self._items: list[_HeldFrame] = []  # any thread appends; a frame is removed when it is in the outbox
+        # Guards removals from _items, writes of the next two, and the order of frames in the outbox.
         self._lock = threading.Lock()
         self._counted = 0  # how many of _items are included in held_bytes
         self.held_bytes = 0
-        self._bells: list[Bell] = []  # of threads that wait until a frame is removed
+        self._bells: list[Bell] = []  # for threads that wait until a frame is removed
 
     @property
     def flusher(self) -> Flusher:
@@ -69,12 +69,14 @@ class HeldFrames:
         return not self._items
 
     def put(self, next_ticket: int, broadcasts: list[PendingBroadcast], frame: bytes, closes: bool) -> None:
-        """Hold a frame of the current thread until `broadcasts` are back. Does not wait."""
+        """Hold a frame of the current thread until `broadcasts` have come back. Does not wait."""
         self._items.append(_HeldFrame(threading.get_ident(), next_ticket, broadcasts, frame, closes))
         self.let_go()
 
     def let_go(self, coming: PendingBroadcast | None = None, *, surely: bool = False) -> None:
-        """Send the frames whose broadcasts are back. With `coming`, a broadcast: those that its thread sent before it.
+        """Send the frames whose broadcasts have come back.
+
+        With `coming`, a broadcast, also send the frames that its thread sent before it.
 
         With `surely`, the frames are in the outbox when this returns. Otherwise another thread may still move them.
         """
@@ -90,7 +92,7 @@ class HeldFrames:
     def wait_for_room(self, size: int, timeout_s: float) -> None:
         """Wait until the outbox's limit admits `size` more bytes, at most `timeout_s`.
 
-        A thread that writes to the client waits, too: otherwise any number of bytes could be queued meanwhile.
+        Threads that write to the client wait, too. Otherwise any number of bytes could be queued meanwhile.
         """
         if timeout_s <= 0:
             return
@@ -100,7 +102,7 @@ class HeldFrames:
             outbox.wait_for_room(self.held_bytes + size, max(0.0, deadline - monotonic()))
 
     def wait_empty(self, timeout_s: float) -> bool:
-        """Wait until nothing is held, at most `timeout_s`. False if something still is."""
+        """Wait until no frame is held, at most `timeout_s`. False if one still is."""
         return self._wait(lambda: not self._items, timeout_s)
 
     def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
@@ -122,7 +124,7 @@ class HeldFrames:
         return bool(first) and (self._counted < len(self._items) or first[0].is_free())
 
     def _take_locked(self, coming: PendingBroadcast | None) -> bool:
-        """Move to the outbox the frames that may go. Whether there were any."""
+        """Move the frames that need not wait to the outbox. Returns whether there were any."""
         items, outbox = self._items, self._outbox
         fresh = items[self._counted :]
         self._counted += len(fresh)
@@ -137,7 +139,7 @@ class HeldFrames:
         if not going:
             return False
         size = sum(len(item.frame) for item in going)
-        # Frames beyond the limit at once delay what follows, until the client has caught up: allow more for a while.
+        # Many frames at once may exceed the limit: allow more bytes until the client has caught up.
         outbox.excuse(size if size <= outbox.max_bytes else 4 * size)
         for item in going:
             if item.closes:

@@ -1,9 +1,9 @@
 """The histories of rooms that several processes share.
 
-Redis stores the messages. A process with members in a room has a log of its own with the same entries: the reader fills
-it when it subscribes to the room, up to the last message that it has delivered, and adds each message that it delivers
-from then on, in the same step. So a session joins as in the memory of one process, without a question to Redis. A
-process without members asks Redis.
+Redis stores the messages. A process with members in a room has its own log with the same entries. The reader fills the
+log when it subscribes to the room, up to the last delivered message, and then adds each message in the same step in
+which it is delivered. So a session joins like in a single process, without a call to Redis. A process without members
+asks Redis.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ R = TypeVar("R")
 
 
 class SharedLog(Log):
-    """What a process knows of a history, while it has members in the room."""
+    """A process's copy of a history, while it has members in the room."""
 
     __slots__ = ("awaiting", "filled", "is_filled", "serial", "was_filled")
 
     def __init__(self, limits: Limits, now: float) -> None:
         super().__init__(limits, now)
-        #: The subscription whose messages these are.
+        #: The serial number of the subscription that received these messages.
         self.serial = 0
-        #: It has all entries up to the last message that was delivered.
+        #: Whether it has all entries up to the last delivered message.
         self.is_filled = False
-        #: It had these once, and may have missed some since then. It is read again, as soon as Redis is there.
+        #: Whether it was complete once, and may have missed entries since then. It is read again as soon as Redis is
+        #: available.
         self.was_filled = False
-        #: Wakes threads that wait for that, or for an entry. Its lock is `order`.
+        #: Wakes threads that wait for completeness, or for an entry. Its lock is `order`.
         self.filled = Condition(self.order)
         #: How many threads wait for an entry.
         self.awaiting = 0
 
     def follow(self, serial: int) -> bool:
-        """Take the messages of a subscription. False if they are those of an earlier one."""
+        """Take messages of this subscription from now on. False if it is an earlier one."""
         if serial > self.serial:
             self.serial, self.is_filled, self.was_filled = serial, False, False
         return serial == self.serial
@@ -59,7 +60,7 @@ class SharedLog(Log):
     def record(self, record: Record) -> bool:
         entry, serial = record
         if serial != self.serial and not self.follow(serial):
-            return False  # those who have joined since then have it from Redis, or it is not for them
+            return False  # of an earlier subscription: newer members have it from Redis, or need not get it
         if self.is_filled:
             self._append(entry)
             if self.awaiting:
@@ -96,7 +97,8 @@ class SharedHistories(Histories[SharedLog]):
         self._path = path
         self._link = link
         self._listener = listener
-        # How many sessions are about to join a room. Meanwhile this process receives its messages, and keeps its log.
+        # How many sessions are about to join each room. Meanwhile, this process receives the room's messages and keeps
+        # its log.
         self._joining: StripedDict[str, int] = StripedDict()
 
     def give_up(self) -> None:
@@ -106,20 +108,20 @@ class SharedHistories(Histories[SharedLog]):
     def _make(self) -> SharedLog:
         return SharedLog(self.limits, self.timers.now())
 
-    # What goes out
+    # Outgoing messages
 
     def kept(self, name: str, frame: bytes) -> tuple[str, int] | None:
-        """What Redis is to know of a broadcast that is stored; None if it is not."""
+        """The data for Redis about a broadcast that the history stores; None if it does not."""
         if name[0] == "\0" or (type(frame) is not bytes and not is_kept(frame)):
             return None
         return self._limits_text, payload_bytes(frame)
 
-    # What comes in, from the reader's thread
+    # Incoming messages, in the reader's thread
 
     def received(
         self, name: str, frame: bytes, exclude_id: str | None, serial: int, position: Position
     ) -> Record | None:
-        """A broadcast that has come back, for the log of its room; None if it is not kept. As fast as `record_of`."""
+        """A record of a broadcast that has come back; None if the log does not store it. As fast as `record_of`."""
         if type(frame) is not bytes:
             if not is_kept(frame):
                 return None
@@ -150,9 +152,9 @@ class SharedHistories(Histories[SharedLog]):
         return name in self._joining
 
     def _is_used(self, name: str) -> bool:
-        """Also if the last member has left, and the subscription stays for somebody who joins.
+        """Also true if the last member has left, and the subscription stays for a session that joins.
 
-        It fills the log only once.
+        A subscription fills the log only once.
         """
         return self._has_members(name) or self._link.is_subscribed(self._path, name)
 
@@ -172,9 +174,9 @@ class SharedHistories(Histories[SharedLog]):
             return super().join(name, session, enter, history, since)
 
     def _catch_up(self, name: str, since: str) -> None:
-        """Wait until this process has the message of a position. Another process may have had it a moment before.
+        """Wait until this process has the message at a position. Another process may have received it a moment earlier.
 
-        Clients supply positions. So Redis is asked first whether there is such a message.
+        Positions come from clients, so this first asks Redis whether there is such a message.
         """
         patience_s = self._link.patience_s(self._path, name)
         with self.open(name) as log:
@@ -182,14 +184,14 @@ class SharedHistories(Histories[SharedLog]):
             number = log.number_of(since)
             if number is None or number <= log.last.number:
                 return
-        with suppress(BrokerError):  # then it counts as a position of another log
+        with suppress(BrokerError):  # then the position counts as one of another log
             if number <= self._stored(name, 0).last.number:
                 with self.open(name) as log:
                     log.await_entry(number, patience_s)
 
     @contextmanager
     def _receiving(self, name: str) -> Iterator[None]:
-        """Receive the messages of a room, also if it has no members yet."""
+        """A context: the process receives the messages of a room, even if it has no members yet."""
         self._joining.compute(name, lambda count: (count or 0) + 1)
         try:
             serial = self._link.update(self._path, name, self._listener)
@@ -212,7 +214,7 @@ class SharedHistories(Histories[SharedLog]):
             with log.order:
                 self._drop_locked(name, log)
 
-    # Questions
+    # Queries
 
     def _newest(self, name: str, count: int) -> list[Entry]:
         return self._ask(name, count, lambda log: log.newest(count))
@@ -221,7 +223,7 @@ class SharedHistories(Histories[SharedLog]):
         return self._ask(name, 0, lambda log: log.position())
 
     def _ask(self, name: str, count: int, read: Callable[[Log], R]) -> R:
-        """What to `read` in a log: in that of this process, or else in what Redis has. Raises `BrokerError`."""
+        """The result of `read` for this process's log, or else for the stored history. Raises `BrokerError`."""
         with self._own(name) as log:
             if log is not None and log.is_filled:
                 return read(log)
@@ -235,7 +237,7 @@ class SharedHistories(Histories[SharedLog]):
 
     @contextmanager
     def _own(self, name: str) -> Iterator[SharedLog | None]:
-        """The log of this process, with its `order` held, once it has what this process has broadcast so far.
+        """This process's log, with its `order` held, once it has all earlier broadcasts of this process.
 
         None if this process does not receive the room's messages.
         """
@@ -252,7 +254,10 @@ class SharedHistories(Histories[SharedLog]):
             yield log
 
     def _stored(self, name: str, count: int) -> Log:
-        """What Redis has, after what this process has broadcast. Waits at most a second. Raises `BrokerError`."""
+        """The history in Redis, after all earlier broadcasts of this process.
+
+        Waits at most a second. Raises `BrokerError`.
+        """
         self._link.wait_published(self._path, name)
         keys = ["log", "head", "history", "settings"]
         answer = self._link.call(self._path, name, HISTORY, keys, new_epoch(), self._limits_text, count)
@@ -283,7 +288,7 @@ class StoredHistory:
 
 
 def _log_of(answer: list[Any], now: float) -> Log:
-    """A log with what the script `HISTORY` has returned."""
+    """A log from the answer of the script `HISTORY`."""
     limits, epoch, kept, now_ms, entries = answer
     stored = parse_kept(epoch, kept, entries, int(now_ms), lambda what: None)
     log = Log(parse_limits(limits), now)

@@ -1,4 +1,4 @@
-"""Sessions that go on in this process: their clients have come back here. `handover` says how a session moves."""
+"""Moves sessions to this process when their clients come back here. `handover` explains how a session moves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["Imports"]
 
 log = get_logger(__name__)
 
-#: How long this process may take to be as far as the session in all of its rooms.
+#: How long this process may take to receive as many messages of the rooms as the session has.
 ENTER_S = 2.0
 
 #: How long Redis may take to say whether it has given a session.
@@ -39,7 +39,7 @@ CLAIM_S = 10.0
 
 
 class Imports:
-    """Takes sessions of one endpoint from Redis. Any thread but that of the reader."""
+    """Takes sessions of one endpoint from Redis. Any thread except the reader's."""
 
     def __init__(
         self,
@@ -56,14 +56,16 @@ class Imports:
         self._sessions = sessions
         self._count = count
         self._max_missed_bytes = max_missed_bytes
-        #: No session is taken any more.
+        #: Whether no more sessions are taken.
         self.is_over = False
 
     def take(self, claim: Claim, request: Any) -> Arriving | str | tuple[int, str] | None:
-        """A session that is stored in Redis; why it cannot be resumed; None if it is not stored. Blocks.
+        """Take a session that is stored in Redis.
 
-        `BUSY` if somebody else takes it. Code and reason if the process that has closed it has ended, or if the
-        client's count is impossible. Raises `BrokerError` if Redis does not answer.
+        Otherwise returns why it cannot be resumed; None if it is not stored. Blocks.
+
+        `BUSY` if another process takes it. Code and reason for the client if a process that has ended had closed it, or
+        if the client's count is impossible. Raises `BrokerError` if Redis does not answer.
         """
         call = partial(self._link.call_for_session, self._path, claim.session_id)
         data = call(LOOK)
@@ -90,11 +92,14 @@ class Imports:
         return arrival
 
     def trace(self, session_id: str) -> bytes:
-        """What tells who has a session, or had it. It changes when it is stored or taken. Raises `BrokerError`."""
+        """A trace of a session in Redis. It changes when the session is stored or taken. Raises `BrokerError`."""
         return (self._link.call_for_session(self._path, session_id, LOOK) or b"")[:SEEN_BYTES]
 
     def end(self, entry: bytes, reason: str = "not back in time") -> None:
-        """End a session whose client has not come back. Does nothing if somebody else does. `entry` should be an id."""
+        """End a session whose client has not come back.
+
+        Does nothing if another process ends it. `entry` should be an id.
+        """
         session_id = entry.decode("ascii", "replace")
         with suppress(BrokerError):
             if is_session_id(session_id):
@@ -114,7 +119,7 @@ class Imports:
             arrival.end(1006, reason, has_lapsed=True)
 
     def _read(self, session_id: str, data: bytes | None) -> tuple[SessionState, bytes] | Ended | str | None:
-        """A state and its beginning; how a session has ended; why what is there cannot be used; None if nothing is."""
+        """Parse a stored value: a state and its first line; the ending of a session; an error; or None for nothing."""
         if not data or data.startswith((b"taken ", b"retracted ", b"stuck ")):
             return None
         try:
@@ -132,7 +137,7 @@ class Imports:
     def _take(
         self, state: SessionState, head: bytes, call: Callable[..., Any], request: Any, encoding: Encoding
     ) -> tuple[Arriving | None, Replay | None]:
-        """The session, if it is this process's now, and what it has missed; None if that is not known."""
+        """The session, if this process has got it, and the messages that it has missed; None if these are not known."""
         passages = self._passages
         arrival = self._sessions.arrive(state, request, encoding)
         session, is_ours = arrival.session, False
@@ -151,13 +156,16 @@ class Imports:
         arrival.settle(state.acknowledged, state.frames + frames)
         before = passages.take_presences(session, state.presences)
         self._count("sessions_taken_over")
-        with suppress(BrokerError):  # then it counts twice until its window is over
+        with suppress(BrokerError):  # then the session counts twice until its window is over
             rooms = [name for name in state.positions if name != SESSIONS_ROOM]
-            free(self._link, self._path, state.id, rooms, before)  # behind the presences that it has here
+            free(self._link, self._path, state.id, rooms, before)  # after the presences that it has here
         return arrival, replay
 
     def _enter(self, arrival: Arriving, state: SessionState) -> Replay | None:
-        """Enter the rooms. What the session has missed; None if that is not known. Raises `BrokerError`."""
+        """Enter the rooms.
+
+        Returns the messages that the session has missed; None if these are not known. Raises `BrokerError`.
+        """
         try:
             return self._passages.enter(
                 arrival.session,
@@ -171,7 +179,7 @@ class Imports:
             return None
 
     def _claim(self, session_id: str, head: bytes, call: Callable[..., Any]) -> bool:
-        """Whether Redis gives the session to this process. Raises `BrokerError` if that stays unknown."""
+        """Take a session. Returns whether Redis gave it to this process. Raises `BrokerError` if that stays unknown."""
         mine = claimed(self._link.process, secrets.token_urlsafe(9))
         deadline, may_be_ours = monotonic() + CLAIM_S, False
         while True:
@@ -188,7 +196,7 @@ class Imports:
 
 
 def judge(state: SessionState, claim: Claim) -> str | tuple[int, str]:
-    """Why a client may not go on with a session; nothing if it may. Code and reason for an impossible count."""
+    """Why a client may not resume a session; empty if it may. Code and reason for an impossible count."""
     if not any(hmac.compare_digest(claim.secret, secret) for secret in state.secrets):
         return UNKNOWN
     if state.user != claim.user:
@@ -207,6 +215,6 @@ def judge(state: SessionState, claim: Claim) -> str | tuple[int, str]:
 
 
 def is_told(ended: Ended, claim: Claim) -> bool:
-    """Whether a client is to know how a session has ended."""
+    """Whether a client may learn how a session has ended."""
     is_theirs = any(hmac.compare_digest(claim.secret, secret) for secret in ended.secrets)
     return is_theirs and ended.user == claim.user and same_origin(ended.origin, claim.origin)
