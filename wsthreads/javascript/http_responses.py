@@ -58,7 +58,7 @@ class _Head:
                     raise http.client.RemoteDisconnected("the server closed it within the head of the response")
             # Servers, proxies and clients do not agree on what these mean. A head that is too long ends anywhere.
             if len(headers) <= MAX_HEAD_BYTES and _STRAY.search(headers):
-                raise FetchFailed("a line of the response's head is no header, or has a NUL or a CR in it")
+                raise FetchFailed("a line of the response's head is not a header, or has a NUL or a CR in it")
             yield headers
             if headers != line:
                 yield b""  # http.client looks for an empty line by itself
