@@ -178,7 +178,7 @@ def test_a_text_that_begins_like_a_value_is_shown(tmp_path: Path) -> None:
     [
         ({"a-b": "x"}, "env has a name that is not made of letters, digits and _: 'a-b'"),
         ({5: SECRET}, "env has a name that is not made of letters, digits and _: 5"),
-        ({"": SECRET}, "no name of letters"),
+        ({"": SECRET}, "not made of letters"),
         ({"KEY": 5}, "env['KEY'] is a text, not int"),
         ({"KEY": None}, "env['KEY'] is a text, not NoneType"),
         ([("KEY", SECRET)], "env is a dict of names and texts, not list"),
