@@ -204,6 +204,11 @@ class TestCommand:
         listed = capsys.readouterr().out
         assert all(name in listed for name in (*SCENARIOS, *SERVERS))
 
+    @pytest.mark.parametrize("part", [["-s", "echo-100"], ["--server", "bun"], ["--before", "."]], ids=str)
+    def test_a_part_is_not_published(self, part, capsys):
+        assert cli.main(["--publish", *part]) == 2
+        assert capsys.readouterr().err == "bench: only a run of all rows and servers is published\n"
+
     def test_a_wrong_name_is_one_line(self, capsys):
         assert cli.main(["--scenario", "nope"]) == 2
         assert capsys.readouterr().err.startswith("bench: there is no scenario 'nope'; there are: echo-100")

@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.chart_from:
         _draw(json.loads(options.chart_from.read_text()), options.chart)
         return 0
+    if options.publish and (options.scenario or options.server or options.before):
+        return _complain(SelectionError("only a run of all rows and servers is published"), 2)
     try:
         parts = choose(options.scenario, options.server, options.rounds, options.before)
         tools = prepare(BUILD, _tell)

@@ -187,7 +187,11 @@ def _install_free_threaded(tools: Tools, tell: Callable[[str], None]) -> str | N
         complaint = _run([str(python), "-m", "venv", "--clear", str(venv)])
         if complaint:
             return complaint
-    return _install_wsthreads(venv, tell)
+    complaint = _install_wsthreads(venv, tell)
+    if not complaint:
+        version = _output([str(tools.free_threaded_python), "-c", "import platform; print(platform.python_version())"])
+        tools.versions["python without a GIL"] = version or "unknown"
+    return complaint
 
 
 def _install_wsthreads(venv: Path, tell: Callable[[str], None]) -> str | None:
