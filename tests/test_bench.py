@@ -211,7 +211,7 @@ class TestCommand:
 
     def test_a_wrong_name_is_one_line(self, capsys):
         assert cli.main(["--scenario", "nope"]) == 2
-        assert capsys.readouterr().err.startswith("bench: there is no scenario 'nope'; there are: echo-100")
+        assert capsys.readouterr().err.startswith("bench: there is no scenario 'nope'; there are: echo-10")
 
 
 class TestServerProcess:

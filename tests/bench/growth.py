@@ -19,10 +19,12 @@ COLOURS = {
     "ws": ("#1a7f37", "#3fb950"),
     "bun": ("#bc4c00", "#f0883e"),
 }
-SHORT = {"limit-threads@1": "a thread each, in C"}
+SHORT = {"limit-threads@1": "a thread each, in C", "aiohttp": "aiohttp"}
 ROW = re.compile(r"echo-(\d+)")
 
-WIDTH, PLOT_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 340, 70, 170, 60, 50
+#: As wide as the text of a page of the documentation.
+WIDTH = 736
+PLOT_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 60, 160, 64, 50
 TEXT_HEIGHT = 18
 
 QUARTERS = 4

@@ -60,8 +60,8 @@ def _about(document: Mapping[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return [
         f"Measured on {document['date'][:10]} at commit {machine['commit']}: {machine['cores']} cores "
-        f"({machine['processor']}), {machine['kernel']}; the median of {options['rounds']} rounds of "
-        f"{options['seconds']:g} s. Versions: {versions}."
+        f"({machine['processor']}), {machine['kernel']}. Medians of at most {options['rounds']} "
+        f"interleaved rounds, {options['seconds']:g} s each. Versions: {versions}."
     ]
 
 

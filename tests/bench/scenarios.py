@@ -35,6 +35,13 @@ __all__ = ["SCENARIOS"]
 
 _ALL = (
     echo(
+        10,
+        ("wsthreads", "limit-threads", "limit-threads@1", *EVENT_LOOPS),
+        Target("wsthreads", ">=", 0.9, "limit-threads@1"),
+        *ahead("wsthreads", ("ws", "aiohttp")),
+    ),
+    echo(30, GROWTH),
+    echo(
         100,
         (*OURS, "limit", "limit-threads", "limit-threads@1", *THREADED_PEERS, *EVENT_LOOPS),
         Target("wsthreads", ">=", 0.9, "limit-threads@1"),
@@ -46,12 +53,7 @@ _ALL = (
         Target("wsthreads", ">", 1.0, "ws"),
         *ahead("wsthreads-pure", THREADED_PEERS),
     ),
-    echo(
-        10,
-        ("wsthreads", "limit-threads", "limit-threads@1", *EVENT_LOOPS),
-        Target("wsthreads", ">=", 0.9, "limit-threads@1"),
-        *ahead("wsthreads", ("ws", "aiohttp")),
-    ),
+    echo(300, GROWTH),
     echo(
         1000,
         (*OURS, "limit-threads", "limit-threads@1", "limit-threads-lock@1", *PEERS),
@@ -59,7 +61,8 @@ _ALL = (
         *ahead("wsthreads", ("ws", "aiohttp")),
         *ahead("wsthreads-pure", ONE_CORE_PEERS),
     ),
-    *(echo(connections, GROWTH) for connections in (30, 300, 3000, 5000)),
+    echo(3000, GROWTH),
+    echo(5000, GROWTH),
     room(100, 1, "limit", least=0.9),
     room(1000, 1, "limit", least=0.9),
     room(100, 4, "wsthreads-pure", "limit", "flask-sock", "websockets", "socketio", "socketio@1", least=2.5),
@@ -86,8 +89,8 @@ _ALL = (
         subjects=("wsthreads-requests",),
         targets=(Target("wsthreads-requests", "<=", 1.2, "wsthreads"),),
     ),
-    echo_js(100, "wsthreads-js-pure", "flask-sock", "websockets", "ws", "bun"),
     echo_js(10),
+    echo_js(100, "wsthreads-js-pure", "flask-sock", "websockets", "ws", "bun"),
     echo_js(1000),
     room_js(100),
     room_js(1000),
