@@ -20,6 +20,7 @@ from wsthreads.protocol.handshake import is_upgrade
 from wsthreads.protocol.hints import answer_with_hint, foreign_protocol
 from wsthreads.protocol.proxies import address_of
 from wsthreads.sessions.endpoint import Endpoint
+from wsthreads.threads.lookups import look_up
 from wsthreads.threads.scheduling import Scheduling
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Dispatcher:
             if path == self._dashboard.endpoint.path:
                 return self._accept(Match(self._dashboard.endpoint, {}), environ, start_response)
             return self._dashboard(environ, start_response)
-        service = self._services.get(path)
+        service = look_up(self._services, path)
         if service is not None:
             self._scheduling.other_request()
             self._host.meet(environ)

@@ -10,6 +10,7 @@ from wsthreads.app.rules import Rule, Rules, is_rule, without_parameters
 from wsthreads.errors import ConfigError
 from wsthreads.protocol.hints import near_path
 from wsthreads.sessions.endpoint import Endpoint
+from wsthreads.threads.lookups import look_up
 
 __all__ = ["Match", "Routing"]
 
@@ -32,7 +33,7 @@ class Routing:
 
     def match(self, path: str) -> Match | None:
         """The endpoint with exactly this path, if there is one."""
-        endpoint = self._endpoints.get(path)
+        endpoint = look_up(self._endpoints, path)
         return None if endpoint is None or is_rule(path) else Match(endpoint, _NO_PARAMETERS)
 
     def match_rule(self, path: str) -> Match | None:

@@ -22,6 +22,7 @@ from wsthreads.loggers import get_logger
 from wsthreads.rooms.attributes import EMPTY_BYTES, Attributes, entry_bytes, lost_fence, too_big
 from wsthreads.rooms.json_text import is_json_text
 from wsthreads.threads.flusher import Timers
+from wsthreads.threads.lookups import look_up
 
 __all__ = ["Call", "SharedAttributes", "StoredAttributes"]
 
@@ -235,7 +236,7 @@ class SharedAttributes(StoredAttributes):
             found = super().all(name)
         except BrokerError as error:
             with self._noting:
-                known = self._known.get(name)
+                known = look_up(self._known, name)
                 if known is None or not known.is_complete:
                     raise
                 found = known.texts.copy()
@@ -249,10 +250,10 @@ class SharedAttributes(StoredAttributes):
             return self._fresh(name, key)
         except BrokerError as error:
             with self._noting:
-                known = self._known.get(name)
+                known = look_up(self._known, name)
                 if known is None or not (known.is_complete or key in known.texts):
                     raise
-                text = known.texts.get(key)
+                text = look_up(known.texts, key)
             self._complain(error)
             return text
 
@@ -270,7 +271,7 @@ class SharedAttributes(StoredAttributes):
         """Remember some attributes of a room, or all, as Redis has answered."""
         self._is_away = False
         with self._noting:
-            known = _Known(is_complete=True) if is_complete else self._known.get(name) or _Known()
+            known = _Known(is_complete=True) if is_complete else look_up(self._known, name) or _Known()
             self._known[name] = known
             for key, text in texts.items():
                 known.put(key, text, self.max_bytes)

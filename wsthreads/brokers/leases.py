@@ -30,6 +30,7 @@ from wsthreads.brokers.keys import LEASE_S, MARGIN_S, RENEW_S, SHARDS, TOUCH_S
 from wsthreads.brokers.posts import Intake
 from wsthreads.brokers.turns import Turns
 from wsthreads.loggers import get_logger
+from wsthreads.threads.lookups import look_up
 
 if TYPE_CHECKING:
     from wsthreads.brokers.claims import RoomKey
@@ -63,7 +64,7 @@ class Leases(Turns):
     def look(self, key: RoomKey, address: Address, keeper: Keeper) -> None:
         """Try to own a room from now on, or no longer, as `keeper` wants."""
         with self._lock:
-            claim = self._claims.get(key)
+            claim = look_up(self._claims, key)
             wanted = keeper.is_wanted(key[1])
             if claim is None and wanted:
                 claim = self._claims[key] = self._by_lease[address.lease] = Claim(key, address, keeper)
@@ -75,7 +76,7 @@ class Leases(Turns):
     def give_back(self, key: RoomKey, fence: int) -> None:
         """This process does not own a room any more: the handler is done with it, or the lease was lost."""
         with self._lock:
-            claim = self._claims.get(key)
+            claim = look_up(self._claims, key)
             if claim is not None and claim.fence == fence:
                 self._return_locked(claim)
                 self._queue.not_empty.notify()
@@ -86,7 +87,7 @@ class Leases(Turns):
 
     def holds(self, key: RoomKey, fence: int) -> bool:
         """Whether this process surely owns a room. Takes no lock."""
-        claim = self._claims.get(key)
+        claim = look_up(self._claims, key)
         if claim is None or claim.fence != fence:
             return False
         return lease_time() < self._shards[claim.address.shard].trusted_until
@@ -94,7 +95,7 @@ class Leases(Turns):
     def woken(self, lease: bytes) -> None:
         """There is a post for a room of this process, or a room that it wants was given back."""
         with self._lock:
-            claim = self._by_lease.get(lease)
+            claim = look_up(self._by_lease, lease)
             if claim is not None:
                 if claim.fence is not None:
                     self._turns[claim.key] = claim
@@ -260,7 +261,7 @@ class Leases(Turns):
         with self._lock:
             lost = [each for each, is_owned in zip(some, answer, strict=True) if not is_owned]
             for claim, fence in lost:
-                if claim.fence == fence and self._claims.get(claim.key) is claim:
+                if claim.fence == fence and look_up(self._claims, claim.key) is claim:
                     self._return_locked(claim)  # at once: its lease is trusted again in a moment
         self._events.append(partial(self._lose_all, lost))
 
@@ -304,7 +305,7 @@ class Leases(Turns):
             for claim, answer in zip(some, answers, strict=False):  # no answers: the lease has ended
                 if isinstance(answer, bytes):
                     fence = int(answer)
-                    if self._claims.get(claim.key) is not claim:  # it is not wanted any more
+                    if look_up(self._claims, claim.key) is not claim:  # it is not wanted any more
                         self._return_locked(claim, fence)
                         continue
                     claim.fence, claim.holder, claim.intake = fence, None, Intake()

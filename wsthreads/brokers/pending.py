@@ -32,6 +32,8 @@ from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from wsthreads.threads.lookups import look_up
+
 if TYPE_CHECKING:
     from wsthreads.threads.flusher import Flusher
 
@@ -181,7 +183,7 @@ class PendingBroadcasts:
         """
         while self._low < ticket and self._low not in self._out:
             self._low += 1
-        broadcast = self._out.get(ticket)
+        broadcast = look_up(self._out, ticket)
         if self._low == ticket or broadcast is None:
             return
         for late in self._awaited.copy().values():
@@ -205,7 +207,7 @@ class PendingBroadcasts:
     def before_close(self, session: Addressee) -> list[PendingBroadcast]:
         """The broadcasts that the close frame of a session must not overtake: of any thread, to its rooms."""
         path = session._rooms.path
-        found = [self._rooms.get((path, name)) for name in session._joined]
+        found = [look_up(self._rooms, (path, name)) for name in session._joined]
         return [broadcast for broadcast in found if broadcast is not None and not broadcast.is_back]
 
     def hold(
@@ -234,7 +236,7 @@ class PendingBroadcasts:
 
     def wait_room(self, room: RoomKey) -> None:
         """Wait until the members have what any thread has broadcast to a room so far. Not for a late one."""
-        _wait_back(self._rooms.get(room))
+        _wait_back(look_up(self._rooms, room))
 
     def wait_all(self, timeout_s: float) -> None:
         """Wait until the members have what any thread has broadcast so far, at most `timeout_s`. Not for late ones."""

@@ -23,6 +23,7 @@ from wsthreads.rooms.presence import Entry, Person, persons_of
 from wsthreads.rooms.presence_reports import State, unless_empty
 from wsthreads.rooms.roster import Roster
 from wsthreads.threads.flusher import weakly
+from wsthreads.threads.lookups import look_up
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link, Listener
@@ -156,7 +157,7 @@ class SharedRoster(Roster):
             if (change.value is None) == self._is_own(name, session_id):
                 self._send_again(name, session_id)  # Redis has something else than this process
             return
-        self._unconfirmed.get(name, {}).pop(session_id, None)
+        look_up(self._unconfirmed, name, {}).pop(session_id, None)
         if change.value is None:
             self.apply_gone(name, session_id, change.version)
         else:
@@ -219,8 +220,8 @@ class SharedRoster(Roster):
 
     def _give_up_unconfirmed(self, name: str) -> None:
         now = self.timers.now()
-        for session_id, (until, version) in self._unconfirmed.get(name, {}).copy().items():
-            if until <= now and self._unconfirmed.get(name, {}).pop(session_id, None) is not None:
+        for session_id, (until, version) in look_up(self._unconfirmed, name, {}).copy().items():
+            if until <= now and look_up(self._unconfirmed, name, {}).pop(session_id, None) is not None:
                 self.apply_gone(name, session_id, version)
 
     def forget_others(self, name: str) -> None:

@@ -14,6 +14,7 @@ from wsthreads.brokers.queue import QueuedBan
 from wsthreads.errors import BrokerError
 from wsthreads.rooms.names import SESSIONS_ROOM
 from wsthreads.threads.blocking import may_wait
+from wsthreads.threads.lookups import look_up
 
 if TYPE_CHECKING:
     from wsthreads.brokers.availability import Availability
@@ -60,7 +61,7 @@ class Publisher:
         process, availability = self._process, self._availability
         with self._lock:
             ticket = self._take_ticket_locked(len(frame))
-            room = self._rooms.get((path, name))
+            room = look_up(self._rooms, (path, name))
             if room is not None:
                 room.tickets.add(ticket)
                 if availability.patience_s() > 0 and availability.heard_at >= availability.missed_at:
@@ -122,7 +123,7 @@ class Publisher:
         kept: tuple[str, int] | None = None,
     ) -> None:
         """Queue a message with the ticket that was just taken. Raises `BrokerError`."""
-        room, queue, ticket = self._rooms.get((path, name)), self._queue, self._queue.next_ticket
+        room, queue, ticket = look_up(self._rooms, (path, name)), self._queue, self._queue.next_ticket
         queue.add(self._keys.address(path, name) if room is None else room.address, message, ban, kept)
         if self._process.is_forked and not queue.not_full.wait_for(lambda: queue.has_sent(ticket), FORK_WAIT_S):
             raise BrokerError(

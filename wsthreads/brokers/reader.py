@@ -30,6 +30,7 @@ from wsthreads.brokers.keys import BEAT_S
 from wsthreads.brokers.positions import Position, parse_published
 from wsthreads.brokers.redis_errors import explain
 from wsthreads.loggers import get_logger
+from wsthreads.threads.lookups import look_up
 
 if TYPE_CHECKING:
     from wsthreads.brokers.arrivals import Arrivals
@@ -194,7 +195,7 @@ class Reader:
                 self._rooms.pop(room.address.channel, None)
                 self._replay.drop(room.address.channel)
         for room in [self._checks.popleft() for _ in range(len(self._checks))]:
-            if self._rooms.get(room.address.channel) is room and room.live:
+            if look_up(self._rooms, room.address.channel) is room and room.live:
                 self._replay.add(room)
         for wanted, same in groupby(changes, lambda change: change[0]):
             channels = [room.address.channel for _, room in same]
@@ -203,7 +204,7 @@ class Reader:
             (pubsub.subscribe if wanted else pubsub.unsubscribe)(*channels)
 
     def _take(self, message: dict[str, Any], is_busy: bool) -> None:
-        room = self._rooms.get(message["channel"])
+        room = look_up(self._rooms, message["channel"])
         if message["type"] == "subscribe":
             self._confirmed(message["channel"], room)
         elif message["type"] == "message" and message["channel"] == self._wake_channel:
@@ -258,7 +259,7 @@ class Reader:
             self._malformed.drop(f"{len(data)} bytes that say in no known way what a room has")
             return
         serial, _, channel = serial_and_channel.partition(b" ")
-        room = self._rooms.get(channel)
+        room = look_up(self._rooms, channel)
         if room is None or serial != b"%d" % room.serial or room.begun or room.subscribed_on != self._connection:
             return
         if ban is not None and not room.dropped:
@@ -271,7 +272,7 @@ class Reader:
         if announced is None:
             return  # it only wakes
         epoch, number, entry, serial, channel = announced.groups()
-        room = self._rooms.get(channel)
+        room = look_up(self._rooms, channel)
         if room is None or room.serial != int(serial) or room.begun or room.subscribed_on != self._connection:
             return  # if it is not subscribed to, the log is read
         room.position, room.begun, room.has_presences = Position(epoch, int(number), entry), True, True

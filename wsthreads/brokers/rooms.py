@@ -30,6 +30,7 @@ from wsthreads.rooms.names import SESSIONS_ROOM
 from wsthreads.rooms.rooms import Rooms
 from wsthreads.sessions.session import Session
 from wsthreads.threads.blocking import has_interrupted
+from wsthreads.threads.lookups import look_up
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
@@ -136,7 +137,7 @@ class SharedRooms(Rooms[Session]):
         def count(members: Members | None) -> Members | None:
             nonlocal number
             sessions = () if members is None else members.sessions
-            seats = {session for session in self._seats.get(name, ()) if session not in sessions}
+            seats = {session for session in look_up(self._seats, name, ()) if session not in sessions}
             number = len(sessions) + len(seats)
             return members
 
@@ -187,7 +188,7 @@ class SharedRooms(Rooms[Session]):
                 self.path, name, self, max_members, partial(self._change_seats, name, session, 1)
             )
         finally:
-            if session in self._seats.get(name, ()):
+            if session in look_up(self._seats, name, ()):
                 try:
                     self._update(name)  # before the seat goes: a leave that follows finds a subscription to end
                 finally:
@@ -198,7 +199,7 @@ class SharedRooms(Rooms[Session]):
 
     def _change_seats(self, name: str, session: Session, change: int) -> None:
         with self._seating:
-            seats = list(self._seats.get(name, ()))
+            seats = list(look_up(self._seats, name, ()))
             if change > 0:
                 seats.append(session)
             else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wsthreads.brokers.subscription import Subscription
 from wsthreads.rooms.names import is_hidden
+from wsthreads.threads.lookups import look_up
 
 if TYPE_CHECKING:
     from wsthreads.brokers.availability import Availability
@@ -45,7 +46,7 @@ class Subscriptions:
         availability = self._availability
         forgotten: set[int] = set()
         with self._lock:
-            room = self.rooms.get(key)
+            room = look_up(self.rooms, key)
             is_member = listener.count_here(name) > 0
             waits = is_member and availability.answers and availability.heard_at >= availability.missed_at
             if is_member:
@@ -82,7 +83,7 @@ class Subscriptions:
         return 0 if room.dropped else room.serial
 
     def serial(self, path: str, name: str) -> int:
-        room = self.rooms.get((path, name))
+        room = look_up(self.rooms, (path, name))
         return room.serial if room is not None and room.ready.is_set() else 0
 
     def tickets(self) -> list[int]:

@@ -12,6 +12,7 @@ from wsthreads.brokers.claims import Claim, Return
 from wsthreads.brokers.posts import WINDOW, Intake, outcome_of, parse_entry
 from wsthreads.errors import PostError, WSThreadsError
 from wsthreads.rooms import posts as room_posts
+from wsthreads.threads.lookups import look_up
 
 if TYPE_CHECKING:
     from threading import Lock
@@ -66,7 +67,7 @@ class Turns:
         raise NotImplementedError
 
     def _return_locked(self, claim: Claim, fence: int | None = None) -> None:
-        if self._claims.get(claim.key) is claim:
+        if look_up(self._claims, claim.key) is claim:
             del self._claims[claim.key], self._by_lease[claim.address.lease]
             self._due.pop(claim.key, None)
             self._turns.pop(claim.key, None)
@@ -80,7 +81,7 @@ class Turns:
         called.
         """
         with self._lock:
-            claim = self._claims.get(key)
+            claim = look_up(self._claims, key)
             if claim is None or claim.fence is None:
                 return True
             is_empty = not claim.keeper.has_members(key[1])
@@ -101,7 +102,7 @@ class Turns:
             turns, self._turns = self._turns, {}
             held, self._held = self._held, {}
             for key, claim in held.items():
-                if self._claims.get(key) is claim and claim.intake.outcomes:
+                if look_up(self._claims, key) is claim and claim.intake.outcomes:
                     if claim.intake.outcomes[0].ticket <= gate:
                         turns[key] = claim
                     else:
@@ -134,7 +135,7 @@ class Turns:
     def _close(self, claim: Claim, fence: int, closing: object | None, pipeline: Pipeline) -> None:
         """Tell Redis that an owned room has no members any more, or has some again."""
         with self._lock:
-            if self._claims.get(claim.key) is claim and claim.fence == fence:
+            if look_up(self._claims, claim.key) is claim and claim.fence == fence:
                 limit = 0 if closing is None else room_posts.MAX_POSTS_WAITING
                 self._take_turn(pipeline, claim, fence, [], limit, closing=closing, is_closing=closing is not None)
 
@@ -223,6 +224,6 @@ class Turns:
         """A post was handled, or was not. Any thread."""
         with self._lock:
             intake.settle(number, self._next_ticket(), outcome_of(error))
-            if self._claims.get(claim.key) is claim and claim.intake is intake and intake.outcomes:
+            if look_up(self._claims, claim.key) is claim and claim.intake is intake and intake.outcomes:
                 self._turns[claim.key] = claim
                 self._queue.not_empty.notify()

@@ -15,6 +15,7 @@ from wsthreads.client.events import Asked, Event, Opened, Pending
 from wsthreads.client.unsent import Outgoing, Unsent, size_of
 from wsthreads.errors import ProtocolError, RequestError, SessionClosed
 from wsthreads.protocol import envelope
+from wsthreads.threads.lookups import look_up
 
 __all__ = ["NO_REQUESTS", "Dialogue"]
 
@@ -145,7 +146,7 @@ class Dialogue:
     def give_up(self, pending: Pending) -> None:
         """Drop a request for which no thread waits any more. If it was sent already, its reply is ignored."""
         if pending.id is not None:
-            if self._pending.get(pending.id) is pending:
+            if look_up(self._pending, pending.id) is pending:
                 del self._pending[pending.id]
         else:
             self._unsent.remove(lambda outgoing: outgoing.pending is pending)

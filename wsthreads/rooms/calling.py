@@ -20,6 +20,7 @@ from wsthreads.rooms.ticks import Schedule
 from wsthreads.threads.blocking import serve_rooms
 from wsthreads.threads.drainer import RETRY_S
 from wsthreads.threads.flusher import Timers, weakly
+from wsthreads.threads.lookups import look_up
 from wsthreads.threads.pool import Pool
 
 __all__ = ["MAX_POSTS_AT_ONCE", "Calling"]
@@ -96,7 +97,7 @@ class Calling:
 
     def is_wanted(self, name: str) -> bool:
         """Whether this process has members in a room, and does not own it."""
-        mailbox = self._mailboxes.get(name)
+        mailbox = look_up(self._mailboxes, name)
         return mailbox is not None and mailbox.phase is Phase.WANTED
 
     def _go_on(self, mailboxes: Iterable[Mailbox]) -> None:
@@ -263,7 +264,7 @@ class Calling:
             self._want(mailbox.name)
 
     def _drop_locked(self, mailbox: Mailbox) -> None:
-        if self._mailboxes.get(mailbox.name) is mailbox:
+        if look_up(self._mailboxes, mailbox.name) is mailbox:
             del self._mailboxes[mailbox.name]
             if not self._mailboxes:
                 self._emptied.notify_all()

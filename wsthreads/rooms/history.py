@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeAlias
 
 from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.protocol.frames import TEXT
+from wsthreads.threads.lookups import look_up
 
 __all__ = ["START", "Entry", "Limits", "Log", "Mark", "Record", "is_kept", "message_of", "payload_bytes"]
 
@@ -205,7 +206,7 @@ class Log:
         if encoding is PLAIN:
             return [entry[3] for entry in entries]
         known = self._encoded.get(encoding.name, {})
-        return [known.get(entry[0]) or encoding.frame(entry[3]) for entry in entries]
+        return [look_up(known, entry[0]) or encoding.frame(entry[3]) for entry in entries]
 
     @property
     def bytes(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 from wsthreads.rooms.attributes import EMPTY_BYTES, Attributes, entry_bytes, lost_fence, too_big
 from wsthreads.rooms.striped import StripedDict
 from wsthreads.threads.flusher import Timers, weakly
+from wsthreads.threads.lookups import look_up
 
 __all__ = ["LocalAttributes"]
 
@@ -87,7 +88,7 @@ class LocalAttributes(Attributes):
             nonlocal found
             if self._is_over(name, state):
                 return None
-            found = state.texts.get(key)
+            found = look_up(state.texts, key)
             return state
 
         self._states.compute_if_present(name, look)
@@ -126,7 +127,7 @@ class LocalAttributes(Attributes):
             nonlocal old, watch
             if state is None or self._is_over(name, state):
                 state = _State()
-            old = state.texts.get(key)
+            old = look_up(state.texts, key)
             if not only_if(old):
                 return state if state.texts else None
             size = state.size + added - (0 if old is None else entry_bytes(key, old))

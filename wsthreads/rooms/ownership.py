@@ -29,6 +29,7 @@ from wsthreads.rooms.owned_room import OwnedRoom
 from wsthreads.rooms.posts import MAX_POSTS_WAITING, Outcome, Post, Sender, Settled
 from wsthreads.threads.blocking import may_wait_for_posts, serves_rooms
 from wsthreads.threads.flusher import Timers
+from wsthreads.threads.lookups import look_up
 
 __all__ = ["Ownership"]
 
@@ -112,7 +113,7 @@ class Ownership(Calling):
         """Look at a room after a session has joined or left it."""
         wants = is_unwanted = False
         with self._lock:
-            mailbox = self._mailboxes.get(name)
+            mailbox = look_up(self._mailboxes, name)
             has_members = self._has_members(name)
             if mailbox is None:
                 if not has_members or not self.hooks or self._is_stopping:
@@ -164,7 +165,7 @@ class Ownership(Calling):
         if name not in self._mailboxes:
             self.look(name)  # a member may just have joined
         with self._lock:
-            mailbox = self._mailboxes.get(name)
+            mailbox = look_up(self._mailboxes, name)
             why_not = self._why_no_post_locked(mailbox)
             if mailbox is not None and why_not is None:
                 mailbox.add(Post(value, sender, settled))
@@ -208,7 +209,7 @@ class Ownership(Calling):
     def begin(self, name: str, fence: int) -> None:
         """This process owns a room from now on. If the room has no members by now, `_release` follows at once."""
         with self._lock:
-            mailbox = self._mailboxes.get(name)
+            mailbox = look_up(self._mailboxes, name)
             is_owned = mailbox is not None and mailbox.phase is not Phase.WANTED
             begins = mailbox is not None and not is_owned and not self._is_stopping
             if mailbox is not None and begins and mailbox.is_empty and not self._has_members(name):
@@ -227,7 +228,7 @@ class Ownership(Calling):
     def lose(self, name: str, fence: int) -> None:
         """This process does not own a room any more. Posts that wait are dropped, because the broker still has them."""
         with self._lock:
-            mailbox = self._mailboxes.get(name)
+            mailbox = look_up(self._mailboxes, name)
             if mailbox is None or mailbox.phase is Phase.WANTED or mailbox.fence != fence or mailbox.is_lost:
                 return
             mailbox.is_lost = True
@@ -237,14 +238,14 @@ class Ownership(Calling):
 
     def go_on(self, name: str) -> None:
         """Look at the room again: its ownership may end now."""
-        mailbox = self._mailboxes.get(name)
+        mailbox = look_up(self._mailboxes, name)
         if mailbox is not None:
             self._go_on([mailbox])
 
     def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool:
         """Handle posts from the broker. False, without any effect, if that ownership is over."""
         with self._lock:
-            mailbox = self._mailboxes.get(name)
+            mailbox = look_up(self._mailboxes, name)
             if mailbox is None or not self._is_owned_locked(mailbox, fence):
                 return False
             for post in posts:
@@ -257,7 +258,7 @@ class Ownership(Calling):
     def owns(self, name: str) -> int | None:
         """The fencing number with which this process owns a room, or None."""
         with self._lock:
-            mailbox = self._mailboxes.get(name)
+            mailbox = look_up(self._mailboxes, name)
             if mailbox is None or not self._is_owned_locked(mailbox, mailbox.fence):
                 return None
             fence = mailbox.fence
@@ -266,7 +267,7 @@ class Ownership(Calling):
     def is_owner(self, name: str, fence: int) -> bool:
         """Whether this process owns a room, with this fencing number. True until `on_room_end` has returned."""
         with self._lock:
-            mailbox = self._mailboxes.get(name)
+            mailbox = look_up(self._mailboxes, name)
             is_owned = mailbox is not None and mailbox.phase is not Phase.WANTED and not mailbox.is_lost
             if mailbox is None or not is_owned or mailbox.fence != fence:
                 return False

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from wsthreads.errors import PresenceError
 from wsthreads.rooms.json_text import JSONText, json_text, value_of
+from wsthreads.threads.lookups import look_up
 
 __all__ = ["Entry", "JSONText", "Person", "Presence", "PresenceChanges", "person_key", "persons_of", "presence_json"]
 
@@ -126,8 +127,8 @@ class Presence:
 
     def apply_set(self, entry: Entry) -> bool:
         """Add or change a session. False, without any effect, if an equal or higher version of it is known."""
-        old = self._entries.get(entry.session_id)
-        known = self._gone.get(entry.session_id, (0, 0.0))[0] if old is None else old.version
+        old = look_up(self._entries, entry.session_id)
+        known = look_up(self._gone, entry.session_id, (0, 0.0))[0] if old is None else old.version
         if entry.version <= known or (old is not None and old.key != entry.key):  # a session's user never changes
             return False
         self._gone.pop(entry.session_id, None)
@@ -150,11 +151,11 @@ class Presence:
         If messages of one process can arrive out of order, `remember_until` keeps the version until `forget` is called
         with a later time: an older `apply_set` is ignored until then.
         """
-        old = self._entries.get(session_id)
+        old = look_up(self._entries, session_id)
         if old is not None and version < old.version:
             return False
         if remember_until is not None:
-            known, _ = self._gone.get(session_id, (0, 0.0))
+            known, _ = look_up(self._gone, session_id, (0, 0.0))
             self._gone[session_id] = (max(known, version), remember_until)
         if old is None:
             return False
@@ -173,7 +174,7 @@ class Presence:
 
     def _was_told(self, key: str) -> bool:
         """Whether a reader of the reports or of `show` may have this person on a list."""
-        return self._reported is not None and (key in self._reported or self._shown.get(key, {None}) != {None})
+        return self._reported is not None and (key in self._reported or look_up(self._shown, key, {None}) != {None})
 
     def _note(self, key: str) -> None:
         if self._reported is not None:
@@ -181,7 +182,7 @@ class Presence:
 
     def entry(self, session_id: str) -> Entry | None:
         """The entry of a session, or None."""
-        return self._entries.get(session_id)
+        return look_up(self._entries, session_id)
 
     def entries(self, process: str | None = None) -> list[Entry]:
         """All entries, or those of one process."""
@@ -192,22 +193,22 @@ class Presence:
         """A person's sessions of one process that have ended with a lost connection.
 
         `with_waiting` adds those that are moving to another process."""
-        entries = [entry for entry in self._persons.get(key, ()) if entry.process == process]
+        entries = [entry for entry in look_up(self._persons, key, ()) if entry.process == process]
         return [entry for entry in entries if not _is_there(entry) or (with_waiting and entry.waits)]
 
     def is_alive(self, key: str) -> bool:
         """Whether a person has a session that has not ended with a lost connection."""
-        return any(_is_there(entry) for entry in self._persons.get(key, ()))
+        return any(_is_there(entry) for entry in look_up(self._persons, key, ()))
 
     def since(self, key: str, now: float) -> float:
         """`Entry.since` for a new session of a person: when the person came, or `now` for a new person.
 
         A person who has left counts as present until the leave has been reported.
         """
-        entries = self._persons.get(key)
+        entries = look_up(self._persons, key)
         if entries:
             return min(entry.since for entry in entries)
-        departed = self._departed.get(key)
+        departed = look_up(self._departed, key)
         return now if departed is None else departed.since
 
     def lapsed(self, now: float) -> list[Entry]:
@@ -241,7 +242,7 @@ class Presence:
         is needed for a list whose `reader`, a session, has left and that only showed the reader's own person.
         """
         for key in self._changed:
-            entries = self._persons.get(key)
+            entries = look_up(self._persons, key)
             if entries is not None and all(entry.session_id == reader for entry in entries):
                 continue
             value = None if entries is None else max(entries, key=_SET_LAST).value
@@ -270,7 +271,7 @@ class Presence:
         if self._reported is None:
             return
         for key in keys:
-            entries = self._persons.get(key)
+            entries = look_up(self._persons, key)
             if entries:
                 self._reported[key] = max(entries, key=_SET_LAST).value
             else:
@@ -281,7 +282,7 @@ class Presence:
 
     def keep_until(self, session_id: str, lost_until: float) -> None:
         """Keep a session whose connection was lost for longer."""
-        entry = self._entries.get(session_id)
+        entry = look_up(self._entries, session_id)
         if entry is not None and entry.lost_until is not None:
             later = self._entries[session_id] = entry._replace(lost_until=lost_until)
             of_person = self._persons[entry.key]
@@ -294,13 +295,13 @@ class Presence:
             return None
         joined, left, changed = [], [], []
         for key in self._changed:
-            before, entries = reported.pop(key, None), self._persons.get(key)
+            before, entries = reported.pop(key, None), look_up(self._persons, key)
             if entries is None:
                 if key in self._departed:
                     left.append(_person([self._departed[key]], sessions=0))
                 continue
             value = reported[key] = max(entries, key=_SET_LAST).value
-            seen = self._shown.get(key, set()) | {before}
+            seen = look_up(self._shown, key, set()) | {before}
             if None in seen:
                 joined.append(_person(entries))
             elif seen != {value}:

@@ -8,6 +8,7 @@ from time import monotonic
 
 from wsthreads.errors import HandshakeRefused
 from wsthreads.protocol.proxies import parse_address
+from wsthreads.threads.lookups import look_up
 
 __all__ = ["RETRY_AFTER_S", "Admission"]
 
@@ -80,7 +81,7 @@ class Admission:
             if refusal is not None:
                 raise refusal
             if network:
-                self._taken_by[network] = self._taken_by.get(network, 0) + 1
+                self._taken_by[network] = look_up(self._taken_by, network, 0) + 1
             self._taken += 1
         self._here.has_place = True
         return network
@@ -95,7 +96,7 @@ class Admission:
         if self._taken >= self.places + more:
             bounds = "max_sessions, or --threads minus those reserved for HTTP"
             return _refusal(503, f"all {self.places} places for sessions are taken ({bounds})", "full")
-        if network and self._taken_by.get(network, 0) >= self._per_address + more_of_address:
+        if network and look_up(self._taken_by, network, 0) >= self._per_address + more_of_address:
             reason = f"{network} has {self._per_address} sessions, and may have no more (max_sessions_per_address)"
             return _refusal(429, reason, "address_full")
         return None
@@ -122,7 +123,7 @@ class Admission:
         """
         network = network_of(address) if self._per_address else ""
         with self._changed:
-            waiting = self._waiting_by.get(network, 0)
+            waiting = look_up(self._waiting_by, network, 0)
             if not surely:
                 has_place = leaves if self.goodbye is not None else self._suspended < self.max_suspended
                 if not has_place or (network and waiting >= self._per_address):

@@ -20,6 +20,7 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.monitoring.logs import in_context, log_context
 from wsthreads.threads.flusher import Timer, weakly
+from wsthreads.threads.lookups import look_up
 from wsthreads.threads.pool import Pool
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Suspensions:
 
     def left_s(self, dialogue: Dialogue) -> float:
         """How many more seconds a session waits for its client."""
-        wait = self._waiting.get(dialogue.session.id)
+        wait = look_up(self._waiting, dialogue.session.id)
         return self.resume_s if wait is None else max(0.0, wait.until - self.timers.now())
 
     def waiting(self) -> list[Dialogue]:
@@ -194,13 +195,13 @@ class Suspensions:
 
     def _forget_record(self, session_id: str, record: Record) -> None:
         with self._lock:
-            if self._records.get(session_id) is record:
+            if look_up(self._records, session_id) is record:
                 del self._records[session_id]
 
     def record(self, session_id: str, wanted: str) -> Record | None:
         """The record of a session that the server has closed, for a client whose secret has the digest `wanted`."""
         with self._lock:
-            found = self._records.get(session_id)
+            found = look_up(self._records, session_id)
         return found if found is not None and found.secrets.has(wanted) else None
 
     def records(self) -> list[tuple[str, Record, float]]:
