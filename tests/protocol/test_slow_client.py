@@ -96,10 +96,16 @@ def test_among_clients_that_never_read_are_slow_or_flood_the_others_lose_nothing
         clients = [stack.enter_context(RawClient(port, "/ws/test?good=1")) for _ in range(good)]
         for _ in clients:
             handler.session()
-        command = [sys.executable, "-m", "tests.bench.badpeers", str(port), "/ws/test", *[str(bad)] * 3]
-        crowd = stack.enter_context(Program(command, stdin=subprocess.PIPE))
-        crowd.wait_for(r"^\n")  # all of them are there
         room, filler = app.endpoint("/ws/test").room("crowd"), "x" * 50_000
+
+        def crowd(*counts):
+            command = [sys.executable, "-m", "tests.bench.badpeers", str(port), "/ws/test", *map(str, counts)]
+            return stack.enter_context(Program(command, stdin=subprocess.PIPE))
+
+        crowds = [crowd(bad, bad, 0)]
+        wait_until(lambda: room.members() == good + 2 * bad, "the join of those that read little")
+        crowds.append(crowd(0, 0, bad))
+        crowds[1].wait_for(r"^\n")  # all of them have come
         for n in range(total):
             room.broadcast(f"{n:08}{filler}")
             for client in clients:
@@ -108,8 +114,9 @@ def test_among_clients_that_never_read_are_slow_or_flood_the_others_lose_nothing
             wait_until(lambda counter=counter: app.metrics.snapshot().get(counter, 0) >= bad, counter)
         sessions = app.endpoint("/ws/test").sessions()
         assert sum(session.is_open() for session in sessions if session.get_parameter("good")) == good
-        crowd.process.stdin.close()
-        assert crowd.wait() == 0
+        for program in crowds:
+            program.process.stdin.close()
+            assert program.wait() == 0
 
 
 FLOODS = {
