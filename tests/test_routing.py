@@ -7,7 +7,9 @@ import logging
 import re
 import uuid
 from contextlib import contextmanager
+from threading import Event
 from time import perf_counter
+from types import SimpleNamespace
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -15,8 +17,9 @@ import pytest
 
 from tests.pages import blocks
 from tests.programs import DEADLINE_S, connect, run_server, wsthreads
-from tests.wire import Echo, RawClient, serving
+from tests.wire import Echo, RawClient, run_all, serving
 from wsthreads import ConfigError, HandshakeRefused, RedisBroker, UsageError, WebSocketApp, create_app
+from wsthreads.app.routing import Routing
 from wsthreads.testing import live_server, play
 
 AN_ID = "0b0a2c5e-7d3f-4c1e-9a51-5f0d5c0b7f11"
@@ -431,3 +434,28 @@ def test_a_broadcast_over_redis_names_the_rule(redis_server):
         done = wsthreads("publish", "all", "hello", "--endpoint", rule, "--redis", redis_server.url)
         assert (done.returncode, done.stderr) == (0, "")
         assert client.recv(DEADLINE_S) == "hello"
+
+
+def test_endpoints_are_listed_while_another_thread_adds_some():
+    """Without a GIL, one step of C code over a dict sees that another thread changes it."""
+    routing, over = Routing(), Event()
+    first = SimpleNamespace(path="/ws/first")
+    routing.add(first)
+
+    def change():
+        others = [SimpleNamespace(path=f"/ws/{n}") for n in range(100)]
+        while not over.is_set():
+            for change in (routing.add, routing.remove):
+                for other in others:
+                    change(other)
+
+    def look():
+        try:
+            for _ in range(3000):
+                assert first in routing.endpoints
+                assert first.path in routing.paths
+                assert routing.hint("/WS/first") == first.path
+        finally:
+            over.set()
+
+    run_all(change, look)

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tests.programs import DEADLINE_S
+from tests.wire import run_all
 from wsthreads import BrokerError
 from wsthreads.brokers import arrivals, held, messages, pending
 from wsthreads.brokers.keys import Keys
+from wsthreads.brokers.process import Endpoints
 from wsthreads.brokers.queue import PresenceKey, Question, SendQueue
 from wsthreads.brokers.subscription import Subscription
 from wsthreads.protocol.frames import message_frame
@@ -479,3 +481,24 @@ def test_nothing_is_left_out_or_comes_twice_however_it_is_mixed():
         sent += tickets
     assert sent == list(range(waiting.next_ticket))
     assert announced == placed
+
+
+def test_a_link_lists_the_endpoints_while_others_come_and_go():
+    class Listener:
+        pass
+
+    endpoints, first, rounds = Endpoints(), Listener(), 300
+    endpoints.register("/ws/first", first)
+
+    def change():
+        for _ in range(rounds):
+            others = [Listener() for _ in range(100)]
+            for n, other in enumerate(others):
+                endpoints.register(f"/ws/{n}", other)
+            del others, other
+
+    def look():
+        for _ in range(10 * rounds):
+            assert ("/ws/first", first) in endpoints.listeners()
+
+    run_all(change, look)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 
 from tests.javascript_fakes import FakeSession, Script, running
 from tests.programs import DEADLINE_S, wait_until
+from tests.wire import run_all
 from wsthreads.javascript import probes
+from wsthreads.javascript.schedule import Schedule
+from wsthreads.javascript.session_state import Event as PostedEvent
+from wsthreads.monitoring.metrics import Metrics
 
 #: The first `send` is where the test posts probes: in the isolate's thread, in the midst of a call.
 BUSY = """
@@ -98,3 +103,23 @@ def test_probes_outlive_reloads_and_restarts(tmp_path: Path) -> None:
         assert waits_of(script) == 3
     finally:
         script.handler.stop(DEADLINE_S)
+
+
+def test_any_thread_may_ask_for_recent_waits_while_probes_are_taken() -> None:
+    """Without a GIL, a deque cannot be copied while another thread appends to it."""
+    made, over = probes.Probes(Schedule(), Metrics()), Event()
+    probe = PostedEvent("measure", None, (0.0,))
+
+    def take() -> None:
+        while not over.is_set():
+            made.take(probe)
+
+    def ask() -> None:
+        try:
+            for _ in range(500):
+                made.recent()
+        finally:
+            over.set()
+
+    run_all(take, ask)
+    assert made.recent() is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import Lock
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,8 +29,9 @@ class Routing:
     """The endpoints of an app, each with a path, or with a rule for paths with parameters. Any thread."""
 
     def __init__(self) -> None:
-        self._endpoints: dict[str, Endpoint] = {}  # by path or rule
+        self._endpoints: dict[str, Endpoint] = {}  # by path or rule; never changed, only replaced
         self._rules = Rules()
+        self._changing = Lock()  # guards the replacement of both
 
     def match(self, path: str) -> Match | None:
         """The endpoint with exactly this path, if there is one."""
@@ -66,14 +68,16 @@ class Routing:
 
     def add(self, endpoint: Endpoint) -> None:
         """Add an endpoint whose path passed `check`."""
-        self._endpoints[endpoint.path] = endpoint
-        if is_rule(endpoint.path):
-            self._rules.add(Rule(endpoint.path))
+        with self._changing:
+            self._endpoints = {**self._endpoints, endpoint.path: endpoint}
+            if is_rule(endpoint.path):
+                self._rules.add(Rule(endpoint.path))
 
     def remove(self, endpoint: Endpoint) -> None:
         """Take an endpoint out again."""
-        self._rules.remove(endpoint.path)
-        del self._endpoints[endpoint.path]
+        with self._changing:
+            self._rules.remove(endpoint.path)
+            self._endpoints = {path: other for path, other in self._endpoints.items() if other is not endpoint}
 
     def find(self, path: str) -> Endpoint:
         """The endpoint that was added with this path. Raises `KeyError`, whose text lists all paths."""

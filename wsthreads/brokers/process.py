@@ -29,7 +29,8 @@ class Endpoints:
         self._listeners[path] = listener
 
     def listeners(self) -> list[tuple[str, Listener]]:
-        return list(self._listeners.items())
+        found = ((reference.key, reference()) for reference in self._listeners.valuerefs())  # `items` is not atomic
+        return [(path, listener) for path, listener in found if listener is not None]
 
     def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
         self.answers[kind] = weak(function)

@@ -6,7 +6,6 @@ it is how long a call that was posted at the same time would have waited for oth
 
 from __future__ import annotations
 
-from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,8 @@ class Probes:
         self._histogram = metrics.histogram("script_wait")
         self._posted = 0
         self._taken = 0
-        self._recent: deque[tuple[float, float]] = deque(maxlen=MAX_WAITING)  # (when taken, how long it waited)
+        # (when taken, how long it waited) of the last ones. Never changed, only replaced: other threads read it.
+        self._recent: tuple[tuple[float, float], ...] = ()
 
     def post(self) -> None:
         """Put a probe into the queue, unless many wait. Does not block."""
@@ -47,12 +47,12 @@ class Probes:
         now = monotonic()
         waited_s = now - event.arguments[0]
         self._histogram.observe(waited_s)
-        self._recent.append((now, waited_s))
+        self._recent = (*self._recent[1 - MAX_WAITING :], (now, waited_s))
 
     def recent(self) -> tuple[float, float] | None:
         """The median and the longest wait of the last minute, in seconds. None without a probe."""
         since = monotonic() - RECENT_S
-        waits = [waited_s for taken_at, waited_s in self._recent.copy() if taken_at >= since]
+        waits = [waited_s for taken_at, waited_s in self._recent if taken_at >= since]
         return (_median(waits), max(waits)) if waits else None
 
 
