@@ -64,7 +64,7 @@ class Away:
         self.place.world._by_id.pop(self.client.id, None)
         self.place.left.append(self.client.id)
 
-    def stay(self):
+    def stay(self, why):
         self.place.stayed.append(self.client.id)
 
     def fail(self):
@@ -130,6 +130,12 @@ class Place:
 
     def ended(self):
         return [*self.records]
+
+    def left_behind(self):
+        return []
+
+    def stays(self, session_id, why):
+        assert session_id in self.here
 
     def depart(self, session_id, timeout_s):
         if self.is_busy or session_id not in self.here:

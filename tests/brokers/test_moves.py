@@ -295,6 +295,15 @@ def test_a_session_tries_to_leave_for_as_long_as_the_shutdown_may_take(processes
         assert old.calls == ["open", "one", SUSPEND]
 
 
+def test_a_session_that_does_not_leave_a_process_is_in_the_log(caplog):
+    with RedisServer() as own, ExitStack() as stack:
+        old = Process(own, "test", stack)
+        stack.enter_context(Speaker(old.port).begin())
+        own.client.execute_command("CLIENT", "PAUSE", 4000, "ALL")
+        old.app.shutdown(1.5, 1012, "restart")
+    assert "1 session of /ws/test could not move to another process: Redis does not answer" in caplog.text
+
+
 def test_what_the_client_sends_while_the_server_shuts_down_is_handled_once(processes):
     old, new = processes()
     with Speaker(old.port).begin() as client:
@@ -476,7 +485,7 @@ def test_a_session_that_arrives_while_its_process_shuts_down_goes_on_in_the_next
     settle = Arriving.settle
 
     def settle_at_the_end(self, *arguments):
-        if self._setting.handover is middle.endpoint.handover:
+        if self._service.handover is middle.endpoint.handover:
             middle.app._shutdown.begin(DEADLINE_S, 1012, "restart")
         settle(self, *arguments)
 

@@ -22,6 +22,7 @@ export async function onMessage(session, message) {
   if (message === "date") session.setAttribute("date", new Date());
   if (message === "function") session.setAttribute("f", () => 1);
   session.setAttribute("n", session.getAttribute("n") + 1);
+  if (message === "wait") { session.send("waits"); await new Promise((done) => setTimeout(done, 60_000)); }
   await null;
   session.send(`${message} ${session.getAttribute("n")} ${session.rooms()}`);
 }
@@ -135,6 +136,17 @@ def test_a_script_that_shuts_down_hands_its_sessions_over(ports):
         assert client.receive_close() == (1012, "restart")
         assert move(client, new_port).resumed
         assert client.next() == 'resumed {"n":2}'
+
+
+def test_a_session_whose_function_waits_beyond_the_shutdown_is_in_the_log(ports, caplog):
+    (old, old_port), _ = ports()
+    with Speaker(old_port).begin() as client:
+        assert client.next() == "open"
+        client.send("wait")
+        assert client.next() == "waits"
+        old.shutdown(2, 1012, "restart")
+        assert client.receive_close() == (1012, "restart")
+    assert "1 session of /ws/test could not move to another process: a function of the handler" in caplog.text
 
 
 def test_a_script_keeps_nothing_of_a_session_that_has_moved(ports):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -106,7 +107,8 @@ class Exports:
         cannot move, it ends.
         """
         if self._link.patience_s(self._path, SESSIONS_ROOM) <= 0:
-            return False  # Redis is unavailable
+            self._sessions.stays(session_id, "Redis does not answer")
+            return False
         with self._lock:
             done = self._under_way.get(session_id)
             if done is None:
@@ -134,6 +136,12 @@ class Exports:
             window_ms = max(1, int(left_s * 1000))
             self._link.call_for_session(self._path, session_id, TELL, stuck(secrets), window_ms)
 
+    def log_left_behind(self) -> None:
+        """The process ends: log how many sessions could not move, and so are lost."""
+        for why, number in Counter(self._sessions.left_behind()).items():
+            what = "%s of %s could not move to another process: %s"
+            log.warning(what, counted(number, "session"), self._path, why)
+
     def tell_ended(self, timeout_s: float) -> None:
         """Before this process ends: store how it has closed its sessions, so that others can tell the clients.
 
@@ -155,7 +163,7 @@ class Exports:
                 sleep(TELL_PAUSE_S)
 
     def _export(self, departure: Departing) -> bool:
-        session, is_stored = departure.session, False
+        session, is_stored, why = departure.session, False, "Redis has not taken it"
         try:
             is_stored = self._store(departure)
         except StateError as error:
@@ -164,10 +172,10 @@ class Exports:
             self._cannot_move(session.id, error, departure.secrets, departure.left_s)
             return False
         except BrokerError as error:
-            log.debug("session %s on %s stays: %s", session.id, self._path, error)
+            why = str(error)
         except BaseException:  # a bug of wsthreads
             self._passages.stay(session)
-            departure.stay()
+            departure.stay("an error")
             raise
         if is_stored:
             try:  # before a client can bring it back to this process
@@ -179,7 +187,7 @@ class Exports:
             self._count("sessions_handed_over")
         else:
             self._passages.stay(session)
-            departure.stay()
+            departure.stay(why)
         return is_stored
 
     def _close_elsewhere(self, session_id: str, code: int, reason: str) -> None:

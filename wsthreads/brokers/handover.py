@@ -263,6 +263,7 @@ class Handover:
         has_stopped, self._is_stopped = self._is_stopped, True
         self._pool.stop(timeout_s)
         if not has_stopped:
+            self._exports.log_left_behind()
             self._exports.tell_ended(deadline - monotonic() - REST_S)
 
     def give_up(self) -> None:

@@ -54,6 +54,7 @@ class Dialogue(Ending):
         "is_moving",
         "returned",
         "subprotocol",
+        "why_here",
     )
 
     def __init__(
@@ -69,6 +70,8 @@ class Dialogue(Ending):
         self.returned: object = None
         #: The session is about to move to another process, or to this one. Meanwhile, its client cannot come back.
         self.is_moving = False
+        #: Why the session has not moved to another process, if that was tried.
+        self.why_here = ""
         self._has_lapsed_meanwhile = False
         #: The session has moved to another process.
         self.is_gone = False

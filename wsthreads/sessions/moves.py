@@ -132,8 +132,13 @@ class _Service(Protocol):
     served: StripedDict[str, Served]
     suspensions: Suspensions
     flusher: Flusher
+    left_behind: list[str]
 
     def make_session(self, session_id: str, request: Request, channel: Channel) -> tuple[Session, Life]: ...
+
+
+#: Why a session does not leave the process now.
+HANDLER_RUNS = "a function of the handler still runs"
 
 
 def origin_of(request: Request) -> str | None:
@@ -193,6 +198,18 @@ class Moves:
             if (digests := each.secrets.export())
         ]
 
+    def left_behind(self) -> list[str]:
+        """For each session that has not left the process at a shutdown: why."""
+        dialogues = [served.dialogue for served in self._service.served.snapshot().values()]
+        here = [each.why_here for each in dialogues if each and not each.is_over]
+        return [why or HANDLER_RUNS for why in (*self._service.left_behind, *here)]
+
+    def stays(self, session_id: str, why: str) -> None:
+        """Note why a session does not leave the process now."""
+        dialogue = self._find(session_id)
+        if dialogue is not None:
+            dialogue.why_here = why
+
     def depart(self, session_id: str, timeout_s: float) -> Departing | None:
         """Suspend a session, and take its turn.
 
@@ -201,7 +218,10 @@ class Moves:
         Raises `CannotMove` if the session cannot move; then the session has ended.
         """
         dialogue = self._find(session_id)
-        if dialogue is None or not dialogue.hold(timeout_s):
+        if dialogue is None:
+            return None
+        dialogue.why_here = HANDLER_RUNS
+        if not dialogue.hold(timeout_s):
             return None
         departing = Departing(self._service, dialogue)
         try:
@@ -210,12 +230,12 @@ class Moves:
             departing.fail()
             raise CannotMove(str(error), departing.secrets, departing.left_s) from error
         except IsolateError as error:  # the script is busy
-            log.debug("session %s does not move now: %s", session_id, error)
-            departing.stay()
+            departing.stay(str(error))
             return None
         except BaseException:
-            departing.stay()
+            departing.stay("an error")
             raise
+        dialogue.why_here = "Redis does not answer"
         return departing
 
     def arrive(self, state: Any, request: Request | None, encoding: Encoding) -> Arriving:
@@ -276,8 +296,10 @@ class Departing:
         self._service.handler.abandon(self.session.id)
         return ending
 
-    def stay(self) -> None:
+    def stay(self, why: str) -> None:
         """Go on with the session as if nothing had happened."""
+        log.debug("session %s does not move now: %s", self._dialogue.session.id, why)
+        self._dialogue.why_here = why
         self._dialogue.let_go()
 
     def fail(self) -> None:

@@ -88,6 +88,7 @@ class Service:
         self.served: StripedDict[str, Served] = StripedDict()
         #: The connections of clients without a session, or without one so far, by their id().
         self.without_session: StripedDict[int, Connection] = StripedDict()
+        self.left_behind: list[str] = []  # why sessions have not moved to another process at a shutdown
         #: Measures how long calls of the handler wait for others.
         self.probe_timer = ProbeTimer(handler, self.served, flusher)
         #: The sessions that wait for their clients.
@@ -260,6 +261,8 @@ class Service:
                 break
             sleep(RETRY_S)  # a function of the handler takes long, or the broker is away
         if not dialogue.is_over:
+            if self.handover is not None and dialogue.ending is None:
+                self.left_behind.append(dialogue.why_here)
             dialogue.begin_close(*(self.admission.goodbye or (CloseCode.ABNORMAL, "")))
 
     def has_session(self, connection: Connection) -> None:
