@@ -5,6 +5,8 @@
  *
  *   limit PORT
  *
+ * With JOIN=1 in the environment, what arrives in one turn of the loop is delivered by one send() per member.
+ *
  * Build: cc -O2 -o limit limit.c -lcrypto */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -12,7 +14,7 @@
 
 #include "limits.h"
 
-enum { MAX_MEMBERS = 65536, BUFFER_BYTES = 131072 };
+enum { MAX_MEMBERS = 65536, BUFFER_BYTES = 131072, TURN_BYTES = 1048576 };
 
 typedef struct {
     int fd, upgraded, in_room;
@@ -20,8 +22,10 @@ typedef struct {
     uint8_t buffer[BUFFER_BYTES];
 } Connection;
 
-static int poller, members;
+static int poller, members, joins;
 static Connection *room[MAX_MEMBERS];
+static uint8_t turn[TURN_BYTES]; /* frames for the room, with JOIN=1 */
+static size_t turn_bytes;
 
 static void drop(Connection *c) {
     close(c->fd);
@@ -43,6 +47,25 @@ static void accept_one(int listener) {
     epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
 }
 
+static void send_to_room(const uint8_t *frames, size_t bytes) {
+    for (int i = 0; i < members; i++) send(room[i]->fd, frames, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void end_turn(void) {
+    if (turn_bytes) send_to_room(turn, turn_bytes);
+    turn_bytes = 0;
+}
+
+static void deliver_to_room(const uint8_t *frame, size_t bytes) {
+    if (!joins) {
+        send_to_room(frame, bytes);
+        return;
+    }
+    if (turn_bytes + bytes > sizeof turn) end_turn();
+    memcpy(turn + turn_bytes, frame, bytes);
+    turn_bytes += bytes;
+}
+
 /* Delivers the complete frames from `done` on; returns where they end, or -1 at the end of the connection. */
 static ssize_t deliver(Connection *c, size_t done) {
     uint8_t *out;
@@ -50,8 +73,8 @@ static ssize_t deliver(Connection *c, size_t done) {
     ssize_t n;
     while ((n = answer(c->buffer + done, c->bytes - done, &out, &out_bytes)) > 0) {
         done += n;
-        for (int i = 0; i < (c->in_room ? members : 1); i++)
-            send(c->in_room ? room[i]->fd : c->fd, out, out_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (c->in_room) deliver_to_room(out, out_bytes);
+        else send(c->fd, out, out_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     return n < 0 ? -1 : (ssize_t)done;
 }
@@ -88,6 +111,7 @@ static void on_readable(Connection *c) {
 
 int main(int argc, char **argv) {
     int listener = listen_on(argc > 1 ? argv[1] : "0");
+    joins = getenv("JOIN") != NULL;
     poller = epoll_create1(0);
     struct epoll_event events[512], event = {EPOLLIN, {.ptr = NULL}};
     epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event);
@@ -97,5 +121,6 @@ int main(int argc, char **argv) {
             if (events[i].data.ptr) on_readable(events[i].data.ptr);
             else accept_one(listener);
         }
+        end_turn();
     }
 }

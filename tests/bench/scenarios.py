@@ -65,9 +65,14 @@ _ALL = (
     echo(5000, GROWTH),
     room(100, 1, "limit", least=0.9),
     room(1000, 1, "limit", least=0.9),
-    room(100, 4, "wsthreads-pure", "limit", "flask-sock", "websockets", "socketio", "socketio@1", least=2.5),
-    room(1000, 4, "wsthreads-pure", "limit", least=3.5),
-    room(1000, 16),
+    room(
+        100,
+        4,
+        *("wsthreads-pure", "limit", "limit-joined", "flask-sock", "websockets", "socketio", "socketio@1"),
+        least=2.5,
+    ),
+    room(1000, 4, "wsthreads-pure", "limit", "limit-joined", least=3.5),
+    room(1000, 16, "limit-joined"),
     Scenario(
         name="resume-echo",
         title="echo, 100 connections whose sessions survive (wsthreads.1, resume_s)",

@@ -178,6 +178,8 @@ _ALL = (
            command=_publisher("socketio_publish.py"), needs=(*REDIS, "python-socketio"), endpoints=("publish",)),
     Server(name="limit", label="one send() per delivery, in C", needs=("limit",),
            command=lambda tools, endpoint, port: [str(tools.limit), str(port)]),
+    Server(name="limit-joined", label="one send() per member and turn, in C", needs=("limit",), env={"JOIN": "1"},
+           command=lambda tools, endpoint, port: [str(tools.limit), str(port)], endpoints=("room",)),
     _limit_threads("limit-threads", "a thread for each connection, in C"),
     _limit_threads("limit-threads-lock", "a thread for each, in C, one mutex", ONE_LOCK="1"),
     _limit_threads("limit-threads-lines", "a thread for each, in C, 92 cache lines", OWN_LINES="92"),
