@@ -310,6 +310,18 @@ def test_a_module_does_not_get_another_folder_s_module_in_place_of_its_own(folde
             load_module(write(folder / "two", "other.py", code))
 
 
+def test_an_import_for_type_checkers_is_not_done_and_not_checked(folder):
+    (folder / "one").mkdir()
+    write(folder / "one", "typed_db.py", "")
+    load_module(write(folder / "one", "typed_user.py", "import typed_db"))
+    write(folder, "typed_db.py", "")
+    for test in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        head = f"import typing\nfrom typing import TYPE_CHECKING\nif {test}:\n    import typed_db\n"
+        load_module(write(folder, "chat.py", head))
+        with pytest.raises(ScriptError, match="import typed_db gives"):
+            load_module(write(folder, "chat.py", f"{head}else:\n    import typed_db\n"))
+
+
 def test_a_module_named_as_one_of_the_standard_library_hides_it_from_nobody(folder):
     write(folder, "queue.py", "def on_message(session, message): pass\n")
     assert load_module(write(folder, "user.py", "import queue\n")).queue.Queue

@@ -6,7 +6,7 @@ import ast
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import invalidate_caches
 from importlib.machinery import ModuleSpec, PathFinder
@@ -94,7 +94,7 @@ def _check_imports(tree: ast.Module, file: Path, written: Path) -> None:
 
     Names of the standard library are not checked, because their modules are meant: ``queue.py`` may be a handler.
     """
-    for node in ast.walk(tree):
+    for node in _walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -112,6 +112,18 @@ def _check_imports(tree: ast.Module, file: Path, written: Path) -> None:
                     str(written),
                     node.lineno,
                 )
+
+
+def _walk(tree: ast.Module) -> Iterator[ast.AST]:
+    """As `ast.walk`, but without what is only for type checkers."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
 
 
 def _module_for(file: Path) -> ModuleType:
