@@ -302,6 +302,27 @@ def test_an_on_open_that_closes_has_what_waits_written_and_sends_nothing_more(se
     assert client.closed == (1000, "")
 
 
+def test_the_on_open_of_a_former_session_closes_the_next_one_at_once(server, connect):
+    calls, go = [], threading.Event()
+
+    def on_open(client):
+        calls.append(client)
+        assert go.wait(DEADLINE_S)
+        client.close()
+
+    client = connect(on_open=on_open)
+    server.welcomed().cut()
+    peer = server.welcomed(token="t.1")
+    wait_until(lambda: client.is_connected)
+    assert client.send("waits")
+    go.set()
+    assert peer.receive() == "waits"
+    assert peer.receive() is None
+    wait_until(lambda: client.closed)
+    assert client.closed == (1000, "")
+    assert len(calls) == 1
+
+
 def test_an_on_open_may_close_a_client_that_closes_already(server, connect):
     """It releases what waits for it: else this would be dropped, after half of the time for the close."""
     entered, go = threading.Event(), threading.Event()

@@ -51,9 +51,9 @@ class Application:
 
     def close(self) -> None:
         """The client closes. If `on_open` closes it, the messages of `on_open` are complete. With the lock held."""
-        if (session := self.session) is not None:
+        if self.session is not None:
             self._has_closed = True
-            self._dialogue.release(session)
+            self._dialogue.release(self._dialogue.session)  # its own, or the next one, which gets no call any more
 
     def end(self, timeout_s: float) -> None:
         """End the threads. Waits for running functions, at most `timeout_s` for each."""
@@ -68,7 +68,7 @@ class Application:
 
     def _call_on_open(self, on_open: Callable[[], object], session: int) -> None:
         with self._lock:
-            if self._dialogue.is_past(session):
+            if self._dialogue.is_past(session) or self._has_closed:
                 return
             self._opening = session
         try:
