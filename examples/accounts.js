@@ -31,6 +31,7 @@ export async function onHandshake(request) {
 export async function onOpen(session) {
   if (session.user === null) return;
   session.room("lobby").join();
+  if ((await userOf(session.getParameter("token"))) === null) session.close(4001, "log in again"); // a logout meanwhile
   for (const message of await last(50)) session.send(inJson("message", message));
 }
 
