@@ -88,6 +88,21 @@ def test_the_values_are_in_no_log_and_no_text(tmp_path: Path) -> None:
     assert SECRET not in f"{environment!r} {environment}"
 
 
+def test_lines_of_a_value_in_a_group_of_the_console_are_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "script.js").write_text(
+        """import { env } from "wsthreads";
+        export function onMessage() {
+          console.group("g");
+          console.group();
+          console.log(env.KEY);
+          console.log("a\\nb");
+        }"""
+    )
+    with script_log() as log, play(tmp_path / "script.js", env={"KEY": "user=ann\npw=hunter22x\n\ttab=1"}) as game:
+        game.connect().send("x")
+        assert log.texts() == ["g", "    ***", "    a\n  |     b"]
+
+
 @pytest.mark.parametrize(
     "code",
     ["new URL(env.KEY)", "null[env.KEY]", "throw env.KEY", "throw new Error('a', { cause: new Error(env.KEY) })"],

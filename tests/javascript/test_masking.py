@@ -111,6 +111,14 @@ def test_no_piece_of_any_form_is_shown(value: str, before: str, behind: str, cut
         ("https://a.test/services/T0/B0/XXXX", "POST https://a.test/services/T0/B0/XXXX?", "POST ***?"),
         ("postgres://ann:hunter2@db.test/shop", "//ann:hunter2@db.test/", "***"),
         *((f"redis://:{'hunter2' * 3}{sign}x@db", f"no port: '{'hunter2' * 3}'", "no port: '***'") for sign in "/?#"),
+        ("p*ssw0rd!~", "http://x/?key=p*ssw0rd%21%7E&a", "http://x/?key=***&a"),  # URLSearchParams
+        ("pa ss|w0rd^", "http://x/?k=pa%20ss|w0rd^#pa%20ss|w0rd^", "http://x/?k=***#***"),  # URL
+        ("pa ss|w0rd^", "http://x/pa%20ss|w0rd%5E/", "http://x/***/"),
+        ("pass`w0rd'é", "http://x/?a=pass`w0rd%27%C3%A9#pass%60w0rd'%C3%A9", "http://x/?a=***#***"),
+        ("a:b@c/d|e", "http://ann:a%3Ab%40c%2Fd%7Ce@x/", "http://ann:***@x/"),
+        ("a$b+c,d/e?", "a$b+c,d/e? a%24b%2Bc%2Cd%2Fe%3F a$b+c,d%2Fe%3F", "*** *** ***"),
+        ("a\x1bb\x7fc\fd", "{ k: 'a\\x1Bb\\x7Fc\\fd' }", "{ k: '***' }"),  # the console
+        ("a\x1b'\"`d\\", "['a\\x1B\\'\"`d\\\\']", "['***']"),
         ("/usr/local/share", "/usr/local/lib and /usr/local/share", "/usr/local/lib and ***"),
         ("one\ntwo\nthree", "a one\n  | two\n  | three", "a ***"),  # as a log shows it
         ("begin 0123456789\nend", "0: begin 0123456789", "0: ***"),

@@ -50,7 +50,9 @@ class HostFunctions:
         posts: Posts,
         requests: ScriptRequests,
         rooms: Rooms[Any] | None = None,
+        mask: Callable[[str], str] = str,
     ) -> None:
+        self._mask = mask
         self._states = states
         self.is_busy = is_busy
         self._current = current
@@ -179,10 +181,13 @@ class HostFunctions:
         peer = self._peer(session_id)
         return peer is not None and peer.is_open()
 
-    def _console(self, level: int, described: str, stack: str, before: str | None = None) -> None:
+    def _console(
+        self, level: int, described: str, stack: str, indentation: str = "", before: str | None = None
+    ) -> None:
         """Log a line of the console.
 
-        `stack` is the stack of the call, `before` the text of the line before its first error.
+        `stack` is the stack of the call, `before` the text of the line before its first error. `indentation` is put before
+        each line after the masking, which looks for several lines as they are.
 
         After an `await`, the session that the code belongs to is unknown.
         """
@@ -193,4 +198,6 @@ class HostFunctions:
         tidy, modules = self._loader.tidy, self._loader.modules
         context.update(tidy(Failure((("", stack),))).fields(modules))
         line, below = tidy(Failure.read(described), before).shown()
+        if indentation:
+            line = indentation + self._mask(line).replace("\n  | ", f"\n  | {indentation}")
         self._log.log(level, "%s", f"{line}\n{below}" if below else line, extra=context)

@@ -120,7 +120,9 @@ class Isolate(EventQueue):
         loop = Loop(name, schedule, states, config, reports, self._loader, metrics, waits, requests)
         super().__init__(name, config, schedule, states, loop)
         current, more, posts = loop.current_state, schedule.has_more, loop.posts
-        self._host = HostFunctions(states, more, current, script_log, self._loader, posts, requests, rooms)
+        self._host = HostFunctions(
+            states, more, current, script_log, self._loader, posts, requests, rooms, mask
+        )
         self._parts = LazyParts()
         self._web = WebFunctions()
         self._started: Future[None] = Future()

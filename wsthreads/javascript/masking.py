@@ -37,6 +37,21 @@ MAX_PIECE_CHARS = 32
 #: may have a password: some libraries allow a slash in it.
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]*(?=[/?#]|\Z)(?!.*@)", re.DOTALL)
 
+#: What the parts of a URL encode beside controls and what is beyond ASCII, by https://url.spec.whatwg.org: fragment,
+#: query, query of a special scheme, path, user and password, component. Then what a form encodes.
+_QUERY = " \"#<>"
+_PATH = _QUERY + "?^`{}"
+_USER = _PATH + "/:;=@[\\]|"
+_ENCODED_IN_URLS = (" \"<>`", _QUERY, _QUERY + "'", _PATH, _USER, _USER + "$%&+,")
+_ENCODED_IN_FORMS = _USER + "$%&+,!'()~"
+
+#: The escapes of the console of scripts.
+_ESCAPES = {
+    **{code: f"\\x{code:02X}" for code in (*range(32), *range(127, 160))},
+    **{code: f"\\u{code:x}" for code in range(0xD800, 0xE000)},
+    **str.maketrans({"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", "\\": "\\\\"}),
+}
+
 
 class Mask:
     """A function that returns a text without `values`. Any thread.
@@ -138,9 +153,18 @@ def _pieces(form: str) -> Iterator[str]:
 
 
 def _forms(value: str) -> set[str]:
-    """The forms of a value: unchanged; as Python, JSON and URLs write it; and as logs show a text of several lines."""
+    """The value as it is; as Python, JSON, the console and URLs write it; and as logs show a text of several lines."""
     data = value.encode(errors="surrogatepass")
     in_python = {repr(value)[1:-1], repr("'\"" + value)[4:-1], ascii(value)[1:-1], repr(data)[2:-1]}
     in_json = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    in_url = {quote(data, safe=safe) for safe in ("", "/", "!*'()")} | {quote_plus(data)}
-    return {value, quoted(value), block(value)} | in_python | in_json | in_url
+    escaped = value.translate(_ESCAPES)
+    in_console = {escaped, escaped.replace("'", "\\'")}
+    in_url = {quote(data, safe=safe) for safe in ("", "/", "!*'()", "!*'();/?:@&=+$,#")} | {quote_plus(data)}
+    in_url |= {_percent_encoded(data, chars) for chars in _ENCODED_IN_URLS}
+    in_url.add(_percent_encoded(data, _ENCODED_IN_FORMS).replace("%20", "+"))
+    return {value, quoted(value), block(value)} | in_python | in_json | in_console | in_url
+
+
+def _percent_encoded(data: bytes, chars: str) -> str:
+    """As https://url.spec.whatwg.org writes a part of a URL, in which these characters are encoded."""
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F and chr(byte) not in chars else f"%{byte:02X}" for byte in data)

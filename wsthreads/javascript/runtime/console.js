@@ -24,12 +24,7 @@ function write(level, values) {
 }
 
 function writeParts(level, parts) {
-  let { before } = parts;
-  if (indentation.text !== "") {
-    parts[0] = indented(parts[0]);
-    before = before === undefined ? before : indented(before);
-  }
-  python("console", level, inJson(parts), callStack(), before);
+  python("console", level, inJson(parts), callStack(), indentation.text, parts.before);
 }
 
 // Puts a text before the line of parts.
@@ -39,18 +34,6 @@ function prefixed(prefix, parts) {
     parts.before = prefix + parts.before;
   }
   return parts;
-}
-
-function indented(text) {
-  let result = indentation.text;
-  let start = 0;
-  for (let at = 0; at < text.length; at++) {
-    if (text[at] === "\n") {
-      result += apply(sliceOfText, text, [start, at + 1]) + indentation.text;
-      start = at + 1;
-    }
-  }
-  return result + apply(sliceOfText, text, [start]);
 }
 
 // For the place of the call.
