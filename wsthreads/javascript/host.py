@@ -186,8 +186,8 @@ class HostFunctions:
     ) -> None:
         """Log a line of the console.
 
-        `stack` is the stack of the call, `before` the text of the line before its first error. `indentation` is put before
-        each line after the masking, which looks for several lines as they are.
+        `stack` is the stack of the call, `before` the text of the line before its first error. `indentation` is put
+        before each line after the masking, which looks for several lines as they are.
 
         After an `await`, the session that the code belongs to is unknown.
         """
