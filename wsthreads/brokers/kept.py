@@ -1,4 +1,4 @@
-"""The history of a room as Redis keeps it: see `keys`. Its entries become those of a `Log`."""
+"""Parses the history of a room from Redis (see `keys`) to entries of a `Log`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from wsthreads.rooms.history import Entry, Limits, Mark
 
 __all__ = ["UNKNOWN_LIMITS", "Stored", "limits_text", "parse_kept", "parse_limits"]
 
-#: Where a script gets limits, it takes those that the endpoint's servers have left in Redis.
+#: In place of limits: a script then uses the limits that the endpoint's servers have stored in Redis.
 UNKNOWN_LIMITS = "?"
 
 
 class Stored(NamedTuple):
-    """What Redis has of a history."""
+    """A history from Redis."""
 
     epoch: str
-    #: The last entry, and the last one that was dropped.
+    #: The marks of the last entry, and of the last dropped entry.
     last: Mark
     floor: Mark
-    #: As in `Log`, but with the age in place of the time.
+    #: As in `Log`, but with the age instead of the time.
     entries: list[Entry]
 
     def at(self, now: float) -> list[Entry]:
-        """The entries as they are in a log whose clock shows `now`."""
+        """The entries for a log whose clock shows `now`."""
         return [(number, tag, now - age_s, frame, exclude) for number, tag, age_s, frame, exclude in self.entries]
 
 
@@ -36,11 +36,11 @@ def limits_text(limits: Limits) -> str:
 
 
 def parse_limits(text: bytes) -> Limits:
-    """What `limits_text` has made. Raises `BrokerError`."""
+    """The limits from a text of `limits_text`. Raises `BrokerError`."""
     try:
         most, kept_ms, most_bytes = map(messages.whole, text.split())
     except ValueError:
-        raise BrokerError(f"Redis has {len(text)} bytes that are no limits of a history") from None
+        raise BrokerError(f"Redis has {len(text)} bytes that are not limits of a history") from None
     return Limits(most, kept_ms / 1000, most_bytes)
 
 
@@ -52,7 +52,7 @@ def _mark(number: bytes, entry: bytes) -> Mark:
 def parse_kept(
     epoch: bytes, kept: bytes, stored: Sequence[bytes], now_ms: int, on_malformed: Callable[[str], None]
 ) -> Stored:
-    """A history, by the epoch and the last mark in the head, and the entries. Malformed ones are left out."""
+    """A history, from the epoch and the last mark in the head, and the entries. Leaves out malformed entries."""
     last = Mark(0, "0-0")
     if kept:
         try:
@@ -76,10 +76,10 @@ def parse_kept(
         except (ValueError, BrokerError):
             on_malformed(f"{len(data)} bytes in a history that are no message in version {messages.VERSION}")
             continue
-        if before != former:  # the first entry; or entries before it have been lost
+        if before != former:  # the first entry, or entries before it were lost
             entries, floor = [], before
         former = mark
-        if decoded.ticket > tickets.get(decoded.sender, -1):  # else it was published twice
+        if decoded.ticket > tickets.get(decoded.sender, -1):  # else the message was published twice
             tickets[decoded.sender] = decoded.ticket
             entries.append((*mark, age_s, bytes(decoded.frame), decoded.exclude_id))
     if former != last:  # the list has expired, or was lost

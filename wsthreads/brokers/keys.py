@@ -12,74 +12,74 @@ node, and a script may use them together:
     ``<epoch> <number> <id> <id of the entry before it>\\n<message>``.
 
 ``{<prefix>:<shard>}:head:<path>:<room>``
-    A hash, the log's *head*. ``epoch`` is a random name that was made with the log; ``number`` and ``id`` are those of
-    the last message. The head lives for `HEAD_S` seconds after the room's last use, longer than the entries. All
-    entries of a log have one epoch: a log without a head gets a new head, and entries of an older log are deleted.
+    A hash, the log's *head*. ``epoch`` is a random name of the log; ``number`` and ``id`` are those of the last
+    message. The head lives for `HEAD_S` seconds after the room's last use, longer than the entries. All entries of a
+    log have one epoch: a log without a head gets a new head, and entries of an older log are deleted.
 
     ``@<sender>``, for each of the last senders, has the ticket of the sender's last message, and that message's number.
     A sender that received no answer publishes again; Redis skips tickets that it already has. ``senders`` counts these
-    fields. If there are more than `MAX_SENDERS`, those that have been silent for longest are removed, half of all. If
+    fields. If there are more than `MAX_SENDERS`, half of them are removed: those that have been silent for longest. If
     such a sender publishes again, the log has the message twice, and readers recognise its ticket.
 
-    ``hold`` is there for sessions on their way, which need the log for longer than `LOG_S`: from when and until when,
-    in milliseconds of Redis's clock, and for how many milliseconds each. The head and the log live as long.
+    ``hold`` is for moving sessions, which need the log for longer than `LOG_S`: from when and until when, in
+    milliseconds of Redis's clock, and for how many milliseconds each. The head and the log live at least until then.
 
 ``{<prefix>:<shard>}:members:<path>:<room>``
     A hash: how many members each process has.
 
 ``{<prefix>:<shard>}:processes``
     A sorted set: until when each process counts as alive, in milliseconds of Redis's clock. A process extends this
-    every `BEAT_S` seconds. Members of a process that does not are not counted. A process is there twice: under its
-    name, and under ``<name>.<number>``, which is another one after each break of its connection. Members are counted
-    under the latter. The first announcement of a room after a break removes the count of before, in the same step.
-    Presences stay.
+    every `BEAT_S` seconds. Otherwise its members do not count. Each process has two entries: its name, and
+    ``<name>.<number>``, whose number changes after each break of its connection. Members count under the second. The
+    first announcement of a room after a break removes the count of the earlier number, in the same step. Presences
+    stay.
 
 ``{<prefix>:<shard>}:presence:<path>:<room>``
     A hash: the presence of each session in the room that has set one. The field is ``<process> <session id>``. The
-    value is until when the session stays, since its connection was lost, in milliseconds of Redis's clock, or 0; a
-    space; and what `messages.presence_payload` makes. Only the session's process writes it. Each change is published
-    in the room's log by the same script. Any process removes it (`REAP`) when that time is over, or when its process
-    counts as alive no longer.
+    value is, for a session whose connection was lost, until when it stays, in milliseconds of Redis's clock, else 0; a
+    space; and the result of `messages.presence_payload`. Only the session's process writes it. Each change is published
+    in the room's log by the same script. Any process removes it (`REAP`) when that time is over, or when the session's
+    process no longer counts as alive.
 
-    The field ``<process>`` has the number of the process's last call that wrote here. So a call that Redis gets late,
-    after a break, changes nothing.
+    The field ``<process>`` has the number of the process's last call that wrote here. So a late call from before a
+    break changes nothing.
 
 ``{<prefix>:<shard>}:attributes:<path>:<room>``
-    A hash: the room's attributes. The field is the key as JSON, and the value is JSON. ``size`` is how many bytes they
-    have as one JSON object. ``@<field>`` is the claim of an update that others have overtaken: a random name, and until
-    when others must not update the field, in milliseconds of Redis's clock. The hash lives for `room_keep_s`; and for
-    `KEYS_S` longer while the room has members, which announce it every `TOUCH_S`.
+    A hash: the room's attributes. The field is the key as JSON, and the value is JSON. ``size`` is their size in bytes,
+    as one JSON object. ``@<field>`` is the claim of an update that others have overtaken: a random name, and until when
+    others must not update the field, in milliseconds of Redis's clock. The hash lives for `room_keep_s`, and for
+    `KEYS_S` longer while the room has members: their processes announce the room every `TOUCH_S`.
 
 ``{<prefix>:<shard>}:history:<path>:<room>``
     A list: the messages that the room's history keeps, the oldest first. An entry is the number and the id of the
     message in the log, the number and the id of the entry before it (``0 0-0`` for the first one of all), the bytes of
     the payload, and the message, with spaces between them. The list is as long as the limits allow, by number and bytes
-    exactly; entries that are too old may still be there, and do not count. It expires after `history_s`.
+    exactly; entries that are too old may still be there, and do not count. The list expires after `history_s`.
 
     In the log's head, ``kept`` is the number and the id of the last entry. Without it, the list is that of another log,
-    and does not count. ``kept_bytes`` is the sum of the payloads, ``kept_from`` the time of the first entry, or an
-    earlier one, and ``keep_ms`` how long messages are kept. The head lives for as long, at least.
+    and does not count. ``kept_bytes`` is the sum of the payloads' bytes, ``kept_from`` the time of the first entry or
+    an earlier time, and ``keep_ms`` how long messages are kept. The head lives at least that long.
 
 ``{<prefix>:<shard>}:settings:<path>``
     The limits of the histories of an endpoint: messages, milliseconds and bytes. The endpoint's processes write it
     every `BEAT_S`, for programs without a server. It lives for `history_s`, and for `KEYS_S` longer.
 
 ``{<prefix>:<shard>}:ban:<path>:<room>``
-    In the hidden room of a user: that the user is banned. The value is a JSON list of the close code and the reason;
-    the key expires with the ban.
+    For the hidden room of a user: the user's ban. The value is a JSON list of the close code and the reason; the key
+    expires with the ban.
 
 ``{<prefix>:<shard>}:holders``
     A sorted set: the leases of processes that want to own rooms of the shard, and until when each lasts, in
     milliseconds of Redis's clock. A lease has the name of its process (with the number, as above). A process extends
-    its lease every `RENEW_S` seconds, by `LEASE_S`. It trusts the lease for `MARGIN_S` less, counted from when it sent
+    its lease by `LEASE_S`, every `RENEW_S` seconds. It trusts the lease for `MARGIN_S` less, from the time when it sent
     the call.
 
 ``{<prefix>:<shard>}:lease:<path>:<room>``
     A hash: who owns the room. ``holder`` is the lease under which the owner has it, and ``channel`` its wake channel.
-    ``fence`` is the fencing number. These are gone after a release; when the holder's lease has ended, another process
-    may take the room. ``last`` is the fencing number of the last owner. A number is higher than that, and at least
-    Redis's time in milliseconds. ``done`` is how many posts the owner has handled. ``closing`` is there
-    while the owner has no members, and nobody else wants to own the room. ``@<lease>``, for each process that wants to
+    ``fence`` is the fencing number. A return of the room removes these fields. When the holder's lease has ended,
+    another process may take the room. ``last`` is the fencing number of the last owner. The next number is higher, and
+    at least Redis's time in milliseconds. ``done`` is how many posts the owner has handled. ``closing`` exists while
+    the owner has no members, and no other process wants to own the room. ``@<lease>``, for each process that wants to
     own the room, has its wake channel.
 
 ``{<prefix>:<shard>}:posts:<path>:<room>``
@@ -87,42 +87,42 @@ node, and a script may use them together:
     until when it may be handled, when it was posted, and in further lines the sender and the value.
 
 ``{<prefix>:<shard>}:taken:<path>:<room>``
-    A list: the posts that the owner has taken and not handled yet. They are lost when the owner dies: whoever takes the
-    room tells their posters.
+    A list: the posts that the owner has taken and not handled yet. They are lost when the owner dies: the process that
+    takes the room then tells their posters.
 
 ``{<prefix>:<shard>}:session:<path>:<id>``
-    A session on its way between two processes, as `session_state` writes it. Later, for a minute, who has taken it:
-    ``taken <process> <a random name>``, or ``retracted <the mark of the state>`` if its process has taken it back. The
-    state lives for as long as the client may come back, and for `OVERDUE_S` longer.
+    The state of a session that moves between two processes, from `session_state`. Later, for a minute, ``taken
+    <process> <a random name>`` if a process has taken it, or ``retracted <the mark of the state>`` if its own process
+    has retracted it. The state lives for as long as the client may come back, and for `OVERDUE_S` longer.
 
-    For a client that has to be told, until it cannot come back any more: ``stuck`` and the digests of the session's
-    secrets, if the session could not move; ``ended`` and how the server has closed it, if that process has ended.
+    For the session's client, until it can no longer come back: ``stuck`` and the digests of the session's secrets, if
+    the session could not move; ``ended`` and the ending, if a process that has ended had closed the session.
 
 ``{<prefix>:<shard>}:away:<path>``
-    A sorted set: the ids of these sessions, and until when their clients may come back, in milliseconds of Redis's
-    clock. All sessions of an endpoint are in one shard, that of the hidden room for single sessions.
+    A sorted set: the ids of moving sessions, and until when their clients may come back, in milliseconds of Redis's
+    clock. All sessions of an endpoint are in the shard of its hidden room for single sessions.
 
     While a session is away, it is a member of its rooms, and of its user's hidden room: ``<id>.away`` is in their
     ``members`` and ``processes``.
 
 ``{<prefix>:<shard>}:wake:<process>``
-    A channel only: on it a process's writer wakes the process's own reader. Announcements of rooms and answers to
-    questions arrive there, too; an exclamation mark and the key of a lease, when there is a post for the owner, or a
-    room to own; and an equals sign and what has become of posts.
+    Only a channel: a process's writer wakes the process's own reader on it. It also has announcements of rooms, answers
+    to questions, an exclamation mark and the key of a lease (there is a post for the owner, or a room to own), and an
+    equals sign and outcomes of posts.
 
 ``{<prefix>:0}:ask``
-    A channel only: questions to all processes (see `questions`).
+    Only a channel: questions to all processes (see `questions`).
 
 Epoch and number are a process's position in a log. After a break, the process compares its position with the head. So
 it knows how many messages it has missed, even when their entries have expired. Another epoch, or a lower number, means
 that Redis has lost its data, or has failed over to a replica that lagged. Then the process counts a possible loss, and
 continues with the log as it is. Ids find entries, and distinguish two histories with the same numbers. They are never
-compared by size, since Redis's clock may be set back.
+compared by size, because Redis's clock may be set back.
 
 All keys expire. Colons in a path are quoted in its key.
 
 Processes with another version of the format (see `messages`) use the same names. They do not understand each other:
-each drops and counts what it does not know. A process with version 1 makes log entries without a number.
+each drops and counts data of other versions. A process with version 1 makes log entries without a number.
 """
 
 from __future__ import annotations
@@ -167,19 +167,19 @@ LOG_ENTRIES = 10_000
 #: missed messages.
 HEAD_S = 600
 
-#: The number of senders whose last ticket a head has.
+#: The most senders whose last ticket a head has.
 MAX_SENDERS = 256
 
 #: How often a process reports that it is alive, and how long each report is valid.
 BEAT_S = 2.0
 ALIVE_S = 7
 
-#: How long a lease lasts, how often it is extended, and for how much less it is trusted.
+#: How long a lease lasts, how often it is extended, and how much shorter its process trusts it.
 LEASE_S = 2.6
 RENEW_S = 0.5
 MARGIN_S = 0.2
 
-#: How long the keys of a room's lease live. The owner, and those who want the room, use them every `TOUCH_S`.
+#: How long the keys of a room's lease live. The owner, and processes that want the room, use them every `TOUCH_S`.
 OWNED_S = 600
 
 #: How long other keys live after their last use. A process uses the keys of its rooms every `TOUCH_S`.
@@ -190,10 +190,10 @@ TOUCH_S = 20.0
 #: How long presences live after the last use of their room.
 PRESENCE_S = 600
 
-#: How the names end, among those of processes, under which sessions count as members while no process has them.
+#: The suffix of the names under which moving sessions count as members. These names are among those of processes.
 AWAY = ".away"
 
-#: How much longer than its client may be away a session is kept, for a process to call on_close.
+#: How much longer than its client may be away a session is kept, so that a process can call on_close.
 OVERDUE_S = 30
 
 #: The shard whose node publishes questions.
@@ -238,7 +238,7 @@ class Keys:
         return Address(shard, channel=self._database.encode() + keys["log"], settings=settings, **keys)
 
     def of_room(self, address: Address, names: Iterable[str]) -> list[bytes]:
-        """The keys of a room with these names: fields of its address, or "processes"."""
+        """The keys of a room, by their names: fields of its address, or "processes"."""
         every = {**address._asdict(), "processes": self.processes(address.shard)}
         return [every[name] for name in names]
 
@@ -246,7 +246,7 @@ class Keys:
         return f"{{{self._prefix}:{shard}}}:settings:{quote(path, safe='/', errors='surrogatepass')}".encode()
 
     def session(self, path: str, session_id: str) -> tuple[bytes, bytes]:
-        """The keys of a session on its way between two processes, and of all such sessions of an endpoint."""
+        """The keys of a moving session, and of all moving sessions of an endpoint."""
         shard = self.address(path, SESSIONS_ROOM).shard
         start, quoted = f"{{{self._prefix}:{shard}}}", quote(path, safe="/", errors="surrogatepass")
         return f"{start}:session:{quoted}:{session_id}".encode(), f"{start}:away:{quoted}".encode()
@@ -258,7 +258,7 @@ class Keys:
         return f"{{{self._prefix}:{shard}}}:holders".encode()
 
     def post_box(self, address: Address) -> list[bytes]:
-        """What the scripts for posts use of a room: `lease_scripts` describes them."""
+        """The keys of a room for the scripts for posts: see `lease_scripts`."""
         shard = address.shard
         return [
             self.holders(shard), address.lease, address.posts, address.taken, address.members, self.processes(shard),
@@ -270,6 +270,6 @@ class Keys:
         return key, self._database.encode() + key
 
     def ask(self) -> tuple[bytes, bytes]:
-        """The same for the channel of questions to all processes. It is in `ASK_SHARD`."""
+        """A key, and the channel of questions to all processes. It is in `ASK_SHARD`."""
         key = f"{{{self._prefix}:{ASK_SHARD}}}:ask".encode()
         return key, self._database.encode() + key

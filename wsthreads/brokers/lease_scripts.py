@@ -7,7 +7,7 @@ from wsthreads.brokers.log_scripts import NOW
 
 __all__ = ["CLAIM", "CONFIRM", "GIVE_BACK", "KEEP", "POST", "TURN"]
 
-# `left` is for how many milliseconds a lease lasts; negative if it has ended, or is unknown. Needs `holders`.
+# `left` returns for how many more milliseconds a lease lasts; negative if it has ended or is unknown. Needs `holders`.
 _LEFT = f"""
 {NOW}
 local known = {{}}
@@ -20,7 +20,7 @@ local function left(lease)
 end
 """
 
-# `has_heir` says whether a process wants to own a room, other than the one with the lease `owner`. Needs _LEFT.
+# `has_heir` tells whether a process other than the one with the lease `owner` wants to own a room. Needs _LEFT.
 _HEIRS = """
 local function has_heir(lease, owner)
   for _, field in ipairs(redis.call('HKEYS', lease)) do
@@ -32,7 +32,7 @@ local function has_heir(lease, owner)
 end
 """
 
-# `is_awaited` says whether members of a room are on their way to other processes: one of these will own it. Needs NOW.
+# `is_awaited` tells whether members of a room are moving to other processes: one of these will own it. Needs NOW.
 _AWAITED = f"""
 local function is_awaited(members, processes)
   for _, name in ipairs(redis.call('HKEYS', members)) do
@@ -45,7 +45,7 @@ local function is_awaited(members, processes)
 end
 """
 
-# `tell` notes what has become of a post. `publish` tells all posters, each by one message on its channel.
+# `tell` notes the outcome of a post. `publish` tells all posters, each by one message on its channel.
 _TELL = """
 local told, channels = {}, {}
 local function tell(entry, outcome)
@@ -65,8 +65,8 @@ local function publish()
 end
 """
 
-# `finish` removes posts that have been handled, and tells their posters. `first` is the number of the first of the
-# outcomes, which are ARGV[from] and the following. Owners number the posts that they take from 0. So a call that is
+# `finish` removes posts that were handled, and tells their posters. `first` is the number of the first outcome; the
+# outcomes are ARGV[from] and the following. Owners number the posts that they take, from 0 on. So a call that is
 # repeated, because its answer was lost, changes nothing.
 _FINISH = """
 local function finish(lease, taken, first, from)
@@ -84,9 +84,9 @@ local function finish(lease, taken, first, from)
 end
 """
 
-# `is_older` says whether Redis has an older state of posts than the owner, who has told the outcomes of `first` posts
-# and has received `received`: Redis has restarted with a snapshot, or has failed over to a replica that lagged. Then it
-# is not known which of its posts were handled, and `give_up` ends them all. Needs _TELL.
+# `is_older` tells whether Redis has an older state of posts than the owner, which has told the outcomes of `first`
+# posts and has received `received`. Then Redis has restarted with a snapshot, or has failed over to a replica that
+# lagged. It is not known which of its posts were handled, so `give_up` ends them all. Needs _TELL.
 _OLDER = """
 local function is_older(lease, taken, first, received)
   local done = whole(redis.call('HGET', lease, 'done'))
@@ -102,9 +102,9 @@ local function give_up(...)
 end
 """
 
-#: KEYS: holders. ARGV: a lease, 1 if it is a new one; then leases of other processes. Extends the first. Returns 1, or
-#: 0 if it has ended or is unknown; and for how many milliseconds each other one lasts, negative if it has ended.
-#: A lease that lasts longer than one can is of a time before Redis's clock went back: it lasts as long as a new one.
+#: KEYS: holders. ARGV: a lease, 1 if it is new; then leases of other processes. Extends the first lease. Returns 1, or
+#: 0 if it has ended or is unknown; then for each other lease how many more milliseconds it lasts, negative if it has
+#: ended. If Redis's clock went back, a lease may last too long: then it is shortened to the length of a new one.
 KEEP = f"""
 local holders = KEYS[1]
 {_LEFT}
@@ -127,7 +127,7 @@ return answer
 
 #: KEYS: the lease, the posts and the taken posts of each room. ARGV: a lease, its process's wake channel, the lease of
 #: the process before the last break or an empty text, then the fencing numbers of these rooms. Returns for each room 1
-#: if it is still owned with this number, else 0. It belongs to the first lease then.
+#: if it is still owned with this number, else 0. Such a room then belongs to the first lease.
 CONFIRM = f"""
 local answer = {{}}
 for i = 1, #KEYS, 3 do
@@ -146,14 +146,14 @@ return answer
 """
 
 #: KEYS: holders; then the lease, the taken posts and the posts of each room. ARGV: a lease, its process's wake channel,
-#: 1 to take the rooms that are free, or 0; for how many milliseconds the process has heard everything, or -1 if it has
-#: missed nothing since its beginning. Notes that the process wants to own the rooms. Returns an empty list if the lease
-#: has ended. Else for each room: its fencing number as text, if it was taken; or the holder, and for how many
-#: milliseconds the holder's lease lasts (negative: the room is free). Whoever posted what a dead owner had taken is
-#: told.
+#: 1 to take the rooms that are free, or 0; for how many milliseconds the process has received all outcomes, or -1 if it
+#: has missed none since its beginning. Notes that the process wants to own the rooms. Returns an empty list if the
+#: lease has ended. Else for each room: its fencing number as text, if it was taken; or the holder, and for how many
+#: milliseconds the holder's lease lasts (negative: the room is free). Tells the posters of posts that a dead owner had
+#: taken.
 #:
-#: What was posted before the process missed something is given up: Redis may have come back with an older state, and
-#: these posts may have been handled. If so, their posters have missed something, too, and wait no more.
+#: Posts from before the process missed outcomes are given up: Redis may have come back with an older state, and these
+#: posts may have been handled. If so, their posters have missed outcomes, too, and no longer wait.
 CLAIM = f"""
 local holders = KEYS[1]
 {_LEFT} {_TELL}
@@ -196,8 +196,8 @@ return answer
 
 #: KEYS: holders, and the lease, the posts, the taken posts, the members and the processes of a room. ARGV: a lease, the
 #: fencing number or an empty text if the process does not own the room, 1 if it wants to own it again; then as in
-#: `TURN`. Gives the room back, and the posts that were taken and not begun. Wakes those who want to own the room. If
-#: nobody does, and no member is on its way to a process that would, tells the posters.
+#: `TURN`. Returns the room, and the posts that were taken and not begun. Wakes processes that want to own the room. If
+#: there is none, and no member is moving to a process that would, tells the posters.
 GIVE_BACK = f"""
 local holders = KEYS[1]
 {_LEFT} {_AWAITED} {_TELL} {_FINISH} {_OLDER}
@@ -236,14 +236,14 @@ publish()
 
 #: KEYS: as in `GIVE_BACK`. ARGV: the fencing number, how many posts the owner has received, how many more it takes at
 #: most, and how many bytes; 1 if the owner has no members any more, 0 if it has some again, or an empty text; then the
-#: number of the first post of which the outcome follows, and the outcomes in the order of the posts. Returns 0 if the
-#: owner owns the room no more. Else 1, and those that it receives now: each as the time for which it may be handled, in
-#: milliseconds, and the entry.
+#: number of the first post whose outcome follows, and the outcomes in the order of the posts. Returns 0 if the owner no
+#: longer owns the room. Else 1, and the posts that it receives now: for each, how many milliseconds it may wait to be
+#: handled, and the entry.
 #:
 #: If Redis has an older state than the owner, all posts are given up, and the room is free.
 #:
-#: Without members, and without anybody else who wants to own the room, it gets no further posts. 2 in place of 1 says
-#: that this is so, and that the owner has received all; or that others want to own it.
+#: If the owner has no members, and no other process wants to own the room, the room gets no further posts. Then 2
+#: instead of 1 means that the owner has received all posts. 2 also means that other processes want to own the room.
 TURN = f"""
 local holders = KEYS[1]
 {_LEFT} {_HEIRS} {_AWAITED} {_TELL} {_FINISH} {_OLDER}
@@ -297,9 +297,9 @@ return answer
 """
 
 #: KEYS: as in `GIVE_BACK`. ARGV: the poster's wake channel, for how many milliseconds its posts may be handled, how
-#: many posts may wait; then the poster's number of each post, and the post. Queues them, and wakes the owner. Returns
-#: how many were queued: others find the queue full. Returns -1 if nobody owns the room, nobody wants to, and no member
-#: is on its way to a process that would.
+#: many posts may wait; then the poster's number of each post, and the post. Queues the posts, and wakes the owner.
+#: Returns how many were queued; for the others, the queue was full. Returns -1 if no process owns the room or wants to,
+#: and no member is moving to a process that would.
 POST = f"""
 local holders = KEYS[1]
 {_LEFT} {_HEIRS} {_AWAITED}

@@ -1,21 +1,21 @@
-"""Which rooms this process owns, as Redis has it.
+"""Decides by leases in Redis which rooms this process owns.
 
 A process has one lease for each shard in which it wants to own rooms. It extends its leases every `RENEW_S`, in one
-call for each shard, however many rooms it owns. A room belongs to a lease, and has a fencing number, which is another,
-higher one for each ownership. `keys` describes what Redis keeps.
+call for each shard, however many rooms it owns. A room belongs to a lease, and has a fencing number, which is higher
+for each later ownership. `keys` describes the data in Redis.
 
-- A process trusts its lease for `LEASE_S - MARGIN_S` from when it sent the call that has extended it, by its own clock.
-  So it has stopped before Redis gives the room to another process.
-- Those who want a room know until when its holder's lease lasts. They take the room when that has ended, or when the
-  holder gives it back: then Redis wakes them.
-- Redis may have lost what it knew: it was flushed, or has failed over. Then somebody may still trust a lease of which
-  Redis knows nothing. So after a break of the connection, and after its own lease was lost, a process takes no room for
-  `LEASE_S`. It keeps those that Redis confirms.
-- Redis may have come back with an older state, in which posts wait that have been handled. So a process that takes a
+- A process trusts its lease for `LEASE_S - MARGIN_S`, by its own clock, from the time when it sent the call that
+  extended the lease. So it stops before Redis gives the room to another process.
+- Processes that want a room know when its holder's lease ends. They take the room after that end, or when the holder
+  returns the room: then Redis wakes them.
+- Redis may have lost its data by a flush or a failover. Then a process may still trust a lease that Redis no longer
+  has. So after a break of the connection, and after its own lease was lost, a process takes no room for `LEASE_S`. It
+  keeps the rooms that Redis confirms.
+- Redis may have come back with an older state, in which posts wait that were already handled. So a process that takes a
   room gives up the posts from before its last break.
 
-What goes to Redis has an order: outcomes of posts, and rooms that are given back, go behind the broadcasts that were
-made before. Nothing here blocks, and no lock is held when a keeper is called.
+Outcomes of posts and returns of rooms are sent to Redis after all earlier broadcasts. Nothing here blocks, and no lock
+is held when a keeper is called.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ __all__ = ["Leases"]
 
 log = get_logger(__name__)
 
-#: Rooms in one call of a script: Redis does nothing else meanwhile.
+#: The most rooms in one call of a script, because Redis does nothing else meanwhile.
 ROOMS_AT_ONCE = 200
 
-#: How long after the end of a lease others try to take its rooms.
+#: How long after the end of a lease other processes try to take its rooms.
 AFTER_S = 0.01
 
 
@@ -56,13 +56,13 @@ class Leases(Turns):
         super().__init__(*parts, **more)
         self._place = place
         self._shards: dict[int, ShardLease] = {}
-        self._next_at = float("inf")  # when there is something to do
+        self._next_at = float("inf")  # when there is work again
         self._trusts: list[tuple[ShardLease, float]] = []  # the thread's own
 
     # Any thread
 
     def look(self, key: RoomKey, address: Address, keeper: Keeper) -> None:
-        """Try to own a room from now on, or no longer, as `keeper` wants."""
+        """Begin or stop to try to own a room, depending on `keeper.is_wanted`."""
         with self._lock:
             claim = look_up(self._claims, key)
             wanted = keeper.is_wanted(key[1])
@@ -74,7 +74,7 @@ class Leases(Turns):
             self._queue.not_empty.notify()
 
     def give_back(self, key: RoomKey, fence: int) -> None:
-        """This process does not own a room any more: the handler is done with it, or the lease was lost."""
+        """Return a room: the handler is done with it, or the lease was lost."""
         with self._lock:
             claim = look_up(self._claims, key)
             if claim is not None and claim.fence == fence:
@@ -82,18 +82,18 @@ class Leases(Turns):
                 self._queue.not_empty.notify()
 
     def _try_soon_locked(self, claim: Claim) -> None:
-        if not self._returning[claim.key]:  # else when it was given back
+        if not self._returning[claim.key]:  # else after the return
             self._due[claim.key] = claim
 
     def holds(self, key: RoomKey, fence: int) -> bool:
-        """Whether this process surely owns a room. Takes no lock."""
+        """Whether this process certainly owns a room. Takes no lock."""
         claim = look_up(self._claims, key)
         if claim is None or claim.fence != fence:
             return False
         return lease_time() < self._shards[claim.address.shard].trusted_until
 
     def woken(self, lease: bytes) -> None:
-        """There is a post for a room of this process, or a room that it wants was given back."""
+        """There is a post for a room of this process, or a room that this process wants was returned."""
         with self._lock:
             claim = look_up(self._by_lease, lease)
             if claim is not None:
@@ -104,7 +104,7 @@ class Leases(Turns):
                 self._queue.not_empty.notify()
 
     def look_again(self) -> None:
-        """Wakes may have been lost."""
+        """Look at all rooms: wakes may have been lost."""
         with self._lock:
             for key, claim in self._claims.items():
                 if claim.fence is not None:
@@ -126,17 +126,16 @@ class Leases(Turns):
         self._lose_all(lost)
 
     def _owned_locked(self, shards: Container[int]) -> list[tuple[Claim, int]]:
-        """The rooms of some shards that this process owns, with their numbers."""
+        """The rooms of some shards that this process owns, with their fencing numbers."""
         claims = [claim for claim in self._claims.values() if claim.address.shard in shards]
         return [(claim, claim.fence) for claim in claims if claim.fence is not None]
 
     # The writer's thread
 
     def begin(self, lease: str) -> None:
-        """There is a new connection.
+        """Begin with a new connection.
 
-        `lease` is the name of the leases from now on: what was sent by the old one, and arrives later, must have no
-        effect.
+        `lease` is the name of the leases from now on, so that late calls with the old name have no effect.
         """
         with self._lock:
             now = lease_time()
@@ -157,7 +156,7 @@ class Leases(Turns):
             self._next_at = now
 
     def has_work(self, gate: float) -> bool:
-        """Whether there is something to send, if Redis has the broadcasts before `gate`. Holds the lock."""
+        """Whether there is something to send once Redis has the broadcasts before `gate`. The caller holds the lock."""
         if self._due or self._turns or lease_time() >= self._next_at:
             return True
         first = next(iter(self._returns), None)
@@ -165,11 +164,11 @@ class Leases(Turns):
 
     @property
     def is_done(self) -> bool:
-        """Whether the process may end: Redis knows of all rooms that were given back. Holds the lock."""
+        """Whether the process may end: Redis has got all returned rooms. The caller holds the lock."""
         return not self._returns
 
     def wait_s(self) -> float:
-        """How long there is nothing to do. Holds the lock."""
+        """The seconds until there is work again. The caller holds the lock."""
         return max(0.0, self._next_at - lease_time())
 
     def send_first(self, pipeline: Pipeline) -> None:
@@ -179,7 +178,7 @@ class Leases(Turns):
         with self._lock:
             now = lease_time()
             due, self._due = self._due, {}
-            is_time = now >= self._next_at  # else there is nothing to do for the other rooms
+            is_time = now >= self._next_at  # else the other rooms need nothing
             by_shard: dict[int, list[Claim]] = {}
             for claim in (self._claims if is_time else due).values():
                 by_shard.setdefault(claim.address.shard, []).append(claim)
@@ -187,7 +186,7 @@ class Leases(Turns):
                 self._next_at = float("inf")
                 for number, shard in self._shards.items():
                     if number not in by_shard:
-                        shard.is_known, shard.former = False, None  # it ends by itself
+                        shard.is_known, shard.former = False, None  # the lease will end by itself
                         shard.holders.clear()
             for number, claims in by_shard.items():
                 shard = self._shards.setdefault(number, ShardLease())
@@ -214,7 +213,7 @@ class Leases(Turns):
 
     def _kept(self, number: int, shard: ShardLease, sent_at: float, others: list[bytes], answer: list[int]) -> None:
         now = lease_time()
-        if not answer[0]:  # it has ended, or Redis has lost its data
+        if not answer[0]:  # the lease has ended, or Redis has lost its data
             shard.is_known, shard.trusted_until, shard.hold_until = False, 0.0, now + LEASE_S
             with self._lock:
                 lost = self._owned_locked({number})
@@ -236,7 +235,7 @@ class Leases(Turns):
             claim.keeper.lose(claim.key[1], fence)
 
     def _confirm(self, pipeline: Pipeline, number: int, shard: ShardLease, claims: list[Claim], now: float) -> None:
-        """Ask whether the rooms still belong to this process. That also has their keys live on."""
+        """Ask whether the rooms still belong to this process. This also extends the life of their keys."""
         if now < shard.confirm_at:
             return
         shard.confirm_at = now + TOUCH_S
@@ -254,7 +253,7 @@ class Leases(Turns):
                 *fences,
                 then=partial(self._confirmed, some),
             )
-        if former is not None:  # what was sent by that name, and arrives later, has no effect
+        if former is not None:  # so that late calls with that name have no effect
             pipeline.call(scripts.FAREWELL, [self._keys.holders(number)], former)
 
     def _confirmed(self, some: list[tuple[Claim, int]], answer: list[int]) -> None:
@@ -262,7 +261,7 @@ class Leases(Turns):
             lost = [each for each, is_owned in zip(some, answer, strict=True) if not is_owned]
             for claim, fence in lost:
                 if claim.fence == fence and look_up(self._claims, claim.key) is claim:
-                    self._return_locked(claim)  # at once: its lease is trusted again in a moment
+                    self._return_locked(claim)  # now, because its lease will be trusted again in a moment
         self._events.append(partial(self._lose_all, lost))
 
     def _try(
@@ -274,7 +273,7 @@ class Leases(Turns):
         due: Container[RoomKey],
         now: float,
     ) -> None:
-        """Try for rooms. While none may be taken, only tell Redis that they are wanted."""
+        """Try to take rooms. While none may be taken, only tell Redis that they are wanted."""
         ended = {holder for holder, ends_at in shard.holders.items() if ends_at <= now}
         for holder in ended:
             del shard.holders[holder]
@@ -305,7 +304,7 @@ class Leases(Turns):
             for claim, answer in zip(some, answers, strict=False):  # no answers: the lease has ended
                 if isinstance(answer, bytes):
                     fence = int(answer)
-                    if look_up(self._claims, claim.key) is not claim:  # it is not wanted any more
+                    if look_up(self._claims, claim.key) is not claim:  # it is no longer wanted
                         self._return_locked(claim, fence)
                         continue
                     claim.fence, claim.holder, claim.intake = fence, None, Intake()
@@ -333,7 +332,7 @@ class Leases(Turns):
                 log.exception("a change of a room's owner was not handled")
 
     def fail(self) -> None:
-        """Redis has not answered. What was sent is sent again, after `begin`."""
+        """Redis has not answered. The same is sent again after `begin`."""
         self._trusts.clear()
         self.finish()
 

@@ -1,9 +1,9 @@
-"""An app's link to Redis, as rooms call it: broadcasts, joins and leaves, the number of members elsewhere.
+"""An app's link to Redis. Rooms call it for broadcasts, joins and leaves, and members in other processes.
 
-Calls only put work into a queue; the writer's thread sends it, and the reader's thread receives what other processes
-sent. A call may wait for Redis, as `Availability` says: at most a second, and not at all while Redis is away.
+Calls only put work into a queue. The writer's thread sends it, and the reader's thread receives messages. A call may
+wait for Redis, as `Availability` decides: at most a second, and not at all while Redis is unavailable.
 
-The link puts the parts together that do this, starts and ends them, and makes new ones in a forked process.
+The link makes these parts, starts and ends them, and makes new ones in a forked process.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ __all__ = ["RedisLink"]
 class RedisLink:
     """A `Link` over Redis. `place` is the name of Redis in logs; `client_of_fork` makes the client of a forked process.
 
-    In a cluster, one link serves one node: the rooms of `shards`, which are on it. Its owner then handles forks, and
-    `cluster` is the process that the links have in common.
+    In a cluster, one link serves one node, with the rooms of `shards`. Then its owner handles forks, and all links
+    share `cluster`, a `Process`.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class RedisLink:
     def _open_pubsub(self) -> Any:
         if self._cluster is None:
             return self._client.pubsub()
-        # By itself redis-py asks the node of the first channel, and stays with that node when the channel has moved.
+        # redis-py would ask the node of the first channel, and stay with that node after the channel has moved.
         return self._client.pubsub(node=self._client.get_node_from_key(self._wake_key))
 
     def _disconnect(self) -> None:
@@ -171,9 +171,9 @@ class RedisLink:
                 return
             if self._made_in != os.getpid():
                 self._client = self._client_of_fork()
-                self._reset()  # a fork uses nothing of its parent's, least of all its name
+                self._reset()  # a forked process uses nothing of the parent, especially not its name
                 self._process.is_forked = self._pid != 0
-            "".encode("idna")  # a thread would import this to look up Redis's name, and a fork would get half of it
+            "".encode("idna")  # imports the codec now: a fork during a thread's import would get half of it
             self._writer.start()
             self._reader.start()
             self._pid = os.getpid()
@@ -372,7 +372,7 @@ class RedisLink:
                 self._questions.stop(WAIT_S)
 
     def flush_at_exit(self, timeout_s: float) -> None:
-        """Nobody has called `stop`, as in a program that only broadcasts: send what waits."""
+        """Send queued messages if `stop` was not called, as in a program that only broadcasts."""
         if self._pid == os.getpid():
             self._writer.stop(timeout_s)
 
@@ -382,17 +382,17 @@ class RedisLink:
             self._questions.release()
 
     def _end_late(self) -> None:
-        """Called several times a second: by the reader's thread, and by the flusher's while the reader's may wait."""
+        """Called several times a second, by the reader's thread, and by the flusher's while the reader's may wait."""
         self._leases.end_late()
         self._posts.end_late()
         if self.pending.end_overdue() and self._cluster is None:
             self._availability.missed_at = monotonic()
         if self._availability.patience_s() <= 0:
             self._availability.answers = False
-            self._end_pending()  # whatever waits for a broadcast has waited long enough
+            self._end_pending()  # waits for broadcasts have lasted long enough
 
     def _end_pending(self) -> None:
-        """Redis is away: no broadcast comes back for now."""
+        """Redis is unavailable: stop waiting for broadcasts."""
         if self._cluster is None:
             self.pending.end_all()
             return

@@ -20,15 +20,15 @@ __all__ = [
     "WHOLE",
 ]
 
-#: `whole` is a number that a script has written; 0 for anything else that is in Redis, or for nothing.
+#: `whole` returns a number that a script has written; 0 for any other value, and for nothing.
 WHOLE = """
 local function whole(text)
   return text and #text <= 16 and tonumber(string.match(text, '^%d+$')) or 0
 end
 """
 
-# Whether a log's head is what a script has written: epoch, number and id. `begin` makes a log. Whoever waits for what
-# will be in it may have come before, so its `hold` stays.
+# `is_head` tells whether a log's head is one that a script has written: epoch, number and id. `begin` makes a log. A
+# moving session may already need the log, so its `hold` stays.
 _IS_HEAD = """
 local function is_head(head)
   local time, nth = string.match(head[3] or '', '^(%d+)%-(%d+)$')
@@ -54,7 +54,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-#: `live_on` has a key live for so many milliseconds at least. It never shortens the life of a key: a session on its way
+#: `live_on` lets a key live for at least this many milliseconds. It never shortens the life of a key: a moving session
 #: may count as a member for longer than its room is used.
 LIVE_ON = """
 local function live_on(key, life)
@@ -64,8 +64,7 @@ local function live_on(key, life)
 end
 """
 
-#: KEYS: log, head. `fresh` is the epoch of a new head, if there is none, or if it is malformed. See `hold` in
-#: `HOLD_LOG`. Needs NOW.
+#: KEYS: log, head. `fresh` is the epoch for a new head, if there is no valid head. See `hold` in `HOLD_LOG`. Needs NOW.
 HEAD = f"""
 {_IS_HEAD}
 local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id', 'keep_ms', 'hold')
@@ -103,7 +102,7 @@ local function append(message)
 end
 """
 
-#: KEYS: log. After messages have been added. Needs HEAD.
+#: KEYS: log. Trims the log after messages were added. Needs HEAD.
 TRIM = f"""
 if redis.call('XLEN', KEYS[1]) > {LOG_ENTRIES} then
   redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', {LOG_ENTRIES})
@@ -112,10 +111,10 @@ redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max({LOG_S * 1000}, he
 """
 
 
-#: KEYS: log, head. ARGV[2]: for how many milliseconds. The log keeps for so long what follows now: a session on its way
-#: needs it. Needs NOW and LIVE_ON.
+#: KEYS: log, head. ARGV[2]: for how many milliseconds. The log keeps all later messages for that long, because a moving
+#: session needs them. Needs NOW and LIVE_ON.
 #:
-#: The head's field `hold` is for all such sessions: from when to when, and the longest of their times.
+#: The head's field `hold` is for all such sessions: from when, until when, and the longest of their times.
 HOLD_LOG = f"""
 local held_ms = tonumber(ARGV[2])
 local from, till, most = string.match(redis.call('HGET', KEYS[2], 'hold') or '', '^(%d+) (%d+) (%d+)$')
@@ -133,7 +132,7 @@ end
 
 
 def _publish(first: int, ticket: str, *, before: str = "", stored: str = "", after: str = "") -> str:
-    """A script that publishes the messages from argument `first` on. `ticket` and `stored` are done for each."""
+    """A script that publishes the messages from argument `first` on. It runs `ticket` and `stored` for each message."""
     return f"""
 {before}
 local fresh, field = ARGV[2], '@' .. ARGV[3]
@@ -178,9 +177,9 @@ end
 #: Skips messages that it has already published.
 PUBLISH = _publish(4, "local given = ARGV[i]")
 
-#: The same, and stores messages in the room's history. KEYS: log, head, history, settings. ARGV: the same, but before
-#: the first ticket the limits, or a question mark if they are in `settings`. A ticket of a message that is stored is
-#: followed by a plus and the bytes of its payload.
+#: Like `PUBLISH`, but also stores messages in the room's history. KEYS: log, head, history, settings. ARGV: the same,
+#: with the limits before the first ticket, or a question mark if they are in `settings`. The ticket of a stored message
+#: is followed by a plus and the bytes of its payload.
 PUBLISH_KEPT = _publish(
     5,
     "local given, size = string.match(ARGV[i], '^(%d+)%+?(%d*)')",
@@ -240,9 +239,9 @@ end
 
 #: KEYS: log, head, presence, history. ARGV: an epoch, a number and an id, which are a process's position; the largest
 #: number of entries; a random epoch if the history is wanted, or nothing. Returns the head, and the entries after the
-#: position; all entries, if it is in another log. The head of a log that does not exist has no epoch. Then the time in
-#: milliseconds, and the presence hash. If the history is wanted, it makes a log that does not exist, and also returns
-#: the mark of the last message in the history, and all entries of that.
+#: position; all entries, if the position is of another log. Without a log, the head has no epoch. Then the time in
+#: milliseconds, and the presence hash. If the history is wanted, the script makes a missing log, and also returns the
+#: mark of the last message in the history, and all entries of the history.
 FETCH = f"""
 {NOW} {_IS_HEAD}
 local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id')
@@ -273,7 +272,7 @@ return answer
 
 #: KEYS: log, head, history, settings. ARGV: a random epoch, the limits or a question mark as for `PUBLISH_KEPT`, and
 #: how many messages. Returns the limits, the epoch, the mark of the last entry, the time in milliseconds, and the
-#: entries. If there are no limits, only them.
+#: entries. Without limits, returns only an empty text.
 HISTORY = f"""
 local fresh = ARGV[1]
 local limits = ARGV[2] ~= '?' and ARGV[2] or redis.call('GET', KEYS[4]) or ''

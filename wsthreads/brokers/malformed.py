@@ -1,4 +1,4 @@
-"""Malformed data from Redis: it is dropped and counted, and logged from time to time."""
+"""Counts malformed data from Redis that was dropped, and logs it from time to time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Malformed"]
 
 log = get_logger(__name__)
 
-#: At most one log line in this time.
+#: The shortest time between two log lines, in seconds.
 COMPLAIN_S = 10.0
 
 
 class Malformed:
-    """What one link has dropped. Any thread."""
+    """The malformed data of one link. Any thread."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -28,7 +28,7 @@ class Malformed:
         self._complained_at = float("-inf")
 
     def drop(self, what: str) -> None:
-        """Count something malformed. `what` describes it without its contents."""
+        """Count malformed data. `what` describes it without its contents."""
         self._metrics.add("broker_malformed")
         self._count += 1
         if monotonic() - self._complained_at >= COMPLAIN_S:

@@ -1,4 +1,4 @@
-"""How a message between processes is written: `encode_*` and `decode`.
+"""Encodes and decodes the messages between processes: `encode_*` and `decode`.
 
 ::
 
@@ -28,14 +28,15 @@ c      close one session, or all members of a room    the session; ``[code, reas
 p      the presence of a session has changed          the session; see `presence_payload`
 =====  =============================================  =====================================================
 
-The ticket serves two purposes. Redis and the receivers recognise a message that is sent twice. And the sender
-recognises its own message when it comes back. A change of presence needs no ticket: its version says whether it is new.
+The ticket serves two purposes. Redis and the receivers recognise a message that was sent twice, and the sender
+recognises its own message when it comes back. A change of presence needs no ticket: its version tells whether it is
+new.
 
-A new kind of message goes here: a class with its fields, an encoder, and a line in `_DECODERS` for its letter. What a
-process does with a message that it receives is in one table, too: `arrivals.HANDLERS`. Everything between the two (the
-queue, the log in Redis, resending, duplicates) treats all kinds alike.
+To add a kind of message, add a class with its fields, an encoder, and a line in `_DECODERS` here, and a handler in
+`arrivals.HANDLERS`. Everything between the two (the queue, the log in Redis, resending, duplicates) treats all kinds
+alike.
 
-The payload is never evaluated. A message that does not match the format is refused. The version also covers how Redis
+A message that does not match the format is refused. The version also covers how Redis
 keeps and publishes messages (see `keys`). Processes with different versions do not understand each other: each drops
 what the other sends, and counts it as ``broker_malformed``. Version 1 had no tickets; version 2 had only broadcasts;
 version 3 had no marks.
@@ -78,11 +79,11 @@ VERSION = 4
 #: The first line of a message is shorter than this.
 MAX_HEAD_BYTES = 160
 
-#: The latest time, in seconds, that a message may have: the one of a clock, and how long something lasts.
+#: The largest times in a message, in seconds: a time of a clock, and a duration.
 MAX_TIME = 1e11
 MAX_S = 366 * 86400
 
-#: The largest version. Lua compares versions as doubles, which are exact up to here.
+#: The largest version. Lua compares versions as doubles, which are exact up to this number.
 MAX_VERSION = 2**53
 
 _KINDS = {TEXT: b"t", BINARY: b"b"}
@@ -116,24 +117,24 @@ class Close(NamedTuple):
     session_id: str | None
     code: int
     reason: str
-    #: For how long the user whose room this is gets no session, from when this was published.
+    #: The duration of a ban of the user of this hidden room, in seconds, from the publication on.
     ban_s: float
 
 
 class PresenceChange(NamedTuple):
-    """The presence of one session in a room: as it is now, or that it is gone. Has no sender, and no ticket."""
+    """The new presence of one session in a room, or its end. Has no sender and no ticket."""
 
     session_id: str
     version: int
-    #: None if the session is gone; then the rest says nothing.
+    #: None if the session has left; then the other fields have no meaning.
     value: str | None
     process: str = ""
     user: str | None = None
     since: float = 0.0
     set_at: int = 0
-    #: How long the session is kept, from when this was published, since its connection was lost.
+    #: For a session whose connection was lost: for how many seconds it is kept, from the publication on.
     lost_s: float | None = None
-    #: It has not ended: it is on its way to another process.
+    #: The session has not ended: it is moving to another process.
     waits: bool = False
 
 
@@ -157,11 +158,10 @@ def encode_close(sender: str, ticket: int, session_id: str | None, code: int, re
 
 
 def presence_payload(change: PresenceChange) -> bytes:
-    """What is behind the first line of a `PresenceChange`.
+    """The payload of a `PresenceChange`.
 
-    A JSON list of all but the session and the value, and the value as it is, in the next line. The last field is there
-    only if the session `waits`. For a session that is
-    gone, only ``[version]``.
+    The first line is a JSON list of all fields except the session and the value; the value is in the next line. The
+    last field is there only if the session `waits`. For a session that has left, the payload is only ``[version]``.
     """
     if change.value is None:
         return b"[%d]" % change.version
@@ -173,7 +173,7 @@ def presence_payload(change: PresenceChange) -> bytes:
 
 
 def parse_stored(process: bytes, session_id: bytes, stored: bytes, now_ms: int) -> PresenceChange:
-    """A presence as Redis keeps it (see `keys`). Raises `BrokerError`."""
+    """Parse a presence from Redis (see `keys`). Raises `BrokerError`."""
     kept, _, payload = stored.partition(b" ")
     with suppress(ValueError):
         kept_ms = whole(kept)
@@ -185,12 +185,15 @@ def parse_stored(process: bytes, session_id: bytes, stored: bytes, now_ms: int) 
 
 
 def parse_presences(now_ms: int, stored: Sequence[bytes]) -> tuple[list[PresenceChange], list[str]]:
-    """The presences of a room as Redis returns them, fields and values by turns, and what is wrong with others."""
+    """Parse the presences of a room from Redis, alternating fields and values.
+
+    Also returns the errors of malformed ones.
+    """
     present: list[PresenceChange] = []
     malformed: list[str] = []
     for field, value in zip(stored[::2], stored[1::2], strict=False):
         process, space, session_id = field.partition(b" ")
-        if space:  # else it is no presence
+        if space:  # else it is not a presence
             try:
                 present.append(parse_stored(process, session_id, value, now_ms))
             except BrokerError as error:
@@ -199,7 +202,7 @@ def parse_presences(now_ms: int, stored: Sequence[bytes]) -> tuple[list[Presence
 
 
 def parse_ban(value: bytes, left_ms: int) -> tuple[int, str, float] | None:
-    """A ban as Redis keeps it: code, reason, and for how long. None if there is none, or it is malformed."""
+    """Parse a ban from Redis: code, reason, and remaining seconds. None if there is none, or if it is malformed."""
     try:
         fields = json.loads(value)
         code, reason = fields
@@ -232,7 +235,10 @@ def _payload(frame: bytes) -> memoryview:
 
 
 def decode(message: bytes) -> Message:
-    """A message from its bytes. Raises `BrokerError` for malformed bytes; its text has nothing of the payload."""
+    """A message from its bytes.
+
+    Raises `BrokerError` for malformed bytes; the error's text contains nothing of the payload.
+    """
     end = message.find(b"\n", 0, MAX_HEAD_BYTES)
     head = _HEAD.fullmatch(message, 0, max(end, 0))
     if head is None:
@@ -253,7 +259,7 @@ def decode(message: bytes) -> Message:
 
 
 def decode_presence(session_id: str, payload: bytes) -> PresenceChange:
-    """What `presence_payload` has made. Raises `BrokerError`."""
+    """Parse a payload of `presence_payload`. Raises `BrokerError`."""
     line, newline, value = payload.partition(b"\n")
     fields = _list(line, "presence")
     if not newline and len(fields) == 1 and _is_version(fields[0]):
@@ -357,7 +363,7 @@ def _is_time(value: object, most: float = MAX_TIME) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most  # nor NaN
 
 
-#: The decoder of each kind. It receives the sender, the ticket, the id of the session, and the payload.
+#: The decoder of each kind. It gets the sender, the ticket, the id of the session, and the payload.
 _DECODERS: dict[bytes, Callable[[bytes, int, str | None, bytes], Message]] = {
     b"t": _decode_text,
     b"b": _decode_bytes,

@@ -1,8 +1,8 @@
-"""What a session has missed in its rooms between two positions, while it was on its way to this process.
+"""Reads the messages that a session has missed in its rooms, between two positions, while it moved to this process.
 
-The logs of the rooms have it. Messages of several rooms are put into one order: that of their times in Redis, and of
-each sender's tickets where Redis got several in the same millisecond. There, a close comes after what others have sent:
-perhaps the session was to get that first.
+The logs of the rooms have these messages. Messages of several rooms are put into one order, by their times in Redis.
+Within the same millisecond, the order is that of each sender's tickets, and a close comes after the messages of other
+senders, because the session may have been meant to get these first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wsthreads.rooms.names import SESSIONS_ROOM
 __all__ = ["MISSED", "Gap", "Missed", "Replay", "in_order", "read_missed", "replay_for"]
 
 #: KEYS: log. ARGV: the id of an entry, that of a later one, a number, and perhaps a session. Returns the entries after
-#: the first, up to the second, but no more than the number. With a session, messages for others are left out of them.
+#: the first, up to the second, at most that number. With a session, leaves out messages for other sessions.
 MISSED = """
 local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], ARGV[2], 'COUNT', ARGV[3])
 for i = 1, ARGV[4] ~= '' and #entries or 0 do
@@ -36,7 +36,7 @@ READ_ENTRIES = 500
 
 
 class Gap(BrokerError):
-    """Messages are missing in a log, or are too many."""
+    """A log no longer has all messages, or a session has missed too many."""
 
 
 class Missed(NamedTuple):
@@ -54,10 +54,10 @@ class Missed(NamedTuple):
 def read_missed(
     call: Callable[..., Any], session_id: str, spans: Mapping[str, tuple[Position, Position]], max_bytes: int
 ) -> list[Missed]:
-    """What a session has missed in some rooms between two positions, in order.
+    """The messages that a session has missed in some rooms between two positions, in order.
 
-    `call` runs a script for a room: its name, the script, the names of the keys, and the arguments. Raises `Gap`; and
-    `BrokerError` if Redis is away.
+    `call` runs a script for a room: its name, the script, the names of the keys, and the arguments. Raises `Gap`.
+    Raises `BrokerError` if Redis is unavailable.
     """
     left, streams = max_bytes, []
     for name, (after, until) in spans.items():
@@ -90,7 +90,7 @@ def _missed(name: str, after: Position, until: Position) -> int:
 
 
 def _parse(name: str, epoch: bytes, entry: bytes, fields: list[bytes]) -> tuple[Position, bytes, bytes]:
-    """Of an entry: its position, the id of the one before it, and the message."""
+    """An entry's position, the id of the entry before it, and the message."""
     try:
         _, number, _, former, _, data = fields
         return Position(epoch, messages.whole(number), entry), former, data
@@ -110,22 +110,22 @@ def _malformed(name: str) -> Gap:
 
 
 class Replay(NamedTuple):
-    """What a session gets of what it has missed."""
+    """The part of the missed messages that is for the session."""
 
-    #: Plain frames, in order. None of them is replaced by a later one.
+    #: Plain frames, in order. Later frames do not replace earlier ones.
     frames: list[bytes]
-    #: The code and the reason with which it was closed meanwhile; None if it was not.
+    #: The code and the reason with which the session was closed meanwhile; None if it was not closed.
     ending: tuple[int, str] | None
 
 
 def replay_for(session_id: str, missed: Iterable[Missed]) -> Replay:
-    """What of the messages in its rooms is for a session."""
+    """The part of the messages in its rooms that is for a session."""
     frames: list[bytes] = []
     tickets: dict[tuple[str, bytes], int] = {}
     for name, _, message in missed:
         if isinstance(message, messages.PresenceChange):
             continue
-        if message.ticket <= tickets.get((name, message.sender), -1):  # it was published twice
+        if message.ticket <= tickets.get((name, message.sender), -1):  # published twice
             continue
         tickets[name, message.sender] = message.ticket
         if isinstance(message, messages.Broadcast):
@@ -139,7 +139,7 @@ def replay_for(session_id: str, missed: Iterable[Missed]) -> Replay:
 
 
 def in_order(streams: Iterable[list[Missed]]) -> list[Missed]:
-    """The messages of several rooms in one order, that of each room unchanged."""
+    """The messages of several rooms in one order, which keeps the order of each room."""
     waiting = [list(reversed(stream)) for stream in streams]
     merged: list[Missed] = []
     while waiting := [stream for stream in waiting if stream]:
@@ -155,7 +155,7 @@ def in_order(streams: Iterable[list[Missed]]) -> list[Missed]:
 
 
 def _lowest_tickets(streams: list[list[Missed]], milliseconds: int) -> dict[bytes, int]:
-    """For each sender, the lowest ticket among the messages of a millisecond."""
+    """The lowest ticket of each sender among the messages of one millisecond."""
     lowest: dict[bytes, int] = {}
     for stream in streams:
         for missed in reversed(stream):

@@ -1,4 +1,4 @@
-"""What a process without an app does over Redis: it publishes, asks the processes that have one, and posts to rooms."""
+"""For processes without an app: publishes over Redis, asks processes with an app, and posts to rooms."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ASK_S", "MAX_POST_S", "Outside"]
 
-#: How long processes may take to answer.
+#: How long to wait for answers, in seconds.
 ASK_S = 1.0
 
-#: Redis keeps posts for no longer.
+#: How long Redis keeps posts, in seconds.
 MAX_POST_S = 300
 
 
 class Outside:
-    """What a process without an app needs. Any thread.
+    """A connection to Redis for a process without an app. Any thread.
 
-    A forked process makes its own: a thread of the parent may have held the lock, and the parent uses its own tickets.
+    A forked process makes its own, because a thread of the parent may have held the lock, and tickets belong to a
+    process.
     """
 
     def __init__(self, client: Any, keys: Keys, *, place: str, wait_s: float, is_cluster: bool) -> None:
@@ -48,15 +49,18 @@ class Outside:
         self._place = place
         self._wait_s = wait_s
         self._is_cluster = is_cluster
-        self._scripts = Scripts(client, is_cluster=is_cluster)  # unlike a cluster's client, it repeats no call
-        self._sending = Lock()  # held until Redis has a message: Redis receives tickets in order
+        self._scripts = Scripts(client, is_cluster=is_cluster)  # unlike a cluster's client, this repeats no call
+        self._sending = Lock()  # held until Redis has a message, so that Redis gets tickets in order
         self.sender = secrets.token_urlsafe(12)
         self._tickets = count()
 
     def publish(
         self, address: Address, encode: Callable[[str, int], bytes], kept: tuple[str, int] | None = None
     ) -> None:
-        """Publish a message, made with the sender and the ticket; `kept` as in `Queued`. Raises `BrokerError`."""
+        """Publish a message.
+
+        `encode` makes it from the sender and the ticket; `kept` is as in `Queued`. Raises `BrokerError`.
+        """
         if not self._sending.acquire(timeout=self._wait_s):
             raise BrokerError(f"{self._place} has not answered another thread's broadcast for {self._wait_s:g} s")
         try:
@@ -86,7 +90,7 @@ class Outside:
         return int(self.call(scripts.COUNT, [address.members, self.keys.processes(address.shard)], ""))
 
     def ask(self, kind: str, argument: Any, *, is_one_enough: bool = False) -> list[dict[str, Any]]:
-        """Ask all processes, and wait for their answers for `ASK_S`. Raises `BrokerError`."""
+        """Ask all processes, and wait `ASK_S` for their answers. Raises `BrokerError`."""
         process, question = secrets.token_urlsafe(12), secrets.token_urlsafe(9)
         asked = {"question": question, "process": process, "kind": kind, "argument": argument}
         key, channel = self.keys.ask()
@@ -133,7 +137,7 @@ class Outside:
             with self.client.pubsub(**node) as pubsub:
                 pubsub.subscribe(channel)
                 deadline = monotonic() + self._wait_s
-                while pubsub.get_message(timeout=max(0.0, deadline - monotonic())) is None:  # it is subscribed
+                while pubsub.get_message(timeout=max(0.0, deadline - monotonic())) is None:  # until it is subscribed
                     if monotonic() >= deadline:
                         raise BrokerError(f"{self._place} has not answered for {self._wait_s:g} s")
 
@@ -147,7 +151,7 @@ class Outside:
 
 
 def _outcome_in(data: bytes | None) -> str | None:
-    """The outcome of the one post that a process has sent; None if `data` holds no outcome."""
+    """The outcome of the only post of this process; None if `data` has no outcome."""
     if data is None or not data.startswith(b"="):
         return None
     with suppress(ValueError):

@@ -1,6 +1,6 @@
-"""Which rooms this process owns, among all processes: the leases are Redis's, and posts go over Redis.
+"""The ownership of rooms among all processes: leases and posts are in Redis.
 
-The posts of this process to a room that it owns go over Redis, too. So all posts to a room have one order.
+Posts of this process to a room that it owns also go over Redis. So all posts to a room have one order.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SharedOwnership(Ownership):
         self._link.disown(self._path, name, fence)
 
     def lose(self, name: str, fence: int) -> None:
-        """As in `Ownership`. Redis may still take the room for this process's."""
+        """As in `Ownership`. Redis may still count this process as the owner."""
         self._link.disown(self._path, name, fence)
         super().lose(name, fence)
 
@@ -48,7 +48,7 @@ class SharedOwnership(Ownership):
         return self._link.owns(self._path, name, fence)
 
     def look(self, name: str) -> None:
-        """As in `Ownership`. Posts that this thread sends after its session has left find nobody there."""
+        """As in `Ownership`. After a session has left, posts of the same thread do not find it as a member."""
         self._link.is_closed(self._path, name)
         super().look(name)
 
@@ -60,11 +60,11 @@ class SharedOwnership(Ownership):
         return self._has_members(name)
 
     def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
-        """As in `Ownership`. The owner may have an `on_post` even if this process's handler has none."""
+        """As in `Ownership`. The owner's handler may have an `on_post` even if this process's has none."""
         self._link.post(self._path, name, post_payload(sender, value), self._post_timeout_s, settled)
 
     def posts_elsewhere(self, name: str) -> int:
-        """As in `Ownership`: those in Redis. Raises `BrokerError`."""
+        """As in `Ownership`: the posts in Redis. Raises `BrokerError`."""
         return int(self._link.call(self._path, name, POSTS_WAITING, ["posts"])) if self.is_on else 0
 
     def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool:

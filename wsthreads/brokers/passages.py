@@ -1,7 +1,7 @@
-"""How a session leaves the rooms of this process for another process, and enters those of this one.
+"""Takes a session out of the rooms of this process, for another process, or into them, from another process.
 
-The other process goes on exactly behind the last message that the session has in each room: `cut` tells these
-positions, and `enter` reads from the logs what has been sent since.
+The new process continues exactly after the last message that the session has in each room: `cut` returns these
+positions, and `enter` reads all later messages from the logs.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Passages"]
 
-#: How soon Redis is asked again.
+#: The pause before Redis is asked again.
 RETRY_S = 0.05
 
 
 class Passages:
-    """For the rooms of one endpoint. Any thread but that of the reader."""
+    """For the rooms of one endpoint. Any thread except the reader's."""
 
     def __init__(self, rooms: SharedRooms, link: Link) -> None:
         self._rooms = rooms
         self._link = link
 
     def cut(self, session: SharedSession, copy: Callable[[], None], timeout_s: float) -> dict[str, Position]:
-        """Where a session stands in the log of each of its rooms, and in that of single sessions.
+        """The positions of a session in the log of each of its rooms, and in the log for single sessions.
 
-        Call `copy` at that moment, to copy the frames that the client is still to get. Nothing is changed. Raises
-        `BrokerError` if this cannot be told within `timeout_s`: Redis is away, or frames are held for so long.
+        Calls `copy` at the same moment, to copy the frames that the client has yet to get. Changes nothing. Raises
+        `BrokerError` if the positions are not known within `timeout_s`, because Redis is unavailable or frames are
+        held.
 
-        From the call on, Redis gives what is sent to this session its place, until `stay` or `forget`. So whatever is
-        not in the copy is in the log.
+        From the call on, until `stay` or `forget`, messages to this session go through Redis. So each message is either
+        in the copy or in the log.
         """
         session._is_leaving = True
         while True:
@@ -59,20 +60,23 @@ class Passages:
             ) -> bool:
                 if session._joined == joined:
                     if not session._held_frames.is_empty:
-                        return False  # they come behind a broadcast that is about to come back
+                        return False  # held frames come after a broadcast that will soon come back
                     copy()
                     found.update({name: position for (_, name), position in positions.items()})
                 return True
 
             keys = [(self._rooms.path, name) for name in names]
-            self._refresh(keys, timeout_s)  # so no other process takes this position for one in another log
+            self._refresh(keys, timeout_s)  # so that the positions are of the current logs
             if not self._link.checkpoint(keys, look, timeout_s):
                 raise BrokerError("Redis does not answer")
             if found:
                 return found
 
     def _refresh(self, keys: list[RoomKey], timeout_s: float) -> None:
-        """Compare the rooms' logs with Redis. Waits while the connection is away. Raises `BrokerError` after that."""
+        """Compare the rooms' logs with Redis.
+
+        While Redis is unavailable, waits up to `timeout_s`, then raises `BrokerError`.
+        """
         deadline = monotonic() + timeout_s
         while True:
             try:
@@ -84,7 +88,7 @@ class Passages:
             sleep(RETRY_S)
 
     def stay(self, session: SharedSession) -> None:
-        """A session does not go after `cut`."""
+        """After `cut`: the session stays in this process."""
         session._is_leaving = False
 
     def enter(
@@ -96,11 +100,11 @@ class Passages:
         max_bytes: int,
         timeout_s: float,
     ) -> Replay:
-        """Make a session a member of rooms, and return what it has missed in them since these positions.
+        """Make a session a member of rooms, and return the messages that it has missed in them since these positions.
 
-        Later messages go to its outbox from then on. `on_entered` is called at that moment: later messages for this
-        session alone have to reach it, too. Raises `Gap` if not all is known that it has missed, or it is more than
-        `max_bytes`, and `BrokerError` if Redis does not answer; then it is in no room.
+        From then on, later messages go to its outbox. `on_entered` is called at that moment, because later messages for
+        this session alone must reach it, too. Raises `Gap` if the logs do not have all missed messages, or if these are
+        more than `max_bytes`. Raises `BrokerError` if Redis does not answer. After an error, the session is in no room.
         """
         rooms, path = self._rooms, self._rooms.path
         names = [name for name in positions if name != SESSIONS_ROOM]
@@ -110,7 +114,7 @@ class Passages:
             for name, position in positions.items():
                 if position.missed_until(here[path, name]) is None:
                     if position.epoch == here[path, name].epoch and here[path, name].number < position.number:
-                        return False  # the other process is a little ahead of this one
+                        return False  # the other process has received more than this one
                     raise Gap(f"the log of room {name!r:.80} is not the one that the session has left")
             for name in names:
                 Rooms.join(rooms, name, session)
@@ -119,7 +123,7 @@ class Passages:
             return True
 
         with ExitStack() as stack:
-            for name in names:  # it counts as a member from here on
+            for name in names:  # from here on, it counts as a member
                 rooms._change_seats(name, session, 1)
                 stack.callback(rooms._update, name)
                 stack.callback(rooms._change_seats, name, session, -1)
@@ -136,9 +140,9 @@ class Passages:
         return replay_for(session.id, missed)
 
     def forget(self, session: SharedSession, keep_s: float = 0.0) -> None:
-        """Take a session out of all rooms of this process: it goes on in another one, or has not come from there.
+        """Take a session out of all rooms of this process: it has moved to another one, or has not arrived from there.
 
-        Its presences stay for `keep_s`, if it has any, until the other process has them.
+        Its presences stay for `keep_s`, or until the other process has them.
         """
         rooms = self._rooms
         with session._membership:
@@ -165,7 +169,7 @@ class Passages:
         }
 
     def take_presences(self, session: SharedSession, presences: Mapping[str, PresenceState]) -> dict[str, str]:
-        """Go on with the presences that a session had in another process. Returns that process by room, if known."""
+        """Take over the presences of a session from another process. Returns that process by room, if known."""
         roster = self._rooms.roster
         found: dict[str, str] = {}
         for name, each in presences.items():

@@ -1,23 +1,25 @@
-"""Broadcasts that are pending: sent to the broker, and not yet back. Later messages must not overtake them.
+"""Tracks pending broadcasts, which were sent to the broker and have not come back.
+
+Later messages must not overtake them.
 
 A broadcast reaches the members in this process when it comes back from the broker, which gives it its place in the
-room's order. The thread that broadcasts does not wait for that. Meanwhile, frames for a session that come after the
-broadcast are held, in the session's `HeldFrames` (see `held`).
+room's order. The thread that broadcasts does not wait. Meanwhile, later frames for a session are held in the session's
+`HeldFrames` (see `held`).
 
-What holds, for each session:
+Guarantees for each session:
 
-- What any threads pass to its `send` and `close` arrives in the order of the calls.
-- What one thread sends to the session and broadcasts to its rooms arrives in the order of the calls.
+- Messages of `send`, and `close`, from any threads arrive in the order of the calls.
+- Messages that one thread sends to the session, and broadcasts to its rooms, arrive in the order of the calls.
 
-The exception is a late broadcast: later frames overtake it. A broadcast is late in four cases: it is not back after
-`LONGEST_S`; the broker has owed an answer for that long; more than `held.MAX_HELD_BYTES` are held for one session; or
-the session receives a later broadcast of the same thread first (the nodes of a cluster answer in any order, and after a
-break the rooms' logs are read one after the other). While something waits, the flusher looks for late broadcasts: it
-never waits for the broker itself.
+The exception is a late broadcast: later frames overtake it. A broadcast is late in four cases. It has not come back
+after `LONGEST_S`. An answer of the broker is missing for that long. More than `held.MAX_HELD_BYTES` are held for one
+session. Or the session receives a later broadcast of the same thread first: the nodes of a cluster answer in any order,
+and after a break the rooms' logs are read one after the other. While something waits, the flusher looks for late
+broadcasts, because it never waits for the broker.
 
-A finalizer may send, close and ask at any point of this module, in the thread that it interrupts. So these calls only
-try to take locks, and wait for nothing. Each single operation on a list or dict is atomic, with and without the GIL;
-the module relies on that.
+A finalizer may call `send` and `close` at any point of this module, in the thread that it interrupts. So these calls
+only try to take locks, and do not wait. The module relies on each single operation on a list or dict being atomic, with
+and without the GIL.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LONGEST_S", "Bell", "PendingBroadcast", "PendingBroadcasts"]
 
-#: A broadcast that is not back after this long is late.
+#: A broadcast that has not come back after this long is late.
 LONGEST_S = 1.0
 
 #: How often the flusher looks for late broadcasts.
@@ -65,7 +67,7 @@ class EndpointRooms(Protocol):
 
 
 class Holder(Protocol):
-    """What `HeldFrames` is to this module."""
+    """The part of `HeldFrames` that this module uses."""
 
     @property
     def flusher(self) -> Flusher: ...
@@ -76,27 +78,27 @@ class Holder(Protocol):
 
 
 class Addressee(Protocol):
-    """A session, as this module uses it."""
+    """The part of a session that this module uses."""
 
     @property
     def id(self) -> str:
-        """Its id."""
+        """The session's id."""
 
     @property
     def _rooms(self) -> EndpointRooms:
-        """The rooms of its endpoint."""
+        """The rooms of the session's endpoint."""
 
     @property
     def _joined(self) -> frozenset[str]:
-        """The names of the rooms that it is in."""
+        """The names of the session's rooms."""
 
     @property
     def _held_frames(self) -> Holder:
-        """The frames that are held for it."""
+        """The frames that are held for the session."""
 
 
 class PendingBroadcast:
-    """A broadcast of this process, from its call until it is back and the members have it, or until it is late."""
+    """A broadcast of this process, from the call until the members have it, or until it is late."""
 
     __slots__ = ("bells", "due", "exclude_id", "is_back", "sessions", "thread", "ticket")
 
@@ -106,7 +108,7 @@ class PendingBroadcast:
         self.thread = threading.get_ident()
         self.due = monotonic() + LONGEST_S
         self.is_back = False
-        # Whoever waits for it. A thread that adds to these looks at is_back afterwards.
+        # The waiting threads and sessions. A thread that adds to these must check is_back afterwards.
         self.sessions: dict[Addressee, None] = {}  # sessions with a held frame that waits for it
         self.bells: list[Bell] = []
 
@@ -115,37 +117,37 @@ class _Last(NamedTuple):
     """The last broadcast of a thread to a room."""
 
     broadcast: PendingBroadcast
-    other: PendingBroadcast | None  # the last one before it that the session excluded from it does receive
+    other: PendingBroadcast | None  # the last earlier one that the excluded session does receive
 
     def of(self, session: Addressee) -> PendingBroadcast | None:
-        """The last broadcast that the session may receive, if it is pending. Earlier ones come back earlier."""
+        """The last broadcast that the session may receive, if it is pending. (Earlier ones come back earlier.)"""
         broadcast = self.broadcast if self.broadcast.exclude_id != session.id else self.other
         return None if broadcast is None or broadcast.is_back else broadcast
 
 
 class _Here(threading.local):
-    """What the current thread has broadcast. Has no `__init__`: a finalizer could find the object half made."""
+    """The broadcasts of the current thread. Without `__init__`, because a finalizer could find the object half made."""
 
     rooms: Mapping[RoomKey, _Last] = MappingProxyType({})  # never changed, only replaced
     newest: PendingBroadcast | None = None  # None: rooms is empty
 
 
 class PendingBroadcasts:
-    """The broadcasts of this process that are on their way, by ticket; tickets grow. Any thread."""
+    """The pending broadcasts of this process, by ticket; tickets grow. Any thread."""
 
     def __init__(self) -> None:
         self._out: dict[int, PendingBroadcast] = {}
-        self._awaited: dict[int, PendingBroadcast] = {}  # those of them that hold something back
+        self._awaited: dict[int, PendingBroadcast] = {}  # the pending ones that something waits for
         self._rooms: dict[RoomKey, PendingBroadcast] = {}  # the last broadcast to each room, by any thread
         self._next = 0  # the next ticket
-        self._low = 0  # all tickets below are back; only for the reader's thread
+        self._low = 0  # all lower tickets have come back; only for the reader's thread
         self._here = _Here()
-        #: Each ends late broadcasts. The flusher calls them while a thread or a frame may have to wait.
+        #: Functions that end late broadcasts. The flusher calls them while a thread or a frame may have to wait.
         self.checks: list[Callable[[], object]] = []
         self._looking = threading.Lock()  # held while the flusher has a timer; taken without waiting
 
     def begin(self, ticket: int, room: RoomKey, exclude_id: str | None) -> None:
-        """The current thread has broadcast. All calls are made under one lock, in the order of the tickets."""
+        """Add a broadcast of the current thread. Calls are made under one lock, in the order of the tickets."""
         broadcast = PendingBroadcast(ticket, exclude_id)
         self._out[ticket] = self._rooms[room] = broadcast
         self._next = ticket + 1
@@ -156,19 +158,22 @@ class PendingBroadcasts:
         here.newest = broadcast
 
     def forget(self, room: RoomKey) -> None:
-        """A room has no members in this process any more. Under the lock of `begin`."""
+        """The last member in this process has left a room. Called under the same lock as `begin`."""
         self._rooms.pop(room, None)
 
     def end(self, ticket: int) -> None:
-        """The broadcast is back and the members have it, or it does not come back."""
+        """A broadcast has come back and the members have it, or it will not come back."""
         self._end([ticket])
 
     def end_all(self) -> None:
-        """The broker is away: no broadcast comes back for now."""
+        """End all broadcasts: the broker is unavailable."""
         self._end(self._out.copy())
 
     def end_overdue(self) -> bool:
-        """End what is not back after `LONGEST_S`. Whether there was any. Called several times a second."""
+        """End broadcasts that have not come back after `LONGEST_S`.
+
+        Returns whether there were any. Called several times a second.
+        """
         if not self._out:
             return False
         now = monotonic()
@@ -179,7 +184,7 @@ class PendingBroadcasts:
     def coming(self, ticket: int, rooms: EndpointRooms, name: str, exclude_id: str | None) -> None:
         """A broadcast is about to reach the members of a room. Called by the reader's thread.
 
-        It overtakes earlier broadcasts that are still pending, for each session that receives it.
+        For each session that receives it, it overtakes earlier broadcasts that are still pending.
         """
         while self._low < ticket and self._low not in self._out:
             self._low += 1
@@ -205,7 +210,7 @@ class PendingBroadcasts:
         return [broadcast for broadcast in found if broadcast is not None]
 
     def before_close(self, session: Addressee) -> list[PendingBroadcast]:
-        """The broadcasts that the close frame of a session must not overtake: of any thread, to its rooms."""
+        """The broadcasts of any thread to its rooms that the close frame of a session must not overtake."""
         path = session._rooms.path
         found = [look_up(self._rooms, (path, name)) for name in session._joined]
         return [broadcast for broadcast in found if broadcast is not None and not broadcast.is_back]
@@ -213,7 +218,7 @@ class PendingBroadcasts:
     def hold(
         self, session: Addressee, frame: bytes, broadcasts: list[PendingBroadcast], *, closes: bool = False
     ) -> None:
-        """Send a frame once `broadcasts` are back and all earlier held frames of the session are sent."""
+        """Send a frame when `broadcasts` have come back and all earlier held frames of the session were sent."""
         for broadcast in broadcasts:
             broadcast.sessions[session] = None
             self._awaited[broadcast.ticket] = broadcast
@@ -224,7 +229,7 @@ class PendingBroadcasts:
         self._have_looked_after(session)
 
     def wait(self, session: Addressee, name: str) -> None:
-        """Wait until the session has what the current thread broadcast to a room, if it may receive that."""
+        """Wait until the session has all broadcasts of the current thread to a room that it may receive."""
         last = self._current().rooms.get((session._rooms.path, name))
         broadcast = None if last is None else last.of(session)
         if broadcast is not None:
@@ -235,11 +240,11 @@ class PendingBroadcasts:
                 bell.wait(max(0.0, broadcast.due - monotonic()))
 
     def wait_room(self, room: RoomKey) -> None:
-        """Wait until the members have what any thread has broadcast to a room so far. Not for a late one."""
+        """Wait until the members have all earlier broadcasts to a room, of any thread, except late ones."""
         _wait_back(look_up(self._rooms, room))
 
     def wait_all(self, timeout_s: float) -> None:
-        """Wait until the members have what any thread has broadcast so far, at most `timeout_s`. Not for late ones."""
+        """Wait until the members have all earlier broadcasts, of any thread, except late ones; at most `timeout_s`."""
         deadline = monotonic() + timeout_s
         for broadcast in self._out.copy().values():
             _wait_back(broadcast, deadline)
@@ -258,7 +263,7 @@ class PendingBroadcasts:
             flusher.call_later(LOOK_S, partial(self._look, flusher))
 
     def _current(self) -> _Here:
-        """The current thread's broadcasts, without those that are back."""
+        """The current thread's broadcasts that have not come back."""
         here = self._here
         if here.newest is not None and here.newest.is_back:
             here.rooms = {room: last for room, last in here.rooms.items() if not last.broadcast.is_back}
@@ -277,7 +282,7 @@ class PendingBroadcasts:
                     stack.callback(session._held_frames.let_go, surely=True)
                 for bell in broadcast.bells.copy():
                     bell.put(None)
-                broadcast.sessions.clear()  # its thread may keep the broadcast for a long time
+                broadcast.sessions.clear()  # its thread may keep the broadcast object for a long time
                 broadcast.bells.clear()
 
 

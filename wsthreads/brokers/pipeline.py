@@ -1,4 +1,4 @@
-"""Calls of the scripts, many in one round trip."""
+"""Calls scripts in Redis, many in one round trip."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Scripts:
 
 
 class Pipeline:
-    """Calls of scripts, in one round trip. It works whether or not Redis has the scripts cached.
+    """Calls of scripts in one round trip, whether or not Redis has the scripts cached.
 
-    Messages must not be published twice or in another order. So a single call must not fail because Redis does not have
-    its script. In a transaction no SCRIPT FLUSH can come between the calls, and calls of different scripts carry the
-    scripts. In a cluster each call carries its script, since the calls go to several nodes.
+    Messages must not be published twice or in another order. So no single call may fail because Redis does not have its
+    script. In a transaction, no SCRIPT FLUSH can come between the calls, and calls of different scripts carry their
+    scripts. In a cluster, each call carries its script, because the calls go to several nodes.
     """
 
     def __init__(self, client: Any, *, is_cluster: bool, transaction: bool) -> None:
@@ -47,7 +47,10 @@ class Pipeline:
         self._takers.append(then)
 
     def execute(self) -> list[Any]:
-        """Returns the answers, and gives them to those who wait for them. Raises the first `RedisError` among them."""
+        """Make the calls.
+
+        Returns the answers, and passes them to the calls' `then`. Raises the first `RedisError` among them.
+        """
         scripts = {script for script, _, _ in self._calls}
         answers = self._execute(known=scripts if len(scripts) == 1 and not self._is_cluster else set())
         if any(isinstance(answer, NoScriptError) for answer in answers):  # nothing was done, or nothing changes
@@ -90,7 +93,7 @@ class Pipeline:
             pipeline.execute_command(*how, len(keys), *keys, *arguments)
             if not self._is_cluster:
                 known.add(script)
-        # redis-py must not raise here: it adds the arguments, and so the message, to the text of an exception.
+        # redis-py must not raise here: it adds the arguments, with the message, to the text of an exception.
         answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
 

@@ -1,6 +1,6 @@
-"""Positions in the log of a room: how far a process has read, and the line in front of each published message.
+"""Positions in the log of a room, and the first line of each published message.
 
-`scripts` explains epochs, numbers and ids.
+`keys` explains epochs, numbers and ids.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PUBLISHED = re.compile(rb"([A-Za-z0-9_-]{1,40}) ([0-9]{1,16}) ([0-9]{1,20}-[0-9
 
 
 class Position(NamedTuple):
-    """A place in a room's log: that of the last message that a process has read."""
+    """A place in a room's log: the last message that a process has received."""
 
     epoch: bytes
     number: int
@@ -28,23 +28,23 @@ class Position(NamedTuple):
         )  # fmt: skip
 
     def missed_until(self, last: Position) -> int | None:
-        """How many messages are between this one and `last`. None if unknown: `last` is in another log."""
+        """How many messages come after this one, up to `last`. None if `last` is in another log."""
         if self.epoch not in (b"", last.epoch) or last.number < self.number:
             return None
         return None if last.number == self.number and last.id != self.id else last.number - self.number
 
 
-#: Before the first message of any log.
+#: The position before the first message of any log.
 START = Position(b"", 0, b"0-0")
 
 
 def new_epoch() -> str:
-    """A random name for a new log. Redis uses it if it has to make one."""
+    """A random name for a new log. Redis uses it if it has to make a log."""
     return secrets.token_urlsafe(6)
 
 
 def parse_published(data: bytes) -> tuple[Position, bytes, bytes] | None:
-    """Of data on a channel: its position, the id before it, and the message. None if the data is malformed."""
+    """Parse data from a channel: the position, the id before it, and the message. None if the data is malformed."""
     head = _PUBLISHED.match(data)
     if head is None:
         return None

@@ -1,10 +1,10 @@
-"""Posts to rooms whose owner may be another process: those that this process sends, and those that it handles.
+"""Posts to rooms whose owner may be another process: posts that this process sends, and posts that it handles.
 
-A post is sent once. If a connection to Redis breaks before the poster knows what has become of it, the poster is told
-that this is not known. So no post is handled twice.
+A post is sent once. If a connection to Redis breaks before its outcome is known, the poster is told that the outcome is
+unknown. So no post is handled twice.
 
 An owner numbers the posts of a room from 0, in the order in which it takes them. Until Redis has their outcomes, they
-stay in the room's list of taken posts; so the next owner knows which ones are lost.
+stay in the room's list of taken posts. So the next owner knows which posts are lost.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ __all__ = [
     "post_payload",
 ]
 
-#: At most so many posts of a room are in the owner's process.
+#: The most posts of a room in the owner's process.
 WINDOW = 200
 
-#: The most that is sent at once.
+#: The most posts to send at once.
 BATCH_POSTS = 256
 BATCH_BYTES = 1024 * 1024
 
-#: At most so many posts wait in a process to be sent.
+#: The most posts that wait in a process to be sent.
 MAX_UNSENT = 10_000
 
-#: A post may be handled within this part of `post_timeout_s`. An owner that takes it later does not handle it, and the
-#: rest of the time is for that answer.
+#: A post may be handled within this part of `post_timeout_s`. An owner that takes a post later does not handle it. The
+#: rest of the time is for its answer.
 PART = 0.9
 
-#: An outcome begins with one of these, unless the post was handled: it may have been handled, or surely was not.
+#: The first characters of an outcome, unless the post was handled: perhaps handled, or certainly not.
 _UNKNOWN, _REFUSED = "?", "!"
 
 _NUMBER = re.compile("[0-9]{1,18}")
@@ -83,7 +83,7 @@ class SentPost:
 
 
 class PostBox:
-    """The posts that this process sends over one link, whose lock guards them. `clock` tells the time."""
+    """The posts that this process sends over one link, whose lock guards them. `clock` returns the time."""
 
     def __init__(self, keys: Keys, channel: bytes, *, lock: Lock, queue: SendQueue, clock: Callable[[], float]) -> None:
         self._keys = keys
@@ -91,16 +91,17 @@ class PostBox:
         self._lock = lock
         self._queue = queue
         self._clock = clock
-        self._hears = False  # this process receives outcomes
-        self._has_missed = False  # it has received them before, and perhaps not all since then
+        self._hears = False  # whether this process receives outcomes
+        self._has_missed = False  # whether it may have missed outcomes since it began to receive them
         self._heard_since = 0.0
         self._next = 0
-        #: What is to be sent, in this order: the ticket before which broadcasts go, a number, and a post or a call.
+        #: Posts and calls to send, in this order: the ticket (lower broadcasts are sent first), a number, and the post
+        #: or call.
         self._unsent: deque[tuple[int, int, SentPost | Callable[[Pipeline], None]]] = deque()
-        self._open: dict[int, SentPost] = {}  # by number, the oldest first
+        self._open: dict[int, SentPost] = {}  # unfinished posts by number, the oldest first
 
     def add(self, post: SentPost, ticket: int) -> bool:
-        """Queue a post, behind the broadcasts before `ticket`. False if too many wait. Holds the lock."""
+        """Queue a post, after the broadcasts before `ticket`. False if too many wait. The caller holds the lock."""
         if len(self._unsent) >= MAX_UNSENT:
             return False
         post.give_up_at = self._clock() + post.timeout_s
@@ -109,37 +110,37 @@ class PostBox:
         return True
 
     def add_call(self, call: SentPost | Callable[[Pipeline], None], ticket: int) -> None:
-        """Queue a call that has its place among the posts: it gets the pipeline. Holds the lock."""
+        """Queue a call in order with the posts. It gets the pipeline. The caller holds the lock."""
         self._unsent.append((ticket, self._next, call))
         self._next += 1
         self._queue.not_empty.notify()
 
     def has_work(self, gate: float) -> bool:
-        """Whether a post can be sent when Redis has the broadcasts before `gate`. Holds the lock."""
+        """Whether a post can be sent once Redis has the broadcasts before `gate`. The caller holds the lock."""
         return self._hears and bool(self._unsent) and self._unsent[0][0] <= gate
 
     def hear(self) -> None:
-        """From here on, outcomes arrive. Those of posts that were sent before may have been missed."""
+        """From now on, outcomes arrive. Outcomes of earlier posts may have been missed."""
         self.deafen()
         with self._lock:
             self._hears, self._heard_since = True, self._clock()
             self._queue.not_empty.notify()
 
     def deafen(self) -> None:
-        """No outcomes arrive: send no posts."""
+        """From now on, no outcomes arrive: send no posts."""
         with self._lock:
             self._has_missed = self._has_missed or self._hears
             self._hears = False
         self.lose_sent("the connection on which its outcome was to come broke")
 
     def hearing_ms(self) -> int:
-        """For how many milliseconds all outcomes have arrived; -1 if none has been missed since the beginning."""
+        """For how many milliseconds no outcome was missed; -1 if none was missed since the beginning."""
         if not self._has_missed:
             return -1
         return int((self._clock() - self._heard_since) * 1000) if self._hears else 0
 
     def send(self, pipeline: Pipeline, gate: float) -> None:
-        """Add the calls for what waits. The writer's thread."""
+        """Add the calls for the posts that wait. For the writer's thread."""
         if not self._unsent:
             return
         by_room: dict[Address, list[tuple[int, SentPost]]] = {}
@@ -153,7 +154,7 @@ class PostBox:
                 _, number, what = self._unsent.popleft()
                 if not isinstance(what, SentPost):
                     calls.append(what)
-                elif number in self._open:  # else it was given up
+                elif number in self._open:  # else the post was given up
                     what.is_sent = True
                     by_room.setdefault(what.address, []).append((number, what))
                     count, size = count + 1, size + len(what.payload)
@@ -184,7 +185,7 @@ class PostBox:
             self._settle(number, "nobody" if answer < 0 else "full")
 
     def take_outcomes(self, data: bytes) -> None:
-        """Outcomes have arrived. The reader's thread. Raises ValueError for what is none."""
+        """Take outcomes. For the reader's thread. Raises ValueError for malformed data."""
         for number, outcome in parse_outcomes(data):
             self._settle(number, outcome)
 
@@ -195,7 +196,7 @@ class PostBox:
             post.settled(error_of(post, outcome))
 
     def lose_sent(self, why: str) -> None:
-        """A connection has broken. Whatever was sent may have been handled, or may be later."""
+        """A connection has broken. Posts that were sent may have been handled, or may be handled later."""
         self._give_up(lambda post: post.is_sent, why, is_unknown=True)
 
     def refuse_unsent(self, why: str) -> None:
@@ -221,37 +222,37 @@ class PostBox:
 
 
 class Outcome(NamedTuple):
-    ticket: int  # the broadcasts with lower tickets go first
+    ticket: int  # broadcasts with lower tickets are sent first
     text: str
 
 
 class Intake:
     """The posts that the owner of a room has taken.
 
-    The link's lock guards it; only the writer's thread changes `received` and `first`.
+    The link's lock guards them. Only the writer's thread changes `received` and `first`.
     """
 
     __slots__ = ("_ahead", "first", "outcomes", "received")
 
     def __init__(self) -> None:
         self.received = 0  # how many were passed on to be handled
-        self.first = 0  # the number of the first post whose outcome Redis has not got
-        self.outcomes: deque[Outcome] = deque()  # of that one, and of the following
-        self._ahead: dict[int, Outcome] = {}  # of later ones
+        self.first = 0  # the number of the first post whose outcome Redis does not have
+        self.outcomes: deque[Outcome] = deque()  # of the post `first` and the following
+        self._ahead: dict[int, Outcome] = {}  # of later posts, by number
 
     @property
     def open(self) -> int:
-        """How many posts are being handled, or wait for it."""
+        """How many posts are being handled or wait to be handled."""
         return self.received - self.first - len(self.outcomes) - len(self._ahead)
 
     def settle(self, number: int, ticket: int, text: str) -> None:
-        """A post has this outcome."""
+        """Set the outcome of a post."""
         self._ahead[number] = Outcome(ticket, text)
         while (outcome := self._ahead.pop(self.first + len(self.outcomes), None)) is not None:
             self.outcomes.append(outcome)
 
     def ready(self, gate: float) -> list[str]:
-        """The outcomes that can be told when Redis has the broadcasts before `gate`."""
+        """The outcomes that can be sent once Redis has the broadcasts before `gate`."""
         ready = []
         for outcome in self.outcomes:
             if outcome.ticket > gate:
@@ -260,26 +261,26 @@ class Intake:
         return ready
 
     def rest(self) -> list[str]:
-        """The outcomes of all posts, if no further one is handled."""
+        """The outcomes of all posts, for the case that no further one is handled."""
         ready = [outcome.text for outcome in self.outcomes]
         numbers = range(self.first + len(ready), self.received)
         return ready + [self._ahead[n].text if n in self._ahead else "lost" for n in numbers]
 
     def told(self, count: int) -> None:
-        """Redis has the first outcomes."""
+        """Redis has the first `count` outcomes."""
         for _ in range(count):
             self.outcomes.popleft()
         self.first += count
 
 
 def post_payload(sender: Sender | None, value: str) -> bytes:
-    """A post as it is stored: the sender in the first line, and the value, both as JSON."""
+    """The stored form of a post: the sender in the first line, then the value, both as JSON."""
     head = None if sender is None else [sender.id, sender.user]
     return f"{json.dumps(head)}\n{value}".encode()
 
 
 def parse_entry(entry: bytes, settled: Settled) -> Post | None:
-    """A post from the room's list. None if it is malformed."""
+    """Parse a post from the room's list. None if it is malformed."""
     _, _, payload = entry.partition(b"\n")
     head, newline, value = payload.partition(b"\n")
     try:
@@ -301,14 +302,14 @@ def parse_entry(entry: bytes, settled: Settled) -> Post | None:
 
 
 def outcome_of(error: WSThreadsError | None) -> str:
-    """The outcome of a post, as the poster is told."""
+    """The text of an outcome for the poster."""
     if error is None:
         return ""
     return (_UNKNOWN if getattr(error, "is_unknown", False) else _REFUSED) + str(error)[:1000]
 
 
 def parse_outcomes(data: bytes) -> list[tuple[int, str]]:
-    """The outcomes of posts, each with the poster's number of the post. Raises ValueError for what is none."""
+    """Parse outcomes of posts, each with the poster's number of the post. Raises ValueError for malformed data."""
     try:
         outcomes = json.loads(data)
     except RecursionError:
@@ -319,7 +320,7 @@ def parse_outcomes(data: bytes) -> list[tuple[int, str]]:
 
 
 def error_of(post: SentPost, outcome: str) -> PostError | None:
-    """What the poster is told; None if the post was handled."""
+    """The error for the poster; None if the post was handled."""
     if not outcome:
         return None
     if outcome == "nobody":

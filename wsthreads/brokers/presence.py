@@ -1,13 +1,13 @@
-"""Who is there in the rooms of an endpoint, in all processes.
+"""The presence of an endpoint's rooms, in all processes.
 
-Each process follows the rooms in which it has members. When it begins to, Redis tells it all presences; then the room's
-log tells it each change, in the order of the room's broadcasts. A process changes only the presences of its own
-sessions. It applies its changes at once, and the writer makes Redis's copy equal to its own.
+Each process follows the rooms in which it has members. At the beginning, it gets all presences from Redis; then it gets
+each change from the room's log, in the order of the room's broadcasts. A process changes only the presences of its own
+sessions. It applies its changes at once, and the writer updates the copy in Redis.
 
-- A process that ends well leaves the presences of sessions whose connection was lost, until their time is over. One
-  that is killed leaves everything. The others have that removed; Redis does it once, and publishes it.
-- When Redis has lost its data, the other processes are about to send their presences again. Until then, but for
-  `CONFIRM_S` at most, their presences stay.
+- A process that ends normally leaves the presences of lost sessions, until their time is over. A killed process leaves
+  all its presences. Other processes request their removal; Redis removes them once, and publishes that.
+- When Redis has lost its data, the other processes will soon send their presences again. Until then, but at most for
+  `CONFIRM_S`, their presences stay.
 - A process without members in a room asks Redis.
 """
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedRoster", "entry_of"]
 
-#: How long presences stay that Redis does not know any more.
+#: How long presences stay that Redis no longer has.
 CONFIRM_S = 8.0
 
-#: How long another process may take to remove a session whose time is over, before it is asked for again.
+#: How long another process may take to remove a session whose time is over, before its removal is requested again.
 REAP_S = 1.0
 
 
 class SharedRoster(Roster):
     """A `Roster` over `link`. `listener` has the rooms. Any thread.
 
-    What comes from Redis is applied by the reader's thread alone, in the order of each room.
+    Only the reader's thread applies changes from Redis, in the order of each room.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class SharedRoster(Roster):
         self._link = link
         self._listener = listener
         self._changed: deque[tuple[str, str]] = deque()  # rooms, and sessions of this process in them
-        # By room and session: until when it may be confirmed, and its version.
+        # By room and session: until when the presence may be confirmed, and its version.
         self._unconfirmed: dict[str, dict[str, tuple[float, int]]] = {}
         self._watching = Lock()  # guards the rest; a leaf, taken under a stripe
-        # By the shard of a room and the process: how many presences of that process each room has.
+        # How many presences of a process each room has, by the room's shard and the process.
         self._watched: dict[tuple[int, str], Counter[str]] = {}
 
     def give_up(self) -> None:
@@ -64,7 +64,7 @@ class SharedRoster(Roster):
         for known in (self._changed, self._unconfirmed, self._watched):
             known.clear()
 
-    # What this process changes
+    # Changes by this process
 
     def _own_change(self, name: str, change: Entry | tuple[str, int]) -> None:
         self._changed.append((name, change[0]))
@@ -73,16 +73,16 @@ class SharedRoster(Roster):
         while self._changed:
             try:
                 name, session_id = self._changed.popleft()
-            except IndexError:  # another thread was faster
+            except IndexError:  # another thread has taken it
                 return
             self._send_again(name, session_id)
 
     def _send_again(self, name: str, session_id: str) -> None:
-        """Make Redis's copy of a presence equal to this process's."""
+        """Send this process's state of a presence to Redis again."""
         self._link.change_presence(self._path, name, self._listener, session_id)
 
     def own_presences(self, name: str, session_ids: Iterable[str] | None) -> list[tuple[str, PresenceChange | None]]:
-        """The state of some sessions of this process, or of all. None for a session that has no presence."""
+        """The presence of some sessions of this process, or of all. None for a session without one."""
         found: list[tuple[str, PresenceChange | None]] = []
         now = self.timers.now()
 
@@ -109,18 +109,18 @@ class SharedRoster(Roster):
     # Sessions that move to another process, or come from there
 
     def own_entry(self, name: str, session_id: str) -> Entry | None:
-        """What a session of this process has in a room."""
+        """The presence of a session of this process in a room."""
         state = self._states.get(name)
         entry = None if state is None else state.presence.entry(session_id)
         return None if entry is None or entry.process else entry
 
     def keep(self, name: str, session_id: str, keep_s: float) -> None:
-        """A session is on its way to another process. If it does not arrive, it leaves after `keep_s`."""
+        """A session moves to another process. If it does not arrive, it leaves after `keep_s`."""
         self._end(name, session_id, self.timers.now() + keep_s, waits=True)
         self.tell(name)
 
     def take_over(self, name: str, entry: Entry) -> str:
-        """A session goes on in this process, with what it had in another one. Returns that process, if it is known."""
+        """A session has moved to this process: take over its presence. Returns the old process, if it is known."""
         self.is_used = True
         wants_reports = self._wants_reports()
         before = ""
@@ -144,18 +144,18 @@ class SharedRoster(Roster):
         self.tell(name)
         return before
 
-    # What other processes have changed
+    # Changes by other processes
 
     def take(self, name: str, change: PresenceChange) -> None:
-        """A change has come from Redis, of any process."""
+        """Take a change by any process from Redis."""
         session_id = change.session_id
         if self._has_moved(name, change):
             self.apply_set(name, self._entry(change, change.value or ""))
-            self._send_again(name, session_id)  # Redis still has that of this process
+            self._send_again(name, session_id)  # Redis still has this process's presence
             return
         if change.process == self._link.process or self._is_own(name, session_id):
             if (change.value is None) == self._is_own(name, session_id):
-                self._send_again(name, session_id)  # Redis has something else than this process
+                self._send_again(name, session_id)  # Redis has another value than this process
             return
         look_up(self._unconfirmed, name, {}).pop(session_id, None)
         if change.value is None:
@@ -164,10 +164,10 @@ class SharedRoster(Roster):
             self.apply_set(name, self._entry(change, change.value))
 
     def take_all(self, name: str, present: Iterable[PresenceChange], *, is_first: bool, is_surely: bool) -> None:
-        """These are all presences that Redis has of a room.
+        """Take all presences of a room from Redis.
 
-        `is_first`: this process begins to follow the room, so its members are told nothing of those who are there.
-        Unless it `is_surely` so, Redis may have lost others, and they may be about to come again.
+        `is_first`: this process begins to follow the room, so the current persons are not reported to its members.
+        Unless `is_surely` is true, Redis may have lost other presences, and these may come again.
         """
         theirs: list[Entry] = []
         mine: set[str] = set()
@@ -225,7 +225,10 @@ class SharedRoster(Roster):
                 self.apply_gone(name, session_id, version)
 
     def forget_others(self, name: str) -> None:
-        """There are no members to be told. Does nothing while this process follows the room, perhaps for who joins."""
+        """Forget the presences of other processes in a room without members.
+
+        Does nothing while this process follows the room.
+        """
 
         def forget(state: State) -> State | None:
             if self._is_followed(name):
@@ -248,7 +251,7 @@ class SharedRoster(Roster):
             super()._lapse(name, entry)
         elif not self._is_followed(name):
             self.forget_others(name)
-        else:  # its process removes it, if it still runs
+        else:  # its own process removes it, if it still runs
             until = self.timers.now() + REAP_S
 
             def wait(state: State) -> State:
@@ -265,13 +268,16 @@ class SharedRoster(Roster):
         for rooms in watched.values():
             for name in rooms:
                 if not self._is_followed(name):
-                    self.forget_others(name)  # what came in while the last member left
+                    self.forget_others(name)  # changes that came while the last member left
         return watched
 
-    # Asking
+    # Queries
 
     def persons(self, name: str, reader: str | None = None) -> list[Person]:
-        """Everybody in a room, in order of arrival. Without members in this process, this asks Redis for a second."""
+        """All persons in a room, in order of arrival.
+
+        Without members in this process, waits for Redis, at most a second.
+        """
         if not self._has_members(name):
             present = self._link.presences(self._path, name)
             if present is not None:
@@ -294,7 +300,7 @@ class SharedRoster(Roster):
             self._count_presence(name, old.process, -1)
 
     def _count_presence(self, name: str, process: str, change: int) -> None:
-        """A room has one presence of a process more, or less."""
+        """Count one more, or one less, presence of a process in a room."""
         key = (self._link.shard(self._path, name), process)
         with self._watching:
             rooms = self._watched.setdefault(key, Counter())
@@ -308,7 +314,7 @@ class SharedRoster(Roster):
         return self.own_entry(name, session_id) is not None
 
     def _has_moved(self, name: str, change: PresenceChange) -> bool:
-        """Whether a session that this process has kept goes on in another one."""
+        """Whether a session that this process has kept has moved to another one."""
         if change.value is None or change.process == self._link.process:
             return False
         own = self.own_entry(name, change.session_id)
@@ -319,7 +325,7 @@ class SharedRoster(Roster):
 
 
 def entry_of(change: PresenceChange, value: str, now: float) -> Entry:
-    """An entry of another process. `now` is the time on the clock of `Entry.lost_until`."""
+    """The entry for a change by another process. `now` is the time on the clock of `Entry.lost_until`."""
     lost_until = None if change.lost_s is None else now + change.lost_s
     return Entry(
         change.session_id,
@@ -335,7 +341,7 @@ def entry_of(change: PresenceChange, value: str, now: float) -> Entry:
 
 
 def _change(entry: Entry, now: float) -> PresenceChange:
-    """What other processes are told of an entry of this process."""
+    """The change for other processes, for an entry of this process."""
     lost_s = None if entry.lost_until is None else max(0.0, entry.lost_until - now)
     return PresenceChange(
         entry.session_id, entry.version, entry.value, "", entry.user, entry.since, entry.set_at, lost_s, entry.waits

@@ -1,4 +1,4 @@
-"""What the writer sends of presence: the changes of this process's sessions, and what is left of dead processes."""
+"""The writer's calls for presence: changes of this process's sessions, and removals for dead processes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PresenceWriter"]
 
-#: After a break, other processes count as dead only after this time: they may come back a little later.
+#: After a break, other processes count as dead only after this time, because they may come back a little later.
 HOLD_OFF_S = 6.0
 
 
 class PresenceWriter:
-    """The writer's thread calls it. The parts are those of the `Writer`."""
+    """For the writer's thread. The arguments are parts of the `Writer`."""
 
     def __init__(
         self,
@@ -44,13 +44,13 @@ class PresenceWriter:
         self._queue = queue
         self._listeners = listeners
         self._owned = owned
-        self._calls = 0  # the number of the last one; it grows with the time, also over a restart
+        self._calls = 0  # the number of the last call; it grows with the time, even over a restart
         #: When this process last had a new connection, or was taken for dead.
         self.greeted_at = 0.0
 
     def look_for_dead(self, pipeline: Pipeline, now: float) -> None:
         """Remove the presences of processes that have ended without removing them."""
-        if now - self.greeted_at < HOLD_OFF_S:  # others may be about to come back, too
+        if now - self.greeted_at < HOLD_OFF_S:  # others may soon come back, too
             return
         by_shard: dict[int, dict[str, list[PresenceKey]]] = {}
         for path, listener in self._listeners():
@@ -74,7 +74,7 @@ class PresenceWriter:
         return [address.log, address.head, address.presence, self._keys.processes(address.shard)]
 
     def send(self, pipeline: Pipeline, key: PresenceKey, changed: PresenceChanges, epoch: str) -> None:
-        """Store and publish the state that some sessions have now."""
+        """Store and publish the current state of some sessions."""
         sessions: list[object] = []
         for session_id, state in key.listener.own_presences(key.name, changed):
             if state is None:
@@ -90,6 +90,6 @@ class PresenceWriter:
         pipeline.call(scripts.PRESENCE, self.keys_of(address), *arguments)
 
     def reap(self, pipeline: Pipeline, key: PresenceKey, dead: Iterable[str], epoch: str) -> None:
-        """Remove the sessions whose time is over from a room, and those of dead processes."""
+        """Remove sessions whose time is over, and those of dead processes, from a room."""
         address = self._keys.address(key.path, key.name)
         pipeline.call(scripts.REAP, self.keys_of(address), address.channel, epoch, *dead)

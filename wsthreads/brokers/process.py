@@ -1,4 +1,4 @@
-"""This process, as the links to all nodes of a Redis Cluster share it. A link to a single Redis has its own."""
+"""The identity and the lock of this process. The links to all nodes of a Redis Cluster share one `Process`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Endpoints", "Process"]
 
 
 class Endpoints:
-    """What is asked of an app by its link. It outlives a fork."""
+    """The functions of an app that its link calls. They stay valid after a fork."""
 
     def __init__(self) -> None:
         self._listeners: WeakValueDictionary[str, Listener] = WeakValueDictionary()  # by path
-        #: By the kind of question: finds the function that answers.
+        #: By the kind of question: returns the function that answers.
         self.answers: dict[str, Callable[[], Callable[[Any], Any] | None]] = {}
 
     def register(self, path: str, listener: Listener) -> None:
@@ -37,16 +37,16 @@ class Endpoints:
 
 
 class Process:
-    """A process among those that share rooms. A fork is another one."""
+    """A process among those that share rooms. A forked process gets another one."""
 
     def __init__(self, endpoints: Endpoints) -> None:
         self.endpoints = endpoints
         self.name = secrets.token_urlsafe(12)
         self.pending = PendingBroadcasts()
-        #: Guards the queues, the rooms and their tickets, and the writers' ends. Under it, only locks that are leaves
-        #: are taken, and nothing blocks but a wait for the lock's own conditions.
+        #: Guards the queues, the rooms and their tickets, and the ends of the writers. Under it, only locks that are
+        #: leaves are taken, and nothing blocks except waits for the lock's own conditions.
         self.lock = Lock()
         self.next_ticket = 0  # guarded by the lock
-        #: It was forked from one that served, and serves nobody itself. Its broadcasts wait until Redis has them: it
-        #: may end at once, by os._exit() as multiprocessing does.
+        #: Whether this process was forked from a serving one, and serves no clients itself. Its broadcasts wait until
+        #: Redis has them, because it may end at any time by os._exit(), as in multiprocessing.
         self.is_forked = False

@@ -1,7 +1,7 @@
-"""What this process publishes: broadcasts, messages to single sessions, closes. They wait in the queue for the writer.
+"""Queues the messages that this process publishes: broadcasts, messages to single sessions, closes.
 
-A new kind of message between processes is queued by a method beside `Publisher.publish`. Its bytes are described in
-`messages`; what a receiver does with it is in `arrivals.HANDLERS`.
+To add a kind of message between processes, add a method beside `Publisher.publish`. `messages` encodes it, and
+`arrivals.HANDLERS` has the handler of the receiver.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Publisher"]
 
-#: A process that was forked from a server waits so long for Redis to have its broadcast. It may end right after it.
+#: How long a process that was forked from a server waits until Redis has its broadcast. The process may end right
+#: afterwards.
 FORK_WAIT_S = 3.0
 
 
@@ -83,14 +84,14 @@ class Publisher:
             self._add_locked(path, name, message, ban)
 
     def wait_published(self) -> None:
-        """Wait until Redis has what was queued so far, if that may be waited for."""
+        """Wait until Redis has all queued messages, if the current thread may wait."""
         with self._lock:
             queue, ticket = self._queue, self._queue.next_ticket - 1
             if self._availability.answers:
                 queue.not_full.wait_for(lambda: queue.has_sent(ticket), self._availability.patience_s())
 
     def _take_ticket_locked(self, size: int) -> int:
-        """The ticket of the next message. Waits until the queue has room, if that may be waited for.
+        """The ticket of the next message. Waits until the queue has room, if the current thread may wait.
 
         Raises `BrokerError`.
         """

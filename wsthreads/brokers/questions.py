@@ -1,10 +1,11 @@
-"""Questions to all processes, and their answers, over plain channels: nothing of them is kept.
+"""Questions to all processes, and their answers, over plain channels. Redis does not store them.
 
-A question is published on one channel, to which all processes with a link are subscribed. Redis says how many receive
-it. Each of them answers on the wake channel of the process that asks, which waits for so many answers, or for a time.
+A question is published on one channel, to which all processes with a link are subscribed. Redis returns how many
+receive it. Each of them answers on the wake channel of the process that asks. That process waits for this many answers,
+or until its timeout.
 
-Both are JSON objects. A question has ``question`` (a random id), ``process`` (who asks), ``kind`` and ``argument``. An
-answer has ``question``, ``process``, ``pid``, ``host`` and ``value``.
+Both are JSON objects. A question has ``question`` (a random id), ``process`` (the one that asks), ``kind`` and
+``argument``. An answer has ``question``, ``process``, ``pid``, ``host`` and ``value``.
 """
 
 from __future__ import annotations
@@ -28,17 +29,18 @@ __all__ = ["MAX_ANSWER_BYTES", "Questions", "parse_answer", "weak"]
 
 log = get_logger(__name__)
 
-#: A process does not answer with more than this.
+#: The largest answer, in bytes.
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 _PROCESS = re.compile("[A-Za-z0-9_-]{1,40}")
 
 
 class Questions:
-    """Asks, and answers, for one process. Any thread.
+    """Asks and answers questions, for one process. Any thread.
 
     `publish` sends to all processes, and returns how many receive it, or None. `reply` sends to one process.
-    `patience_s` tells how long a call may wait for Redis. `on_malformed` gets what is wrong with something from Redis.
+    `patience_s` returns how long a call may wait for Redis. `on_malformed` gets descriptions of malformed data from
+    Redis.
     """
 
     def __init__(
@@ -59,33 +61,36 @@ class Questions:
         self._on_malformed = on_malformed
         self._changed = Condition()  # guards the next two
         self._hears = False
-        self._open: dict[str, list[dict[str, Any]]] = {}  # by question: what was answered
+        self._open: dict[str, list[dict[str, Any]]] = {}  # the answers so far, by question
         self._thread = Drainer("wsthreads-redis-answers")
 
     def hear(self) -> None:
-        """From here on, this process receives questions and answers. The reader's thread."""
+        """From now on, this process receives questions and answers. Called by the reader's thread."""
         with self._changed:
             self._hears = True
             self._changed.notify_all()
 
     def deafen(self) -> None:
-        """It does not: its subscriptions are made anew. The reader's thread."""
+        """From now on, this process receives none: its subscriptions are being renewed.
+
+        Called by the reader's thread.
+        """
         with self._changed:
             self._hears = False
 
     def ask(
         self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool] | None
     ) -> list[dict[str, Any]]:
-        """Ask all other processes. Waits until all have answered, one has answered `enough`, or `timeout_s` is over."""
+        """Ask all other processes. Waits until all have answered, until one answer is `enough`, or for `timeout_s`."""
         return self.ask_all(kind, argument, timeout_s, enough)[0]
 
     def ask_all(
         self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool] | None
     ) -> tuple[list[dict[str, Any]], int | None]:
-        """`ask`, and how many have not answered; None if Redis is away.
+        """Like `ask`, but also returns how many have not answered. None if Redis is unavailable.
 
-        First waits until this process hears answers: it may have just begun to listen. Without an answer of its own,
-        its connection broke meanwhile, and it may not have heard those of others.
+        First waits until this process receives answers: its connection may be new. If it did not receive its own
+        answer, its connection broke meanwhile, and it may have missed the answers of others.
         """
         question, deadline = secrets.token_urlsafe(9), monotonic() + timeout_s
         with self._changed:
@@ -119,10 +124,10 @@ class Questions:
         return note_for_all(self._process, kind, argument)
 
     def take_question(self, data: bytes) -> None:
-        """A question has arrived. Does not block: another thread answers."""
+        """Take a question. Does not block: another thread answers."""
         asked = _object(data)
         if asked is None or not all(isinstance(asked.get(key), str) for key in ("question", "process", "kind")):
-            self._on_malformed(f"a question of {len(data)} bytes that is no question")
+            self._on_malformed(f"{len(data)} bytes that are not a question")
         elif not _PROCESS.fullmatch(asked["process"]):
             self._on_malformed("a question of a process without a valid name")
         elif asked["process"] == self._process:
@@ -131,7 +136,7 @@ class Questions:
             self._thread.go_on(partial(self._answer, asked))
 
     def _answer(self, asked: dict[str, Any]) -> bool:
-        """Answer a question. Without an answer, the one who asks would wait for nothing."""
+        """Answer a question, even after a failure, so that the other process does not wait in vain."""
         value = None
         function = self._answers.get(asked["kind"], _nothing)()
         if function is not None:
@@ -150,10 +155,10 @@ class Questions:
         return False
 
     def take_answer(self, data: bytes) -> None:
-        """An answer has arrived."""
+        """Take an answer."""
         answer = parse_answer(data)
         if answer is None:
-            self._on_malformed(f"an answer of {len(data)} bytes that is no answer")
+            self._on_malformed(f"{len(data)} bytes that are not an answer")
         else:
             self._note(answer)
 
@@ -172,7 +177,7 @@ class Questions:
         self._thread.stop(timeout_s)
 
     def release(self) -> None:
-        """Takes no lock: for a finalizer."""
+        """End the thread soon. Takes no lock, so finalizers may call this."""
         self._thread.release()
 
 
@@ -182,7 +187,7 @@ def note_for_all(process: str, kind: str, argument: Any) -> bytes:
 
 
 def parse_answer(data: bytes) -> dict[str, Any] | None:
-    """An answer from its bytes; None if it is malformed."""
+    """Parse an answer. None if it is malformed."""
     answer = _object(data)
     if answer is None or not all(isinstance(answer.get(key), str) for key in ("question", "process", "host")):
         return None
@@ -190,7 +195,7 @@ def parse_answer(data: bytes) -> dict[str, Any] | None:
 
 
 def weak(function: Callable[[Any], Any]) -> Callable[[], Callable[[Any], Any] | None]:
-    """Finds a function, or a bound method whose object still exists."""
+    """Returns a function that returns `function`, or None if that was a method of an object that no longer exists."""
     return WeakMethod(function) if hasattr(function, "__self__") else lambda: function
 
 

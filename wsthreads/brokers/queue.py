@@ -1,12 +1,12 @@
-"""The queue to Redis: messages in their order, rooms to announce, changes of presence, and questions.
+"""The queue for Redis: messages in order, rooms to announce, changes of presence, and questions.
 
-A room is announced after the broadcasts before its first member's join, and before those after the join. So the new
-member receives only the latter.
+A room is announced after the broadcasts from before its first member's join, and before the later ones. So the new
+member receives only the later ones.
 
-A room of a new subscription is held until the reader has subscribed. Broadcasts behind it, to any room, wait with it.
+A room of a new subscription is held until the reader has subscribed. All later broadcasts, to any room, wait with it.
 
-Of presence, the queue knows only which sessions have changed. The writer asks for their state when it sends it. So what
-is queued stays small while Redis is away, and a session that comes and goes meanwhile is never sent.
+For presence, the queue has only the ids of changed sessions. The writer reads their state when it sends it. So the
+queue stays small while Redis is unavailable, and a session that comes and goes meanwhile is never sent.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 __all__ = ["PresenceChanges", "PresenceKey", "Question", "Queued", "QueuedBan", "SendQueue"]
 
-#: The most that is sent at once.
+#: The most broadcasts, bytes and rooms to send at once.
 BATCH_MESSAGES = 256
 BATCH_BYTES = 1024 * 1024
 BATCH_ROOMS = 512
 
-#: At most this many rooms whose presence has changed, and so many sessions of each, unless all of a room are due.
+#: The most rooms with changes of presence to send at once, and the most sessions of each, unless all of a room are due.
 BATCH_PRESENCES = 100
 BATCH_SESSIONS = 500
 
-#: When more sessions of a room have changed, all of them are compared.
+#: If more sessions of a room have changed, all of its sessions are compared.
 MAX_CHANGED = 10_000
 
-#: About how much memory a waiting broadcast needs beside its bytes.
+#: The memory that a waiting broadcast needs beside its bytes, roughly.
 OVERHEAD_BYTES = 200
 
 
 class QueuedBan(NamedTuple):
-    """The ban that goes with a close."""
+    """The ban of a queued close."""
 
     until: float  # on the monotonic clock
     code: int
@@ -56,7 +56,7 @@ class Queued(NamedTuple):
     ticket: int
     message: bytes
     ban: QueuedBan | None = None
-    #: The limits of the room's history, if it keeps the message, and the bytes of the payload.
+    #: If the history keeps the message: the history's limits, and the bytes of the payload.
     kept: tuple[str, int] | None = None
 
 
@@ -73,7 +73,7 @@ PresenceChanges: TypeAlias = "dict[str, None] | None"
 
 
 class Question:
-    """One call of a script that answers, or that is to be made once at most."""
+    """One call of a script that has an answer, or that must be made at most once."""
 
     __slots__ = ("answer", "answered", "arguments", "is_sent", "keys", "script", "with_name")
 
@@ -81,43 +81,47 @@ class Question:
         self.script = script
         self.keys = keys
         self.arguments = arguments
-        self.with_name = with_name  # the writer adds its name at Redis to the arguments
+        self.with_name = with_name  # whether the writer adds this process's name to the arguments
         self.answer: Any = None  # None: Redis gave no answer
         self.answered = Event()
-        #: Redis may get it, or has got it. Written by the writer's thread.
+        #: Whether Redis may have got the call. Written by the writer's thread.
         self.is_sent = False
 
 
 class SendQueue:
-    """Filled by any thread, emptied by the writer's. `lock` is held for every call; several queues may share one."""
+    """Any thread adds, the writer's thread takes.
+
+    The caller of each method holds `lock`; several queues may share a lock.
+    """
 
     def __init__(self, lock: Lock, max_bytes: int) -> None:
         self.not_empty = Condition(lock)
         self.not_full = Condition(lock)
         #: The ticket of the next broadcast.
         self.next_ticket = 0
-        #: The memory of the waiting broadcasts.
+        #: The memory of the waiting broadcasts, in bytes.
         self.waiting_bytes = 0
         self.max_bytes = max_bytes
-        #: Nothing is sent any more. Written by the writer, also without the lock.
+        #: Whether nothing is sent any more. The writer may write this without the lock.
         self.has_ended = False
         self._broadcasts: deque[Queued] = deque()
-        # By key: a room that changed, and the ticket that was next at that moment. In the order of these tickets.
+        # Rooms that have changed, by key, each with the ticket that was next at that time. In the order of these
+        # tickets.
         self._changed: dict[bytes, tuple[Subscription, int]] = {}
         self._questions: list[Question] = []
         self._seats: list[Seat] = []
         self._presences: dict[PresenceKey, PresenceChanges] = {}
         self._reaps: dict[PresenceKey, set[str]] = {}
-        self._wakes = False  # the reader has something to do
+        self._wakes = False  # whether to wake the reader
 
     def fits(self, size: int) -> bool:
-        """Whether there is room for a broadcast. Any size fits if no broadcast waits."""
+        """Whether the queue has room for a broadcast. A single broadcast may have any size."""
         return not self._broadcasts or self.waiting_bytes + size + OVERHEAD_BYTES <= self.max_bytes
 
     def add(
         self, address: Address, message: bytes, ban: QueuedBan | None = None, kept: tuple[str, int] | None = None
     ) -> None:
-        """Queue a message. It has the next ticket."""
+        """Queue a message, with the next ticket."""
         self._broadcasts.append(Queued(address, self.next_ticket, message, ban, kept))
         self.next_ticket += 1
         self.waiting_bytes += len(message) + OVERHEAD_BYTES
@@ -132,9 +136,9 @@ class SendQueue:
         self.not_empty.notify()
 
     def announce_all(self, rooms: Iterable[Subscription]) -> None:
-        """Queue these before all others. Rooms that Redis does not know yet keep their places."""
+        """Queue these rooms before all others. Rooms that Redis does not know yet keep their places."""
         new = {key: change for key, change in self._changed.items() if not change[0].known}
-        known = {room.address.members: (room, 0) for room in rooms}  # the ticket of none that was queued by itself
+        known = {room.address.members: (room, 0) for room in rooms}  # 0: before rooms queued alone
         self._changed = {key: change for key, change in known.items() if key not in new} | new
 
     def has_announced_all(self) -> bool:
@@ -167,26 +171,26 @@ class SendQueue:
         return seats
 
     def withdraw(self, question: Question) -> bool:
-        """Drop a question that has not been sent yet. False if it has been taken already."""
+        """Drop a question that was not sent. False if it was taken already."""
         if question not in self._questions:
             return False
         self._questions.remove(question)
         return True
 
     def change_presence(self, key: PresenceKey, session_id: str | None) -> None:
-        """Queue that the presence of a session has changed; with None, that all of a room are to be compared."""
+        """Queue a change of a session's presence. With None, queue a comparison of all presences of the room."""
         if session_id is None:
             self._presences[key] = None
         else:
             changed = self._presences.setdefault(key, {})
             if changed is not None:
                 changed[session_id] = None
-                if len(changed) > MAX_CHANGED:  # while Redis is away
+                if len(changed) > MAX_CHANGED:  # while Redis is unavailable
                     self._presences[key] = None
         self.not_empty.notify()
 
     def take_presences(self) -> list[tuple[PresenceKey, PresenceChanges]]:
-        """Whose presence to send now. If that fails, give it back."""
+        """Take the changes of presence to send now. If sending fails, call `give_back`."""
         taken: list[tuple[PresenceKey, PresenceChanges]] = []
         for key in list(islice(self._presences, BATCH_PRESENCES)):
             changed = self._presences.pop(key)
@@ -198,13 +202,13 @@ class SendQueue:
         return taken
 
     def give_back(self, presences: Iterable[tuple[PresenceKey, PresenceChanges]]) -> None:
-        """Queue again what was taken."""
+        """Queue again what `take_presences` has returned."""
         for key, changed in presences:
             for session_id in [None] if changed is None else changed:
                 self.change_presence(key, session_id)
 
     def reap(self, key: PresenceKey, dead: Iterable[str] = ()) -> None:
-        """Queue that sessions whose time is over are removed from a room, and those of processes that are dead."""
+        """Queue the removal of sessions from a room: those whose time is over, and those of dead processes."""
         self._reaps.setdefault(key, set()).update(dead)
         self.not_empty.notify()
 
@@ -213,7 +217,7 @@ class SendQueue:
         return [(key, self._reaps.pop(key)) for key in keys]
 
     def release(self, room: Subscription) -> None:
-        """Hold a room no longer."""
+        """Stop holding a room."""
         room.held = False
         self.not_empty.notify()
 
@@ -235,7 +239,7 @@ class SendQueue:
         return batch
 
     def gate(self, count: int) -> float:
-        """The ticket of the first broadcast that Redis has not got when it has the first `count`; else infinity."""
+        """The ticket of the broadcast after the first `count` ones; infinity if there is none."""
         return self._broadcasts[count].ticket if len(self._broadcasts) > count else float("inf")
 
     def done(self, count: int) -> None:
@@ -245,7 +249,7 @@ class SendQueue:
         self.not_full.notify_all()
 
     def has_sent(self, ticket: int) -> bool:
-        """Whether Redis has a broadcast that was queued."""
+        """Whether Redis has the broadcast with this ticket."""
         return not self._broadcasts or self._broadcasts[0].ticket > ticket
 
     def __len__(self) -> int:

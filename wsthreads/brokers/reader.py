@@ -1,14 +1,14 @@
-"""What comes from Redis: one thread per app and process, with a connection of its own.
+"""Receives from Redis, in one thread per app and process, with its own connection.
 
 The thread subscribes to the channels of the rooms that have members in this process. Then the writer announces the room
-to Redis, which publishes on the wake channel where the room's log ends. From there on, messages arrive on the channels
-in the order in which Redis got them, also across rooms.
+to Redis, which publishes the end of the room's log on the wake channel. From then on, messages arrive in the order in
+which Redis got them, even across rooms.
 
-After a break, a subscription begins with the messages that the room's log has after the last message received. Each
+After a break, a subscription begins with the messages in the room's log after the last received one. Each
 message has a number and names the message before it, so the thread notices a missing message and reads it from the log,
 too. `replay` does that.
 
-`arrivals.HANDLERS` says what the process does with each kind of message.
+`arrivals.HANDLERS` has the handler for each kind of message.
 """
 
 from __future__ import annotations
@@ -48,33 +48,33 @@ __all__ = ["Reader"]
 
 log = get_logger(__name__)
 
-#: An announcement: a position, the serial number of the subscription, the room's channel.
+#: Matches an announcement: a position, the serial number of the subscription, the room's channel.
 _ANNOUNCED = re.compile(rb"([A-Za-z0-9_-]{1,40}) ([0-9]{1,16}) ([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,18}) (.+)", re.DOTALL)
 
-#: Something arrives at every beat. After a longer silence, the connection counts as lost.
+#: The longest silence before the connection counts as lost. Something arrives at every beat.
 SILENCE_S = 3 * BEAT_S + 1
 
-#: How often the thread looks for work other than messages.
+#: How often the thread checks for other work than messages.
 POLL_S = 0.25
 
-#: The same while a subscription waits for its first position, which the writer is about to learn.
+#: The same while a subscription waits for its first position.
 UNKNOWN_POLL_S = 0.001
 
 #: How long each further piece of a message may take to arrive.
 READ_S = 3.0
 
-#: While messages arrive without a pause, the thread looks for other work after this many.
+#: While messages arrive without a pause, the thread checks for other work after this many.
 BUSY_MESSAGES = 100
 
-#: Seconds between attempts to connect, times a random factor of 0.5 to 2: not all processes come back at once.
+#: Seconds between attempts to connect, times a random factor of 0.5 to 2, so that not all processes reconnect at once.
 RETRY_S = 0.2
 
 
 class Reader:
     """Delivers messages from Redis to the rooms of this process.
 
-    `ask_channel` is that of questions to all processes, unless another reader of this process has it. `on_poll()` is
-    called several times a second.
+    `ask_channel` is the channel of questions to all processes, unless another reader of this process has it.
+    `on_poll()` is called several times a second.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Reader:
         self._checks: deque[Subscription] = deque()  # any thread appends
         self._rooms: dict[bytes, Subscription] = {}  # by channel; this and the next belong to the thread
         self._unconfirmed: Counter[bytes] = Counter()  # channels to which this connection is subscribing
-        self._connection = 0  # its number
+        self._connection = 0  # the number of the current connection
         self._renew = False
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="wsthreads-redis-reader", daemon=True)
@@ -124,11 +124,11 @@ class Reader:
         self._thread.join(timeout_s)
 
     def check(self, room: Subscription) -> None:
-        """Check the log for missed messages. It happens at the next message on the wake channel."""
+        """Check a room's log for missed messages. The check happens at the next message on the wake channel."""
         self._checks.append(room)
 
     def renew(self) -> None:
-        """Make a new connection: the present one may be dead."""
+        """Make a new connection, because the current one may be dead."""
         self._renew = True
 
     def _run(self) -> None:
@@ -153,7 +153,7 @@ class Reader:
                 was_lost = False
 
     def _listen(self, pubsub: Any) -> None:
-        """Receive until a new connection is needed, or the end."""
+        """Receive until a new connection is needed, or until the end."""
         self._renew = False
         self._posts.deafen()
         self._questions.deafen()
@@ -161,8 +161,8 @@ class Reader:
         self._connection += 1
         self._unconfirmed = Counter([*self._own_channels, *self._rooms])
         pubsub.subscribe(*self._own_channels, *self._rooms)
-        # redis-py's own handler for RESP3 pushes logs each message. pubsub() accepts another handler, but redis-py
-        # before 6 also sets that one for RESP2, where it fails.
+        # redis-py's own handler for RESP3 pushes would log each message. pubsub() accepts another handler, but redis-py
+        # before 6 also uses it for RESP2, where it fails.
         if hasattr(pubsub.connection._parser, "set_pubsub_push_handler"):
             pubsub.connection._parser.set_pubsub_push_handler(_keep)
         availability, replay = self._availability, self._replay
@@ -188,7 +188,7 @@ class Reader:
         """Subscribe and unsubscribe as requested, many rooms in one command."""
         waiting = self._subscriptions.changes
         changes = [waiting.popleft() for _ in range(len(waiting))]
-        for wanted, room in changes:  # before anything can fail: the next connection subscribes to all of `_rooms`
+        for wanted, room in changes:  # first: a new connection subscribes to all of `_rooms`
             if wanted:
                 self._rooms[room.address.channel] = room
             else:
@@ -212,16 +212,16 @@ class Reader:
         elif message["type"] == "message" and message["channel"] == self._ask_channel:
             self._questions.take_question(message["data"])
         elif room is None:
-            return  # it has no members in this process any more
-        elif message["type"] == "message" and room.live:  # if it is not live, the log has the message
+            return  # the room has no members in this process any more
+        elif message["type"] == "message" and room.live:  # otherwise the log has the message
             self._take_published(room, message["data"], is_busy)
 
     def _confirmed(self, channel: bytes, room: Subscription | None) -> None:
-        """From here on, what is published on a channel arrives."""
+        """A subscription is confirmed: from now on, messages published on the channel arrive."""
         if not self._unconfirmed[channel]:
-            self._connection += 1  # redis-py has made another connection by itself
+            self._connection += 1  # redis-py has reconnected by itself
         elif self._unconfirmed[channel] > 1:
-            self._unconfirmed[channel] -= 1  # it was left and joined again meanwhile
+            self._unconfirmed[channel] -= 1  # the room was left and joined again meanwhile
             return
         del self._unconfirmed[channel]
         if channel == self._wake_channel:
@@ -235,7 +235,7 @@ class Reader:
             self._subscriptions.subscribed(room)
 
     def _woken(self, data: bytes) -> None:
-        """A message on the wake channel, by its first byte; an announcement, or nothing, if that is none of these."""
+        """Handle a message on the wake channel, by its first byte; by default, an announcement or an empty wake-up."""
         if data.startswith(b"{"):
             self._questions.take_answer(data)
         elif data.startswith(b"!"):
@@ -244,19 +244,19 @@ class Reader:
             try:
                 self._posts.take_outcomes(data[1:])
             except ValueError:
-                self._malformed.drop(f"{len(data)} bytes that are no outcomes of posts")
+                self._malformed.drop(f"{len(data)} bytes that are not outcomes of posts")
         elif data.startswith(b"+"):
             self._take_stock(data)
         else:
             self._begin(data)
 
     def _take_stock(self, data: bytes) -> None:
-        """What a room has at its announcement, which follows: presences, and perhaps a ban."""
+        """Take the presences of a room, and perhaps a ban. Redis sends them right before the announcement."""
         try:
             serial_and_channel, now_ms, (*presences, value, left_ms) = parse_stock(data)
             ban = messages.parse_ban(value, messages.whole(left_ms)) if value else None
         except ValueError:
-            self._malformed.drop(f"{len(data)} bytes that say in no known way what a room has")
+            self._malformed.drop(f"{len(data)} malformed bytes with the presences of a room")
             return
         serial, _, channel = serial_and_channel.partition(b" ")
         room = look_up(self._rooms, channel)
@@ -267,14 +267,14 @@ class Reader:
         self._arrivals.take_presences(room, now_ms, presences, is_surely=True)
 
     def _begin(self, data: bytes) -> None:
-        """What was published to a room before is for none of its members, and whatever follows is."""
+        """Handle an announcement: all later messages of the room are for its members, and no earlier one."""
         announced = _ANNOUNCED.fullmatch(data)
         if announced is None:
-            return  # it only wakes
+            return  # an empty wake-up
         epoch, number, entry, serial, channel = announced.groups()
         room = look_up(self._rooms, channel)
         if room is None or room.serial != int(serial) or room.begun or room.subscribed_on != self._connection:
-            return  # if it is not subscribed to, the log is read
+            return  # the log will be read if the channel is not subscribed
         room.position, room.begun, room.has_presences = Position(epoch, int(number), entry), True, True
         if room.keeps_history:
             self._replay.add(room)  # its history is read first
@@ -294,10 +294,10 @@ class Reader:
             room.position = position
             if decoded is not None:
                 self._arrivals.handle(room, decoded, is_busy)
-        elif decoded is not None and not room.has_seen(decoded, position):  # else it came from the log before
+        elif decoded is not None and not room.has_seen(decoded, position):  # else the log has delivered it already
             self._replay.add(room)
 
 
 def _keep(response: Any) -> Any:
-    """Handle a push of RESP3: leave it to the reader."""
+    """Handle a RESP3 push: return it to the reader."""
     return response

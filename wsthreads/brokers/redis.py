@@ -1,4 +1,4 @@
-"""`RedisBroker`: configures an app for rooms over Redis or Valkey; and its handles for programs without a server."""
+"""`RedisBroker`: configures rooms over Redis or Valkey, and makes handles for programs without a server."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RedisBroker:
-    """Joins the rooms of all processes that use the same Redis and the same `prefix`.
+    """Connects the rooms of all processes that use the same Redis and the same `prefix`.
 
     `redis` is a URL (``redis://``, ``rediss://``, ``unix://``; the query takes redis-py's options) or a client of
     redis-py, such as ``RedisCluster(…)`` or ``Sentinel(…).master_for(…)``. Give such a client a `socket_timeout`:
-    without one, it notices a dead network only after many minutes. Its setting `retry` is not used: wsthreads itself
-    knows which calls may be repeated.
+    without one, it notices a dead network only after many minutes. Its setting `retry` is not used, because wsthreads
+    decides itself which calls may be repeated.
 
-    Each process connects with its first session, or at the first use of a `RemoteRoom`. While Redis is not available,
-    each process keeps up to `max_queued_bytes` of broadcasts. Raises `ConfigError`.
+    Each process connects with its first session, or at the first use of a `RemoteRoom`. While Redis is unavailable,
+    each process keeps up to `max_queued_bytes` of broadcasts. Raises `ConfigError` for an invalid argument.
     """
 
     def __init__(self, redis: Any, *, prefix: str = "wsthreads", max_queued_bytes: int = 16 * 1024 * 1024) -> None:
@@ -63,7 +63,7 @@ class RedisBroker:
         self._keys = Keys(prefix, _database(self._client))
         self._max_queued_bytes = max_queued_bytes
         self._made_in = os.getpid()
-        self._outsides: dict[int, Outside] = {}  # by process
+        self._outsides: dict[int, Outside] = {}  # by process id
 
     def link(self, metrics: Metrics) -> Link:
         """A new link for an app."""
@@ -80,7 +80,8 @@ class RedisBroker:
     def _client_of_fork(self) -> Any:
         """The client for a forked process: a new one if the broker was configured by a URL.
 
-        At the fork, a thread of the parent may have held the lock of the client's pool. redis-py 8.1 waits for it.
+        During the fork, a thread of the parent may have held the lock of the client's pool, and redis-py 8.1 would wait
+        for it.
         """
         return _from_url(self._redis)[0] if isinstance(self._redis, str) else self._client
 
@@ -97,10 +98,10 @@ class RedisBroker:
     ) -> RemoteRoom:
         """A room of an endpoint (``/ws/chat``), for programs without a server. Raises `RoomNameError`.
 
-        `max_room_bytes` and `room_keep_s` apply when this handle sets attributes. Let them be those of the servers.
+        `max_room_bytes` and `room_keep_s` apply when this handle sets attributes. Pass the same values as the servers.
 
-        Redis knows from the endpoint's servers what the history keeps, until `history_s` after the last server has
-        ended. Give `history_messages` and the other two settings for broadcasts at other times.
+        The endpoint's servers store the limits of the history in Redis, until `history_s` after the last server has
+        ended. Pass `history_messages` and the other two settings for broadcasts when no server has run.
         """
         config = Config(
             max_room_bytes=max_room_bytes,
@@ -124,7 +125,7 @@ class RedisBroker:
         self._outside().client.close()
 
     def _outside(self) -> Outside:
-        """The connection of this process for what needs no app."""
+        """This process's connection for the handles."""
         pid = os.getpid()
         found = self._outsides.get(pid)
         if found is None:
@@ -140,7 +141,7 @@ class RedisBroker:
 
 
 def _from_url(url: str) -> tuple[Any, str]:
-    """A client without a connection, and its name in logs: the parts that are no secret, as redis-py read them."""
+    """A client that is not connected, and its name in logs: the parts of the URL that are not secret."""
     scheme = next((scheme for scheme in ("redis", "rediss", "unix") if url.startswith(f"{scheme}://")), None)
     if scheme is None:
         raise ConfigError("not a Redis URL: it must begin with redis://, rediss:// or unix://")
@@ -153,9 +154,9 @@ def _from_url(url: str) -> tuple[Any, str]:
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
         )
         pool = client.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # as each connection is made; this finds unknown options
+        pool.connection_class(**pool.connection_kwargs)  # like each later connection; finds unknown options now
     except (ValueError, TypeError, RedisError) as error:
-        # Without the original error: its text may have parts of the URL.
+        # Without the original error, whose text may contain parts of the URL.
         raise ConfigError(f"this {scheme}:// URL {_problem_with_options(url, str(error))}") from None
     options = pool.connection_kwargs
     for option in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
@@ -165,7 +166,7 @@ def _from_url(url: str) -> tuple[Any, str]:
 
 
 def _problem_of(url: str) -> str | None:
-    """What is wrong with a URL that redis-py would accept, but most likely not as its author meant it."""
+    """The error of a URL that redis-py would accept, but probably not as its author meant it."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -184,7 +185,7 @@ def _problem_of(url: str) -> str | None:
         if parts.netloc and not parts.netloc.endswith("@"):
             return "needs three slashes before the path of the socket: unix:///run/redis.sock"
     elif not re.fullmatch("/?[0-9]*", parts.path):
-        if "@" in f"{parts.path}?{parts.query}":  # it may be a part of the password
+        if "@" in f"{parts.path}?{parts.query}":  # this text may be a part of the password
             return "has something after its host that is not the number of a database, as in redis://localhost/0"
         return f"names the database {parts.path[1:]!r:.80}, which is not a number, as in redis://localhost/0"
     elif not host:
@@ -193,9 +194,9 @@ def _problem_of(url: str) -> str | None:
 
 
 def _problem_with_options(url: str, text: str) -> str:
-    """What is wrong with an option. Of `text`, by redis-py or Python, only the name of the option is shown."""
+    """The error of an option. Only the option's name is shown of `text`, the error of redis-py or Python."""
     unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
-    if unknown and "@" not in url.partition("?")[2]:  # else that may be a part of the password
+    if unknown and "@" not in url.partition("?")[2]:  # else the name may be a part of the password
         known = sorted(_options_of(redis.SSLConnection) | _options_of(redis.UnixDomainSocketConnection))
         meant = get_close_matches(unknown[1], known, 1)
         return f"has an option that redis-py does not know: {unknown[1]}" + (f"; {meant[0]}?" if meant else "")
@@ -230,10 +231,10 @@ def _from_client(client: Any) -> tuple[Any, str]:
 
 
 def _without_retries(client: Any) -> Any:
-    """A client with the same settings that repeats no call by itself: a call may have been done, and not be answered.
+    """A client with the same settings that repeats no call, because Redis may have done a call without an answer.
 
-    A cluster's clients of single nodes, which alone are used, do not repeat calls. A client with a pool of another kind
-    than redis-py's usual ones is changed itself.
+    A cluster's clients for single nodes, which are the only ones used, do not repeat calls. A client with an unusual
+    kind of pool is changed in place.
     """
     pool = getattr(client, "connection_pool", None)
     retry = None if pool is None else pool.connection_kwargs.get("retry")

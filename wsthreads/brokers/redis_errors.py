@@ -1,4 +1,4 @@
-"""Redis's errors as texts for the operator: what to do, without any part of a message or a password."""
+"""Explains errors of Redis for the operator: what to do, without any part of a message or a password."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["explain"]
 #: redis-py puts the failed command, with its arguments, before this text.
 _OF_PIPELINE = " of pipeline caused error: "
 
-#: What Redis says to a client that has given no password, and sends a call that is short, or long.
+#: The errors of Redis for a client without a password, for a short call and for a long one.
 _UNAUTHENTICATED = ("HELLO must be called", "Authentication required", "unauthenticated")
 
 _CLUSTER = ("MOVED ", "ASK ", "CROSSSLOT")
 
 
 def explain(error: BaseException) -> str:
-    """The text of an error of redis-py, without the failed command, and with its meaning where that is not clear."""
+    """The text of an error of redis-py, without the failed command, and with an explanation where needed."""
     text = str(error).rpartition(_OF_PIPELINE)[2] or type(error).__name__
     name = type(error).__name__
     if name in ("MovedError", "AskError", "ClusterCrossSlotError") or text.startswith(_CLUSTER):

@@ -1,7 +1,7 @@
-"""This process at Redis: its name there, and that it is alive.
+"""Registers this process at Redis: its name, and that it is alive.
 
-The name is a new one after each break, so that what the old connection has sent, and Redis gets late, does not count
-for long. The announcement of a room removes the room's counts under the former names.
+The name changes after each break, so that late calls of the old connection do not count for long. The announcement of a
+room removes the room's counts under the former names.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ __all__ = ["Registration"]
 
 
 class Registration:
-    """The writer's thread. `process` is the name that stays."""
+    """For the writer's thread. `process` is the permanent name."""
 
     def __init__(self, scripts: Scripts, keys: Keys, process: str) -> None:
         self._scripts = scripts
         self._keys = keys
         self.process = process
         self.name = ""
-        #: How many names there have been.
+        #: The number of the current name.
         self.count = 0
-        #: The shards of the rooms that were announced under this name.
+        #: The shards of the rooms that were announced under the current name.
         self.shards: set[int] = set()
-        #: The names before, while rooms are not announced under this one.
+        #: The former names, while some rooms are not announced under the current one.
         self.formers: list[str] = []
         self._former_shards: set[int] = set()
 
@@ -46,7 +46,7 @@ class Registration:
         self.shards.clear()
 
     def is_known(self) -> bool:
-        """Whether this process still counts as alive at Redis, under its present name. Raises `RedisError`."""
+        """Whether this process still counts as alive at Redis, under its current name. Raises `RedisError`."""
         pipeline = self._scripts.pipeline()
         for shard in self.shards:
             pipeline.call(scripts.ALIVE, [self._keys.processes(shard)], self.name)
@@ -64,7 +64,7 @@ class Registration:
             pipeline.call(scripts.BEAT, [self._keys.processes(shard)], self.name, then=partial(note, shard))
 
     def end_formers(self, pipeline: Pipeline) -> None:
-        """End the former names: they no longer count as alive. `forget_formers` follows when that is done."""
+        """End the former names: they no longer count as alive. Call `forget_formers` when this is done."""
         for shard in self._former_shards:
             pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], *self.formers)
 
@@ -73,7 +73,7 @@ class Registration:
         self._former_shards.clear()
 
     def say_farewell(self) -> None:
-        """Count as alive no longer. Raises `RedisError`."""
+        """Tell Redis that this process no longer is alive. Raises `RedisError`."""
         pipeline = self._scripts.pipeline()
         for shard in self.shards | self._former_shards:
             names = (self.name, self.process, *self.formers)

@@ -1,6 +1,6 @@
-"""Handles for programs without a server: a room, a user, one session of an endpoint, over Redis alone.
+"""Handles for programs without a server: a room, a user or one session of an endpoint, over Redis.
 
-Each call is made in the caller's thread, and has been done by Redis when it returns. See `RedisBroker`.
+Each call runs in the caller's thread, and returns when Redis has done it. See `RedisBroker`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["RemotePeer", "RemoteRoom", "RemoteUser"]
 
 
 class _Remote:
-    """What the handles share. Any thread."""
+    """The base class of the handles. Any thread."""
 
     __slots__ = ("_endpoint", "_outside")
 
@@ -53,7 +53,7 @@ class _Remote:
         check_close(code, reason)
         outside = self._outside()
         address = outside.keys.address(self._endpoint, name)
-        if ban_s >= 0.001:  # before the sessions are closed: none may slip in
+        if ban_s >= 0.001:  # before the sessions are closed, so that no new one slips in
             outside.call(scripts.BAN, [address.ban], json.dumps([int(code), reason]), int(ban_s * 1000))
         try:
             outside.publish(
@@ -61,7 +61,7 @@ class _Remote:
                 lambda sender, ticket: messages.encode_close(sender, ticket, session_id, int(code), reason, ban_s),
             )
         except BrokerError as error:
-            error.is_unknown = error.is_unknown or ban_s >= 0.001  # there is a ban, and sessions may be open
+            error.is_unknown = error.is_unknown or ban_s >= 0.001  # the ban may be set, and sessions may be open
             raise
 
 
@@ -93,10 +93,12 @@ class RemoteRoom(_Remote, AttributeMethods):
         return self._name
 
     def broadcast(self, message: str | bytes, *, keep: bool = True, latest: str | None = None) -> None:
-        """Send to all members. When it returns, Redis has the message. `keep` and `latest` are as in `Room.broadcast`.
+        """Send to all members.
 
-        Threads broadcast one after the other. Raises `MessageTypeError`. Raises `BrokerError` if Redis did not confirm
-        within the URL's ``socket_timeout``; Redis may have the message nevertheless.
+        When this returns, Redis has the message. `keep` and `latest` are as in `Room.broadcast`.
+
+        Threads take turns to broadcast. Raises `MessageTypeError`. Raises `BrokerError` if Redis did not confirm within
+        the URL's ``socket_timeout``; Redis may have the message nevertheless.
         """
         frame, outside = message_frame(message, latest=latest, keep=keep), self._outside()
         address = outside.keys.address(self._endpoint, self._name)
@@ -104,11 +106,11 @@ class RemoteRoom(_Remote, AttributeMethods):
         outside.publish(address, lambda sender, ticket: messages.encode_broadcast(sender, ticket, None, frame), kept)
 
     def history(self, count: int) -> list[str | bytes]:
-        """The last messages of the room, as `Room.history`. Raises `HistoryError` and `BrokerError`."""
+        """The last messages of the room, like `Room.history`. Raises `HistoryError` and `BrokerError`."""
         return self._history.newest(count)
 
     def position(self) -> str:
-        """Where the history ends, as `Room.position`. Raises `HistoryError` and `BrokerError`."""
+        """The end of the history, like `Room.position`. Raises `HistoryError` and `BrokerError`."""
         return self._history.position()
 
     @property
@@ -119,10 +121,10 @@ class RemoteRoom(_Remote, AttributeMethods):
         )
 
     def post(self, value: Any, *, timeout_s: float = 10.0) -> None:
-        """Call ``on_post`` with a value, in the process that owns the room, as `Room.post`.
+        """Call ``on_post`` with a JSON value, in the process that owns the room, like `Room.post`.
 
-        Waits until it has returned, at most `timeout_s`. Raises `PostError`, and `BrokerError` if Redis is away. If the
-        `is_unknown` of either is true, the value may have been handled, or may still be.
+        Waits until ``on_post`` has returned, at most `timeout_s`. Raises `PostError`. Raises `BrokerError` if Redis is
+        unavailable. If the error's `is_unknown` is true, the value may have been handled, or may still be.
         """
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= MAX_POST_S:
             raise UsageError(f"timeout_s must be above 0 and at most {MAX_POST_S} s, not {timeout_s!r:.80}")
@@ -140,7 +142,7 @@ class RemoteRoom(_Remote, AttributeMethods):
     @property
     def _attributes(self) -> StoredAttributes:
         made_in, stored = self._stored
-        if made_in != os.getpid():  # a thread of the parent may hold its locks
+        if made_in != os.getpid():  # after a fork, a thread of the parent may hold its locks
             stored = StoredAttributes(self._call, **self._limits)
             self._stored = (os.getpid(), stored)
         return stored
@@ -151,11 +153,11 @@ class RemoteRoom(_Remote, AttributeMethods):
         return outside.call(script, [getattr(address, key) for key in keys], *arguments)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close all members, as `Room.close`. Raises `CloseCodeError` and `BrokerError`."""
+        """Close all members, like `Room.close`. Raises `CloseCodeError` and `BrokerError`."""
         self._close(self._name, code, reason)
 
     def presence(self) -> list[Person]:
-        """Everybody in the room, as `Room.presence`. Raises `BrokerError`."""
+        """The persons in the room, like `Room.presence`. Raises `BrokerError`."""
         outside = self._outside()
         address = outside.keys.address(self._endpoint, self._name)
         keys = [address.presence, outside.keys.processes(address.shard)]
@@ -182,13 +184,13 @@ class RemoteUser(_Remote):
         return self._name
 
     def send(self, message: str | bytes, *, latest: str | None = None) -> None:
-        """Send to all sessions of the user. `latest` is as in `User.send`. Raises as `RemoteRoom.broadcast`."""
+        """Send to all sessions of the user. `latest` is as in `User.send`. Raises like `RemoteRoom.broadcast`."""
         frame, outside = message_frame(message, latest=latest), self._outside()
         address = outside.keys.address(self._endpoint, user_room(self._name))
         outside.publish(address, lambda sender, ticket: messages.encode_broadcast(sender, ticket, None, frame))
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "", *, ban_s: float = 0) -> None:
-        """Close all sessions of the user, as `User.close`. Raises `CloseCodeError`, `UserError` and `BrokerError`."""
+        """Close all sessions of the user, like `User.close`. Raises `CloseCodeError`, `UserError` and `BrokerError`."""
         check_close(code, reason)
         check_ban(ban_s)
         self._close(user_room(self._name), code, reason, ban_s=ban_s)
@@ -197,11 +199,14 @@ class RemoteUser(_Remote):
         outside.call(scripts.WAKE, [key], channel, note_for_all(outside.sender, f"forget {self._endpoint}", self._name))
 
     def is_online(self) -> bool:
-        """Whether the user has an open session. Waits for the processes for a second. Raises `BrokerError`."""
+        """Whether the user has an open session.
+
+        Waits up to a second for the processes' answers. Raises `BrokerError`.
+        """
         return bool(self._ask(is_one_enough=True))
 
     def sessions(self) -> list[UserSession]:
-        """The open sessions, the oldest first. Waits for the processes for a second. Raises `BrokerError`."""
+        """The open sessions, the oldest first. Waits a second for the processes' answers. Raises `BrokerError`."""
         return sorted(self._ask(is_one_enough=False), key=lambda session: (session.since, session.id))
 
     def _ask(self, *, is_one_enough: bool) -> list[UserSession]:
@@ -241,17 +246,20 @@ class RemotePeer(_Remote):
         return self._id
 
     def send(self, message: str | bytes, *, latest: str | None = None) -> None:
-        """Send to the session, if there is one. `latest` is as in `Session.send`. Raises as `RemoteRoom.broadcast`."""
+        """Send to the session, if it exists. `latest` is as in `Session.send`. Raises like `RemoteRoom.broadcast`."""
         frame, outside = message_frame(message, latest=latest), self._outside()
         address = outside.keys.address(self._endpoint, SESSIONS_ROOM)
         outside.publish(address, lambda sender, ticket: messages.encode_direct(sender, ticket, self._id, frame))
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close the session, if there is one. Raises `CloseCodeError` and `BrokerError`."""
+        """Close the session, if it exists. Raises `CloseCodeError` and `BrokerError`."""
         self._close(SESSIONS_ROOM, code, reason, session_id=self._id)
 
     def is_open(self) -> bool:
-        """Whether there is such a session. Waits for the processes for a second. Raises `BrokerError`."""
+        """Whether the session exists and is open.
+
+        Waits up to a second for the processes' answers. Raises `BrokerError`.
+        """
         outside, keys = self._outside(), [*self._outside().keys.session(self._endpoint, self._id)]
 
         def call(script: str, *arguments: object) -> Any:

@@ -1,8 +1,8 @@
-"""What rooms have missed, read from their logs in Redis.
+"""Reads messages that rooms have missed from their logs in Redis.
 
-A room is *behind* while messages may be missing between the last one that was delivered and the next one on its
-channel. Then it is read from its log until it is *live*. Messages that the log no longer has are counted and logged as
-lost, and so is a log that is not the same as before.
+A room is *behind* while messages may be missing between the last delivered one and the next one on its channel. Then
+the process reads the room's log until the room is *live*. Messages that the log no longer has are counted and logged as
+lost. The same happens if the log is another one than before.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _NUMBER = re.compile(rb"[0-9]{1,16}")
 FETCH_ENTRIES = 1000
 FETCH_ROOMS = 500
 
-#: A room that Redis has announced is read from the log if the announcement does not arrive in this time.
+#: How long to wait for the announcement of a room that Redis has confirmed, before the room's log is read instead.
 BEGIN_S = 1.0
 
 
 class Replay:
-    """Brings rooms that are behind up to date. The reader's thread."""
+    """Brings rooms that are behind up to date. For the reader's thread."""
 
     def __init__(self, scripts: Scripts, arrivals: Arrivals, malformed: Malformed, metrics: Metrics) -> None:
         self._scripts = scripts
@@ -56,7 +56,7 @@ class Replay:
         return bool(self._behind)
 
     def add(self, room: Subscription) -> None:
-        """A room is behind: what arrives on its channel is not delivered, since the log has it."""
+        """A room is behind: messages on its channel are not delivered, because the log has them."""
         room.live = False
         self._behind[room.address.channel] = room
 
@@ -67,13 +67,16 @@ class Replay:
         self._behind.clear()
 
     def go_live(self, room: Subscription) -> None:
-        """Nothing is missing before the next message on the room's channel."""
+        """A room is live: no message is missing before the next one on its channel."""
         room.live = True
         room.ready.set()
         self._behind.pop(room.address.channel, None)
 
     def catch_up(self, connection: int) -> None:
-        """Deliver what the logs have for rooms that are behind. `connection` is the reader's. Raises `RedisError`."""
+        """Deliver messages from the logs of rooms that are behind.
+
+        `connection` is the reader's. Raises `RedisError`.
+        """
         rooms = [room for room in self._behind.values() if _is_to_be_fetched(room, connection)][:FETCH_ROOMS]
         for room in rooms:
             if not room.begun:
@@ -97,7 +100,7 @@ class Replay:
             self._tell_of(gaps)
 
     def _take_fetched(self, room: Subscription, found: list[Any], gaps: list[tuple[Subscription, int | None]]) -> bool:
-        """Deliver entries of a log. True if these were all. Adds to `gaps` the rooms that miss messages."""
+        """Deliver entries of a log. True if these were all. Adds rooms with lost messages to `gaps`."""
         epoch, number, last, entries, now_ms, presences, *history = found
         missed: list[int | None] = []
         for entry, fields in entries:
@@ -120,7 +123,7 @@ class Replay:
             room.position = head
             if missed[-1] != 0:
                 self._lose_history(room)
-            is_all = not room.keeps_history or room.has_history or bool(history)  # else it is read once more
+            is_all = not room.keeps_history or room.has_history or bool(history)  # else the log is read once more
             if history:
                 self._take_history(room, epoch, int(now_ms), *history)
             self._arrivals.take_presences(room, int(now_ms), presences, is_surely=None not in missed)
@@ -131,7 +134,7 @@ class Replay:
         return is_all
 
     def _take_history(self, room: Subscription, epoch: bytes, now_ms: int, kept: bytes, entries: list[bytes]) -> None:
-        """All messages that Redis has kept of a room. The last of them has been delivered."""
+        """Take the history of a room from Redis. Its last message was delivered."""
         room.has_history = True
         stored = parse_kept(epoch, kept, entries, now_ms, self._malformed.drop)
         if not room.dropped:
@@ -141,7 +144,7 @@ class Replay:
                 log.exception("the history of room %r in Redis was not used", room.name)
 
     def _lose_history(self, room: Subscription) -> None:
-        """Messages are missing in what this process knows of a room's history."""
+        """Messages are missing in this process's copy of a room's history."""
         if room.has_history:
             room.has_history = False
             if not room.dropped:
@@ -151,7 +154,7 @@ class Replay:
         """Count and log lost messages, in one line for all rooms."""
         gaps = [(room, missed) for room, missed in gaps if missed is not None or room.name != SESSIONS_ROOM]
         if not gaps:
-            return  # hardly ever is anything in that room
+            return  # that room seldom has messages
         known = sum(missed or 0 for _, missed in gaps)
         what = "are lost" if known != 1 else "is lost"
         what = f"{counted(known, 'broadcast')} {what}" if known else "broadcasts may be lost"
@@ -166,12 +169,12 @@ class Replay:
 def _is_to_be_fetched(room: Subscription, connection: int) -> bool:
     if room.begun or not room.known:
         return room.begun
-    # It may be that the announcement is about to arrive.
+    # The announcement may arrive soon.
     return room.expected_on != connection or monotonic() - room.announced_at > BEGIN_S
 
 
 def _where(names: list[str]) -> str:
-    """Rooms, some of them hidden, for a line of the log."""
+    """Rooms, some of them hidden, for a log line."""
     users = [user for name in names if (user := user_of(name)) is not None]
     rooms = [name for name in names if user_of(name) is None]
     parts = []

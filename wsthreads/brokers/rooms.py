@@ -1,7 +1,7 @@
 """Rooms whose members are in several processes. A handler uses them like local rooms; only the latency differs.
 
 A broadcast goes to the broker. It comes back to every process with members, including this one, in the order in which
-the broker received it. `Rooms` keeps the members in this process and sends to them.
+the broker got the broadcasts. `Rooms` has the members in this process, and sends to them.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class SharedRooms(Rooms[Session]):
         self._link = link
         self._by_id: WeakValueDictionary[str, SharedSession] = WeakValueDictionary()
         self._seating = Lock()  # guards writes of _seats; a leaf
-        # Sessions that have a seat, and are about to join.
+        # By room: sessions that have a seat and are about to join.
         self._seats: dict[str, tuple[Session, ...]] = {}
-        self._listens_in = 0  # the process that receives what is for single sessions
+        self._listens_in = 0  # the id of the process that receives messages for single sessions
         link.register(path, self)
 
     def use_roster(self, **parts: Any) -> SharedRoster:
@@ -78,7 +78,7 @@ class SharedRooms(Rooms[Session]):
         return ownership
 
     def _broadcast_here(self, name: str, frame: bytes) -> None:
-        """Send what `on_presence` has returned, after what it has broadcast. The roster's thread waits for that."""
+        """Send the result of `on_presence`, after its own broadcasts. The roster's thread waits for these."""
         self._link.pending.wait_room((self.path, name))
         self._spread(name, frame)
 
@@ -113,18 +113,21 @@ class SharedRooms(Rooms[Session]):
         return self._directory
 
     def listen(self) -> None:
-        """Receive what is for single sessions. The first session of a process waits for that, at most a second."""
+        """Receive messages for single sessions.
+
+        The first session of a process waits until this works, at most a second.
+        """
         if self._listens_in != os.getpid():
             self._listens_in = os.getpid()
             self._link.update(self.path, SESSIONS_ROOM, self)
 
     def count(self, name: str) -> int:
-        """How many members a room has in all processes. Waits for the broker for at most a second."""
+        """The number of a room's members in all processes. Waits for the broker, at most a second."""
         elsewhere = self._link.members_elsewhere(self.path, name)
         return elsewhere + super().count(name)
 
     def count_here(self, name: str) -> int:
-        """How many members a room has in this process, with sessions that have a seat and are about to join.
+        """The number of a room's members in this process, including sessions that have a seat and are about to join.
 
         At least one, while a session that joins waits for the room's history.
         """
@@ -153,11 +156,11 @@ class SharedRooms(Rooms[Session]):
         since: str | None = None,
         max_members: int | None = None,
     ) -> Joined:
-        """As in `Rooms`. The first member in this process waits until broadcasts reach it, for at most a second."""
+        """As in `Rooms`. The first member in this process waits until broadcasts reach it, at most a second."""
         shared = _shared(session)
         self._link.pending.wait(shared, name)  # this thread's earlier broadcasts are not for the new member
         if history or since is not None:
-            shared._held_frames.wait_empty(LONGEST_S)  # what this thread has sent comes before the replay
+            shared._held_frames.wait_empty(LONGEST_S)  # this thread's earlier messages come before the replay
         try:
             if max_members is None:
                 joined = super().join(name, session, history=history, since=since)
@@ -165,14 +168,14 @@ class SharedRooms(Rooms[Session]):
                 with shared._seating, self._seat(name, session, max_members) as has_seat:
                     return super().join(name, session, history=history, since=since) if has_seat else NOT_JOINED
         except BaseException:
-            if self.history is not None:  # this process may receive the room's messages for this session
+            if self.history is not None:  # this process may follow the room only for this session
                 self._update(name)
             raise
         self._update(name)
         return joined
 
     def _update(self, name: str) -> None:
-        """A session has joined or left, or has not joined: count the members here again."""
+        """A session has joined or left, or has not joined: count the members in this process again."""
         if not self._link.update(self.path, name, self) and self.history is not None:
             self.history.unsubscribed(name)
 
@@ -190,7 +193,7 @@ class SharedRooms(Rooms[Session]):
         finally:
             if session in look_up(self._seats, name, ()):
                 try:
-                    self._update(name)  # before the seat goes: a leave that follows finds a subscription to end
+                    self._update(name)  # before the seat is removed, so that a later leave finds a subscription to end
                 finally:
                     self._change_seats(name, session, -1)
                     if name not in session._joined:
@@ -210,21 +213,21 @@ class SharedRooms(Rooms[Session]):
                 del self._seats[name]
 
     def leave(self, name: str, session: Session) -> None:
-        """As in `Rooms`, after the session has received what the current thread broadcast to the room."""
+        """As in `Rooms`, after the session has got the current thread's broadcasts to the room."""
         if not session._ended:
             self._link.pending.wait(_shared(session), name)
         super().leave(name, session)
         self._update(name)
 
     def leave_all(self, session: Session, *, is_lost: bool = False) -> None:
-        """As in `Rooms`. Waits, about a second at most, until the frames before the close frame are sent."""
+        """As in `Rooms`. Waits until the frames before the close frame are sent, about a second at most."""
         session._outbox.wait_released(2 * LONGEST_S)
         super().leave_all(session, is_lost=is_lost)
 
     def broadcast(self, name: str, frame: bytes, exclude: Session | None = None, *, hand_over: bool = False) -> None:
         """Send a frame to all members but `exclude`, in the room's order. Raises `BrokerError`.
 
-        Another thread sends it, once it is back from the broker.
+        Another thread sends it when it has come back from the broker.
         """
         kept = None if self.history is None else self.history.kept(name, frame)
         self._link.publish(self.path, name, frame, exclude, kept)
@@ -235,7 +238,10 @@ class SharedRooms(Rooms[Session]):
         return 0.0 if self._attributes is None else self._attributes.keep_s
 
     def check_reach(self) -> None:
-        """As in `Rooms`. The broker reaches the members from a forked process, too; `Link.close` waits for it there."""
+        """As in `Rooms`.
+
+        The broker also reaches the members from a forked process; `Link.close` waits for the broker there.
+        """
 
     def deliver(
         self,
@@ -248,7 +254,7 @@ class SharedRooms(Rooms[Session]):
         serial: int,
         position: Position,
     ) -> None:
-        """Send a frame that is back from the broker to the members in this process."""
+        """Send a frame that has come back from the broker to the members in this process."""
         if ticket >= 0:
             self._link.pending.coming(ticket, self, name, exclude_id)
         exclude = None if exclude_id is None else self._by_id.get(exclude_id)
@@ -265,7 +271,7 @@ class SharedRooms(Rooms[Session]):
             self.history.lose(name, serial)
 
     def deliver_to_session(self, message: Direct) -> None:
-        """As in `Listener`, as all that follows."""
+        """As in `Listener`. The same is true for the following methods."""
         if self._directory is not None:
             self._directory.send_here(message)
 
@@ -307,7 +313,7 @@ class SharedRooms(Rooms[Session]):
 class SharedSession(Session):
     """A session in `SharedRooms`. Messages to it do not overtake earlier broadcasts of the same thread.
 
-    For the `Outbox`, it is the `Front`: the part that may hold frames back.
+    It is the `Front` of its `Outbox`: it may hold frames back.
     """
 
     __slots__ = ("_held_frames", "_is_leaving", "_seating")
@@ -316,7 +322,7 @@ class SharedSession(Session):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._seating = Lock()  # held while it waits for a seat: it takes one, also if two threads have it join
+        self._seating = Lock()  # held during a wait for a seat: it takes only one
         self._is_leaving = False  # see `Passages.cut`
         self._rooms._by_id[self.id] = self
         self._rooms.listen()
@@ -324,19 +330,19 @@ class SharedSession(Session):
         self._outbox.front = self
 
     def send(self, message: str | bytes, *, timeout: float | None = None, latest: str | None = None) -> bool:
-        """As in `Session`. While a broadcast is pending, it returns true before the message is sent.
+        """As in `Session`. While a broadcast is pending, this returns true before the message is sent.
 
         Held messages count toward `max_outbox_bytes`.
         """
         if self._is_leaving and self._channel.ending is None:
-            with suppress(BrokerError):  # then it stays in this process
+            with suppress(BrokerError):  # then the session stays in this process
                 frame = message_frame(message, latest=latest)
                 self._rooms._link.send_to_session(self._rooms.path, self.id, frame)
                 return self.is_open()
         return self._send_here(message, timeout=timeout, latest=latest)
 
     def _send_here(self, message: str | bytes, *, timeout: float | None = None, latest: str | None = None) -> bool:
-        """Send by the outbox of this process. It is always right for what another process sends to this session."""
+        """Send by this process's outbox. Right for messages from other processes to this session."""
         pending, held, outbox = self._rooms._link.pending, self._held_frames, self._channel.outbox
         broadcasts = pending.before_message(self)
         if not broadcasts and held.is_empty and not outbox.is_queued:
@@ -349,14 +355,14 @@ class SharedSession(Session):
         return self._hold(frame, broadcasts, timeout)
 
     def _post(self, frame: bytes, *, timeout: float | None = None) -> bool:
-        """As in `Session`. A request, or the reply to one, does not overtake what `send` holds back."""
+        """As in `Session`. A request or a reply does not overtake frames that `send` holds back."""
         broadcasts = self._rooms._link.pending.before_message(self)
         if not broadcasts and self._held_frames.is_empty and not self._channel.outbox.is_queued:
             return super()._post(frame, timeout=timeout)
         return self._hold(frame, broadcasts, timeout)
 
     def _hold(self, frame: bytes, broadcasts: list[PendingBroadcast], timeout: float | None) -> bool:
-        """Send a frame behind earlier ones that are held, and behind these broadcasts."""
+        """Send a frame after earlier held frames, and after these broadcasts."""
         held = self._held_frames
         if self._thread == get_ident() and not has_interrupted():
             held.wait_for_room(len(frame), self._wait_s if timeout is None else timeout)
@@ -382,6 +388,6 @@ class SharedSession(Session):
 
 
 def _shared(session: Session) -> SharedSession:
-    """`session` as what it is: every session in `SharedRooms` is a `SharedSession`."""
+    """`session` with its type: every session in `SharedRooms` is a `SharedSession`."""
     assert isinstance(session, SharedSession)
     return session

@@ -40,7 +40,7 @@ __all__ = [
     "WAKE",
 ]
 
-# `set` and `gone` change the presence of one session, and publish that.
+# `told` publishes a change of the presence of one session. `gone` removes a presence, and publishes that.
 _CHANGE = f"""
 local function told(id, payload)
   append('{VERSION} - 0 ' .. id .. ' p\\n' .. payload)
@@ -64,7 +64,8 @@ redis.call('PEXPIRE', KEYS[3], {PRESENCE_S * 1000})
 
 #: KEYS: log, head, presence, processes. ARGV: channel, a random epoch, the process, the number of this call, 1 if the
 #: process has no other sessions with a presence in the room; then for each session its id, the payload or nothing if it
-#: is gone, and for how many milliseconds it is kept or nothing. Stores and publishes what differs from what is stored.
+#: has left, and for how many milliseconds it is kept or nothing. Stores and publishes the differences to the stored
+#: presences.
 PRESENCE = f"""
 local fresh = ARGV[2]
 {NOW} {LIVE_ON} {HEAD} {APPEND} {_CHANGE}
@@ -100,8 +101,8 @@ end
 {_TOLD}
 """
 
-#: KEYS: log, head, presence, processes. ARGV: channel, a random epoch; then processes that were found dead. Removes the
-#: sessions whose time is over, and those of the processes that are dead indeed and have no time left, and publishes it.
+#: KEYS: log, head, presence, processes. ARGV: channel, a random epoch; then processes that may be dead. Removes
+#: sessions whose time is over, and sessions of dead processes without a time. Publishes each removal.
 REAP = f"""
 local fresh = ARGV[2]
 {NOW} {HEAD} {APPEND} {_CHANGE}
@@ -157,7 +158,7 @@ end
 return {{string.format('%.0f', now), found}}
 """
 
-#: KEYS: ban. ARGV: a JSON list of the code and the reason, for how many milliseconds. Of two bans the longer counts.
+#: KEYS: ban. ARGV: a JSON list of the code and the reason, for how many milliseconds. A longer ban is not replaced.
 BAN = """
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -167,8 +168,8 @@ end
 #: KEYS: ban. Returns the value and how many milliseconds are left; an empty value if there is no ban.
 BANNED = "return {redis.call('GET', KEYS[1]) or '', redis.call('PTTL', KEYS[1])}"
 
-#: `may_live` tells whether a process that does not count as alive may be there nevertheless, since it hears what wakes
-#: it: Redis's clock was set forward, or the process is cut off. A process that is there under a later name is not there
+#: `may_live` tells whether a process that does not count as alive may still run, because it is subscribed to its wake
+#: channel: Redis's clock was set forward, or the process is cut off. A process that has a later name does not count
 #: under this one. `channel` is the wake channel of the process ARGV[1].
 MAY_LIVE = """
 local function may_live(process, processes, channel)
@@ -183,10 +184,10 @@ end
 
 #: KEYS: log, head, members, processes, presence, ban, attributes. ARGV: process, its members, a random epoch, a name
 #: and a channel; for how many milliseconds the attributes outlive the last member; former names of the process.
-#: Returns the number of members of other processes, the head, 1 if the process did not count as alive before, and what
-#: `BANNED` does. Removes dead processes. Unless the name is empty, publishes the head and the name on the channel:
-#: there, whatever is published to the room later comes later. Before that, it publishes the presence hash, if there is
-#: any, and the ban: a plus, the name, the time in milliseconds, and the parts, each with its length before it.
+#: Returns the number of members of other processes, the head, 1 if the process did not count as alive before, and the
+#: result of `BANNED`. Removes dead processes. Unless the name is empty, publishes the head and the name on the channel,
+#: so that later messages to the room arrive after this. Before that, publishes the presence hash, if there is one, and
+#: the ban: a plus, the name, the time in milliseconds, and the parts, each after its length.
 ANNOUNCE = f"""
 local fresh = ARGV[3]
 {NOW} {LIVE_ON} {HEAD} {MAY_LIVE}
@@ -255,9 +256,9 @@ end
 return others
 """
 
-#: KEYS: processes. ARGV: process. Extends a process's life and returns 1. Returns 0 if it no longer counts as alive: it
-#: must announce its rooms again. If Redis's clock went back, no process counts as alive for longer than a new one. A
-#: session on its way is no process: it counts until its window ends.
+#: KEYS: processes. ARGV: process. Extends a process's life and returns 1. Returns 0 if it no longer counts as alive:
+#: then it must announce its rooms again. If Redis's clock went back, no process counts as alive for longer than a new
+#: one. A moving session is not a process: it counts until its window ends.
 BEAT = f"""
 {NOW} {LIVE_ON}
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now))
@@ -275,7 +276,7 @@ live_on(KEYS[1], {KEYS_S * 1000})
 return 1
 """
 
-#: KEYS: processes. ARGV: names of processes. They no longer count as alive.
+#: KEYS: processes. ARGV: names of processes, which no longer count as alive afterwards.
 FAREWELL = "redis.call('ZREM', KEYS[1], unpack(ARGV))"
 
 #: KEYS: a key that need not exist; in a cluster, its node publishes. ARGV: channel, data. Returns how many receive it.

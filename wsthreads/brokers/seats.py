@@ -1,11 +1,12 @@
-"""Places in rooms with `max_members`. Redis gives them, since it counts the members of all processes.
+"""Seats in rooms with `max_members`. Redis gives them, because it counts the members of all processes.
 
-A seat that Redis has given counts as a member of this process from then on (see `Listener.count_here`), so that an
-announcement of the room does not take it back. All seats of one room that wait are asked for by one call.
+A given seat counts as a member of this process (see `Listener.count_here`), so that an announcement of the room does
+not remove it. One call asks for all waiting seats of a room.
 
-What Redis counts is not complete while other processes are about to announce their members again. So nobody gets a seat
-for `SETTLE_S` after Redis has lost its data, or has taken this process for dead: it may have done the same with others.
-Likewise once for each process that has members in the room, does not count as alive, and hears what wakes it.
+The count in Redis is incomplete while other processes have yet to announce their members again. So no seat is given for
+`SETTLE_S` after Redis has lost its data, or has taken this process for dead, because it may have done the same with
+others. The same happens once for each process that has members in the room, does not count as alive, and is still
+subscribed to its wake channel.
 """
 
 from __future__ import annotations
@@ -31,16 +32,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SETTLE_S", "Seat", "Seats"]
 
-#: How long the other processes may take until they have announced their members again: until they report that they are
-#: alive, and connect again.
+#: How long other processes may take to announce their members again: until their next beat, and a new connection.
 SETTLE_S = BEAT_S + 2.0
 
-#: So many names of processes are remembered for which nobody waits again.
+#: How many names of processes are remembered that need no further wait.
 MAX_DOUBTED = 100
 
-#: KEYS: members, processes. ARGV: process; its members; 1 if it counts as alive unless Redis has lost that; its former
-#: names, separated by spaces; its wake channel; names of processes that are dead, each between spaces; then for each
-#: seat the most members. Returns for each seat whether it is given; nothing if Redis has lost that; or the name of a
+#: KEYS: members, processes. ARGV: process; its members; 1 if it should count as alive; its former names, separated by
+#: spaces; its wake channel; names of dead processes, each between spaces; then for each seat the most members. Returns
+#: for each seat whether it is given; an empty list if the process should count as alive but does not; or the name of a
 #: process that may not be dead: then no seat is given.
 SEAT = f"""
 {NOW} {LIVE_ON} {MAY_LIVE}
@@ -90,7 +90,10 @@ UNSETTLED = (
 
 
 class Seat:
-    """A place in a room that somebody waits for. Of no members, it only has the members of this process counted."""
+    """A seat in a room, for which a thread waits.
+
+    With 0 for `max_members`, it only updates the count of this process's members.
+    """
 
     __slots__ = ("address", "answered", "is_given", "is_given_up", "listener", "max_members", "name", "problem", "take")
 
@@ -104,19 +107,19 @@ class Seat:
         #: Called by the writer's thread when the seat is given, before the members are counted again.
         self.take = take
         self.answered = Event()
-        #: None: it is not known.
+        #: Whether the seat was given; None if unknown.
         self.is_given: bool | None = None
-        #: Why it is not.
+        #: Why it is unknown.
         self.problem = "has not told whether the room has a place"
-        #: Nobody waits any more. Guarded by the link's lock.
+        #: Whether no thread waits any more. Guarded by the link's lock.
         self.is_given_up = False
 
 
 class Seats:
-    """Asks for seats. The writer's thread.
+    """Asks for seats. For the writer's thread.
 
     `lock` is held when `queue` gets a seat to ask for. `registration` has the names of this process, and the shards
-    that know it; `channel` wakes it.
+    that know it. `channel` is its wake channel.
     """
 
     def __init__(
@@ -136,11 +139,11 @@ class Seats:
         self._settled_at = 0.0
 
     def unsettle(self) -> None:
-        """Give no seats for a while: what Redis counts may not be complete."""
+        """Give no seats for a while, because the count in Redis may be incomplete."""
         self._settled_at = monotonic() + SETTLE_S
 
     def ask(self, pipeline: Pipeline, seats: Iterable[Seat], given_up: set[int]) -> None:
-        """Add the calls for some seats. `given_up` gets the shards that do not know this process any more."""
+        """Add the calls for some seats. `given_up` gets the shards that no longer know this process."""
         registration = self._registration
         by_room: dict[bytes, list[Seat]] = {}
         is_settled = monotonic() >= self._settled_at
@@ -160,7 +163,7 @@ class Seats:
     def _take(self, seats: list[Seat], given_up: set[int], answer: Sequence[Any]) -> None:
         """Redis has answered."""
         shard = seats[0].address.shard
-        if answer and isinstance(answer[0], bytes):  # by then it has announced its rooms again, or it is cut off
+        if answer and isinstance(answer[0], bytes):  # after the wait, that one has announced its rooms, or is cut off
             self._doubted.append(answer[0])
             self.unsettle()
             for seat in seats:
@@ -182,6 +185,6 @@ class Seats:
                     seat.is_given = bool(is_given)
                     if is_given:
                         seat.take()
-        if not is_counted:  # Redis has counted somebody who is not there
+        if not is_counted:  # Redis has counted a member that does not exist
             with self._lock:
                 self._queue(Seat(seats[0].listener, seats[0].name, seats[0].address, 0))

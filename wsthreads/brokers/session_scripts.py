@@ -1,4 +1,4 @@
-"""The Lua scripts for sessions on their way between two processes. `keys` describes what they read and write."""
+"""The Lua scripts for sessions that move between two processes. `keys` describes what they read and write."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = [
     "stuck",
 ]
 
-#: How much of a value tells two values of one session apart, in bytes.
+#: How many bytes at the beginning of a value tell two values of one session apart.
 SEEN_BYTES = 64
 
-#: How long it is known who has taken a session, and that its process has taken it back.
+#: How long Redis remembers which process has taken a session, or that its process has retracted it.
 MARK_S = 60
 
-# KEYS: session, away. What is in place of the session, if anything is. A key of another type is nobody's state, and
+# KEYS: session, away. `value` is the value at the session's key, if any. A key of another type is ignored, so that it
 # disturbs no other session.
 _VALUE = """
 local value = redis.pcall('GET', KEYS[1])
@@ -66,8 +66,8 @@ end
 return 1
 """
 
-#: KEYS: sessions. ARGV: for each, what is in its place for its client, as `stuck` or `encode_end` makes it, and for how
-#: many milliseconds.
+#: KEYS: sessions. ARGV: for each, the value for its client, from `stuck` or `encode_end`, and for how many milliseconds
+#: it stays.
 TELL = """
 for i = 1, #ARGV, 2 do
   redis.call('SET', KEYS[(i + 1) / 2], ARGV[i], 'PX', ARGV[i + 1])
@@ -75,14 +75,14 @@ end
 return 1
 """
 
-#: KEYS: session, away. Returns the state; who has taken it; or nothing.
+#: KEYS: session, away. Returns the state, the text of the process that has taken it, or nothing.
 LOOK = f"""
 {_VALUE}
 return value or ''
 """
 
-#: KEYS: session, away. ARGV: the beginning of the state, the text that says who takes it, the session's id. Returns
-#: whether it is theirs. May be repeated.
+#: KEYS: session, away. ARGV: the first line of the state, the text of the process that takes it, the session's id.
+#: Returns 1 if this process has it now, else 0. May be repeated.
 CLAIM = f"""
 {_VALUE}
 if value == ARGV[2] then
@@ -96,8 +96,8 @@ redis.pcall('ZREM', KEYS[2], ARGV[3])
 return 1
 """
 
-#: KEYS: session, away. ARGV: the beginning of the state, the text that says that it was retracted, the session's id.
-#: Returns 0 if somebody has taken it. Otherwise nobody will, also if `STORE` comes late.
+#: KEYS: session, away. ARGV: the first line of the state, the text of a retraction, the session's id. Returns 0 if a
+#: process has taken the state. Otherwise none will take it, even if `STORE` comes late.
 RETRACT = f"""
 {_VALUE}
 if value and value ~= ARGV[2] and string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then
@@ -108,8 +108,8 @@ redis.pcall('ZREM', KEYS[2], ARGV[3])
 return 1
 """
 
-#: KEYS: session of no id, away. ARGV: a number. Returns so many ids, at most, of sessions whose time is over. Nobody
-#: else is told of them in the next five seconds.
+#: KEYS: session of no id, away. ARGV: a number. Returns at most that many ids of sessions whose time is over. Other
+#: processes do not get these in the next five seconds.
 OVERDUE = f"""
 {NOW}
 local ids = redis.pcall('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[1])
@@ -122,8 +122,8 @@ end
 return ids
 """
 
-#: KEYS: session, away. ARGV: the first `SEEN_BYTES` of what `LOOK` has returned, the session's id. Nobody is told of
-#: the session any more, unless something else is in its place now.
+#: KEYS: session, away. ARGV: the first `SEEN_BYTES` of the value from `LOOK`, the session's id. Removes the session
+#: from the list of moving sessions, unless its value has changed.
 DROP = f"""
 {_VALUE}
 if string.sub(value or '', 1, {SEEN_BYTES}) == ARGV[1] then
@@ -132,14 +132,14 @@ end
 return 1
 """
 
-#: KEYS: session, away. ARGV: the session's id. Whether it is stored, and its client may still come back.
+#: KEYS: session, away. ARGV: the session's id. Returns whether it is stored, and its client may still come back.
 WAITS = f"""
 {NOW}
 local due = redis.pcall('ZSCORE', KEYS[2], ARGV[1])
 return type(due) == 'string' and tonumber(due) >= now and 1 or 0
 """
 
-#: KEYS: members, processes. Returns the names of the sessions that are away, and members meanwhile.
+#: KEYS: members, processes. Returns the names under which moving sessions count as members.
 AWAY_IN = f"""
 {NOW}
 local found = {{}}
@@ -165,8 +165,8 @@ end
 return found
 """
 
-#: KEYS: log, head, members, processes. ARGV: a name as of a process, for how many milliseconds. Counts one member under
-#: it, and has the log keep what follows.
+#: KEYS: log, head, members, processes. ARGV: the name of a moving session, for how many milliseconds. Counts one member
+#: under this name, and lets the log keep all later messages.
 HOLD = f"""
 {NOW} {LIVE_ON} {HOLD_LOG}
 local life = math.max({KEYS_S * 1000}, tonumber(ARGV[2]))
@@ -177,11 +177,12 @@ live_on(KEYS[3], life)
 return 1
 """
 
-#: KEYS: log, head. ARGV: as for `HOLD`. Only has the log keep what follows: for what is sent to single sessions.
+#: KEYS: log, head. ARGV: as for `HOLD`. Only lets the log keep all later messages; for the log of messages to single
+#: sessions.
 HOLD_SENT = f"{NOW} {LIVE_ON} {HOLD_LOG} return 1"
 
-#: KEYS: members, processes, presence. ARGV: the name; a field of the presence, or nothing. Counts that member no
-#: longer, and drops the field: its session has another one by now.
+#: KEYS: members, processes, presence. ARGV: the name; a field of the presence, or nothing. Stops counting this member,
+#: and removes the field, because the session has another one by now.
 FREE = """
 redis.call('ZREM', KEYS[2], ARGV[1])
 if ARGV[2] ~= '' then
@@ -192,20 +193,20 @@ return redis.call('HDEL', KEYS[1], ARGV[1])
 
 
 def away_name(session_id: str) -> str:
-    """The name under which a session counts as a member while no process has it."""
+    """The name under which a moving session counts as a member."""
     return f"{session_id}{AWAY}"
 
 
 def claimed(process: str, token: str) -> str:
-    """What is in place of a state that a process has taken."""
+    """The value in place of a state that a process has taken."""
     return f"taken {process} {token}"
 
 
 def stuck(secrets: list[str]) -> str:
-    """What is in place of a state that could not be stored: the digests of who is to know."""
+    """The value in place of a state that could not be stored, with the digests of the session's secrets."""
     return " ".join(("stuck", *secrets))
 
 
 def retracted(head: bytes) -> str:
-    """What is in place of a state that its process has taken back."""
+    """The value in place of a state that its process has retracted."""
     return f"retracted {head.split()[-1].decode()}"

@@ -1,4 +1,4 @@
-"""A session on its way between two processes, as bytes in Redis.
+"""Encodes the state of a session that moves between two processes.
 
 ::
 
@@ -6,12 +6,12 @@
     <number of bytes of the JSON>\\n
     <JSON><messages><frames>
 
-The JSON is an object with the fields of `SessionState`, but in place of the last two the kinds and sizes of the
-messages, and the sizes of the frames, whose bytes follow without anything between them. The mark is random: it tells
-two states of one session apart.
+The JSON is an object with the fields of `SessionState`. In place of the last two fields, it has the kinds and sizes of
+the messages, and the sizes of the frames. Their bytes follow the JSON, without separators. The mark is random, and
+tells two states of one session apart.
 
-Nothing is evaluated. Whatever does not match the format is refused, with a `StateError` that has nothing of the
-content. There is no secret of a session in it, only its SHA-256.
+Bytes that do not match the format are refused with a `StateError`, whose text contains nothing of the content. A state
+has no secrets of a session, only their SHA-256.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ __all__ = [
     "encode_state",
 ]
 
-#: Changes with the format. A process resumes no session of another version.
+#: The version of the format. A process resumes no session of another version.
 VERSION = 1
 
-#: How that begins which is in place of a session that the server has closed: its JSON follows.
+#: The first bytes of the value for a session that the server has closed. JSON follows.
 ENDED = b"ended "
 
-#: A session with more than this cannot move.
+#: The largest state of a session that can move, in bytes.
 MAX_STATE_BYTES = 16 * 1024 * 1024
 
-#: The largest number that counts have.
+#: The largest count.
 MAX_COUNT = 2**53 - 1
 
 #: The latest time, in seconds since the epoch.
@@ -68,7 +68,7 @@ _ENTRY = re.compile("[0-9]{1,18}-[0-9]{1,18}", re.ASCII)
 
 
 class StateError(BrokerError):
-    """Bytes that are no session in this version of the format."""
+    """The bytes are not a session in this version of the format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,39 +83,42 @@ class PresenceState:
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """All of a session but its connection."""
+    """The complete state of a session, without its connection."""
 
     id: str
-    #: The SHA-256 of each of its valid secrets, in hexadecimal digits; the first is the one that the client has shown.
+    #: The SHA-256 of each valid secret, in hexadecimal digits. The first is the one that the client has shown.
     secrets: list[str]
     user: str | None
     origin: str | None
     #: The name of its `Encoding`, and the subprotocol of the application.
     encoding: str
     subprotocol: str | None
-    #: JSON text of an object.
+    #: The attributes, as the JSON text of an object.
     attributes: str
     opened_at: float
     expires_at: float | None
-    #: How many messages it has taken of the client, and how many of its own the client has taken.
+    #: How many messages of the client were taken, and how many messages the client has acknowledged.
     received: int
     acknowledged: int
-    #: The number of the last request of the session, and of the client; and the client's that have no answer yet.
+    #: The ids of the last request to the client and of the client; and the client's requests without an answer.
     asked: int
     heard: int
     unanswered: list[int]
-    #: How far it has got in the log of each room, and in that of messages for single sessions.
+    #: The session's positions in the log of each room, and in the log of messages for single sessions.
     positions: dict[str, Position]
-    #: In the rooms where it has one.
+    #: The session's presence in each room where it has one.
     presences: dict[str, PresenceState]
-    #: What the client has sent, and the handler has not got yet: as it came, so requests are marked as such.
+    #: Messages of the client that the handler has not got, in the received form, so requests are marked.
     messages: list[str | bytes] = field(repr=False)
-    #: What the client has not acknowledged, encoded.
+    #: The encoded frames that the client has not acknowledged.
     frames: list[bytes] = field(repr=False)
 
 
 def encode_state(state: SessionState) -> tuple[bytes, bytes]:
-    """A session as bytes, and what is at the beginning of these bytes alone. Raises `StateError` if it is too large."""
+    """A session as bytes, and the first line of these bytes, which is unique.
+
+    Raises `StateError` if it is too large.
+    """
     own = {each.name: getattr(state, each.name) for each in fields(state)}
     own["positions"] = {
         name: [position.epoch.decode(), position.number, position.id.decode()]
@@ -139,10 +142,10 @@ def encode_state(state: SessionState) -> tuple[bytes, bytes]:
 
 
 def decode_state(data: bytes) -> tuple[SessionState, bytes]:
-    """What `encode_state` has made, and its beginning. Raises `StateError`."""
+    """A session from the bytes of `encode_state`, and their first line. Raises `StateError`."""
     head = _HEAD.match(data)
     if head is None or len(data) > MAX_STATE_BYTES:
-        raise StateError(f"{len(data)} bytes that are no session in version {VERSION} of the format")
+        raise StateError(f"{len(data)} bytes that are not a session in version {VERSION} of the format")
     at = head.end() + int(head[2])
     try:
         own = json.loads(data[head.end() : at].decode("ascii"))
@@ -165,12 +168,12 @@ def decode_state(data: bytes) -> tuple[SessionState, bytes]:
 
 
 def encode_end(ended: Ended) -> bytes:
-    """How a session has ended, as bytes."""
+    """The ending of a session, as bytes."""
     return ENDED + json.dumps(astuple(ended), separators=(",", ":")).encode()
 
 
 def decode_end(data: bytes) -> Ended:
-    """What `encode_end` has made. Raises `StateError`."""
+    """The ending of a session, from the bytes of `encode_end`. Raises `StateError`."""
     try:
         code, reason, digests, user, origin = json.loads(data.removeprefix(ENDED).decode("ascii"))
         check_close(code, reason)
@@ -187,7 +190,7 @@ def _part(data: bytes, at: int, size: int) -> tuple[bytes, int]:
 
 
 def _frame(data: bytes) -> bytes:
-    """Exactly one whole message of text or bytes, unmasked; perhaps deflated."""
+    """Check that the data is exactly one complete, unmasked frame of a text or binary message, perhaps deflated."""
     if len(data) < 2 or data[0] not in (0x81, 0x82, 0xC1, 0xC2):
         raise ValueError("no message")
     start = {126: 4, 127: 10}.get(data[1], 2)

@@ -1,4 +1,4 @@
-"""A room that has members in this process, and how much of it this process has received."""
+"""A room with members in this process, and how far this process has received its messages."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Subscription"]
 
-#: Senders that a subscription remembers; a sender is a process.
+#: How many senders a subscription remembers. A sender is a process.
 MAX_SENDERS = 1000
 
 
 class Subscription:
-    """One for each room with members in this process. A new one when the room is left and joined again.
+    """This process's subscription to a room. It gets a new one when the last member leaves and another session joins.
 
-    The link, the writer's thread and the reader's thread each have fields of their own.
+    The link, the writer's thread and the reader's thread each have their own fields.
     """
 
     __slots__ = (
@@ -60,48 +60,49 @@ class Subscription:
         self.listener = listener
         self.name = name
         self.address = address
-        #: The listener remembers the messages of this room.
+        #: Whether the listener keeps a history of this room.
         self.keeps_history = keeps_history
-        # The link's fields.
-        # Broadcasts of this process that have not come back. Guarded by the link's lock.
+        # The link's fields. The tickets of this process's broadcasts that have not come back. Guarded by the link's
+        # lock.
         self.tickets: set[int] = set()
-        # The last member in this process has left. The next member gets another subscription, which receives what is
-        # for that member. This one stays subscribed until the reader handles `drop`.
+        # Whether the last member in this process has left. The next member gets another subscription, which receives
+        # the messages for that member. This one stays subscribed until the reader handles its end.
         self.dropped = False
-        # Not to be announced yet: the thread that joins waits until the reader has subscribed. So everything after the
-        # announcement arrives on the channel, in its order among all rooms. Guarded by the link's lock.
+        # Whether the announcement must wait until the reader has subscribed. So all messages after the announcement
+        # arrive on the channel, in order with those of all rooms. Guarded by the link's lock.
         self.held = False
         # The writer's fields.
-        self.known = False  # Redis knows the members, and `start` is set
-        self.start = START  # where the log ended when Redis learned of the members
-        # The reader's connection on which `start` arrives, too: the one that had subscribed before the announcement.
+        self.known = False  # whether Redis knows the members, and `start` is set
+        self.start = START  # the end of the log when Redis learned of the members
+        # The number of the reader's connection on which `start` also arrives: it had subscribed before the
+        # announcement.
         self.expected_on = 0
         self.touched_at = 0.0  # when Redis last extended the life of the room's keys
-        self.announced = START  # where the log ended at `announced_at`
+        self.announced = START  # the end of the log at `announced_at`
         self.announced_at = 0.0
         self.elsewhere = 0  # members in other processes, as Redis last reported
         # The reader's fields.
         self.subscribed_on = 0  # the number of the connection that has confirmed the subscription
-        self.begun = False  # `position` has a value
-        self.has_history = False  # the listener has what Redis has of the room's history, and all since then
-        self.has_presences = False  # the listener has got all presences once
+        self.begun = False  # whether `position` has a value
+        self.has_history = False  # whether the listener has the complete history
+        self.has_presences = False  # whether the listener has got all presences once
         self.position = START  # the last broadcast received; at first, the last one before the join
-        self.live = False  # nothing is missing between `position` and the next message on the channel
-        self.delivering = -1  # the ticket of a broadcast of this process; set before the reader looks at `dropped`
+        self.live = False  # whether no message is missing between `position` and the next one on the channel
+        self.delivering = -1  # the ticket of an own broadcast; set before the reader checks `dropped`
         self.ready = Event()  # set once it has been live
         # Sender → its last ticket, so that a broadcast that was sent twice is delivered once. The last entry is the
-        # sender heard last.
+        # sender of the last message.
         self.seen: dict[bytes, int] = {}
 
     def has_seen(self, message: Message, position: Position | None = None) -> bool:
-        """Whether this message, or a later one of its sender, was delivered. The reader's thread."""
-        if isinstance(message, PresenceChange):  # it may be applied twice, so a look at the position is enough
+        """Whether this message, or a later one of its sender, was delivered. For the reader's thread."""
+        if isinstance(message, PresenceChange):  # it may be applied twice, so a check of the position is enough
             own = self.position
             return position is not None and position.epoch == own.epoch and position.number <= own.number
         return message.ticket <= self.seen.get(message.sender, -1)
 
     def see(self, message: Broadcast | Direct | Close) -> None:
-        """Remember the message. The reader's thread."""
+        """Remember a delivered message. For the reader's thread."""
         self.seen.pop(message.sender, None)
         self.seen[message.sender] = message.ticket
         if len(self.seen) > MAX_SENDERS:

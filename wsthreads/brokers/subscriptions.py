@@ -1,4 +1,4 @@
-"""The rooms that have members in this process: a subscription for each."""
+"""The subscriptions of this process: one for each room with members here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Subscriptions:
         self._serials = count(1)
         #: By path and name. Guarded by the link's lock.
         self.rooms: dict[tuple[str, str], Subscription] = {}
-        #: Rooms to subscribe to (true) and to leave, in this order. The reader looks at the next message on the wake
+        #: Rooms to subscribe to (true) and to leave, in order. The reader handles these at the next message on the wake
         #: channel.
         self.changes: deque[tuple[bool, Subscription]] = deque()
 
@@ -69,12 +69,12 @@ class Subscriptions:
                 self._queue.wake()
                 self._process.pending.forget(key)
                 listener.forget_presences(name)
-                room.ready.set()  # a thread that waits for its join waits for nothing now
-                forgotten = room.tickets - {room.delivering}  # the reader ends that one, with the members or without
+                room.ready.set()  # a thread that waits for the join must not wait any longer
+                forgotten = room.tickets - {room.delivering}  # the reader ends that one in any case
                 room.tickets -= forgotten
             self._queue.announce(room)
         for ticket in forgotten:
-            self._process.pending.end(ticket)  # it does not come back to this process
+            self._process.pending.end(ticket)  # it will not come back to this process
         if waits and not room.ready.wait(availability.patience_s()):
             availability.missed_at = monotonic()
             availability.answers = False
@@ -87,19 +87,19 @@ class Subscriptions:
         return room.serial if room is not None and room.ready.is_set() else 0
 
     def tickets(self) -> list[int]:
-        """The broadcasts to these rooms that are not back."""
+        """The broadcasts to these rooms that have not come back."""
         with self._lock:
             return [ticket for room in self.rooms.values() for ticket in room.tickets]
 
     def subscribed(self, room: Subscription) -> None:
-        """The reader has subscribed to a room. The reader's thread."""
+        """The reader has subscribed to a room. Called in the reader's thread."""
         with self._lock:
             self._queue.release(room)
 
     def back(self, room: Subscription, ticket: int) -> None:
-        """A broadcast of this process is back, and the members have it. The reader's thread."""
+        """A broadcast of this process has come back, and the members have it. Called in the reader's thread."""
         with self._lock:
             if ticket not in room.tickets:
-                return  # it was forgotten; or it belongs to a later room of the same name, and is not back yet
+                return  # it was forgotten; or it belongs to a later room of the same name, and has not come back
             room.tickets.remove(ticket)
         self._process.pending.end(ticket)

@@ -1,4 +1,4 @@
-"""The posts of the rooms that this process owns: taking them, telling their outcomes, and giving rooms back."""
+"""Takes the posts of rooms that this process owns, reports their outcomes, and returns rooms."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Turns"]
 
-#: At most so many bytes of posts are taken at once.
+#: The most bytes of posts to take at once.
 TAKE_BYTES = 1024 * 1024
 
 
 class Turns:
-    """What this process does with its rooms' posts at Redis. The base of `Leases`, which says which rooms it owns.
+    """Handles the posts of this process's rooms at Redis. The base of `Leases`, which decides which rooms these are.
 
-    `lock` is the link's; the writer's thread calls what has `pipeline`. `next_ticket` returns the ticket of the next
-    broadcast, under the lock. `posts` is what this process itself sends.
+    `lock` is the link's. The writer's thread calls the methods with a `pipeline`. `next_ticket` returns the ticket of
+    the next broadcast, under the lock. `posts` are the posts that this process sends.
     """
 
     def __init__(
@@ -54,16 +54,16 @@ class Turns:
         self._posts = posts
         self._lease = ""  # the name of this process's leases
         self._claims: dict[RoomKey, Claim] = {}
-        self._by_lease: dict[bytes, Claim] = {}  # the same, by the key of the room's lease
-        self._due: dict[RoomKey, Claim] = {}  # rooms to try for
-        self._turns: dict[RoomKey, Claim] = {}  # rooms with posts to take, or outcomes to tell
+        self._by_lease: dict[bytes, Claim] = {}  # the same claims, by the key of the room's lease
+        self._due: dict[RoomKey, Claim] = {}  # rooms to try to take
+        self._turns: dict[RoomKey, Claim] = {}  # rooms with posts to take, or outcomes to report
         self._held: dict[RoomKey, Claim] = {}  # rooms with outcomes that wait for broadcasts
-        self._returns: dict[Return, None] = {}  # the first one first
-        self._returning: Counter[RoomKey] = Counter()  # how many of them are of a room
-        self._events: list[Callable[[], object]] = []  # what keepers are to be told; the thread's own
+        self._returns: dict[Return, None] = {}  # in order
+        self._returning: Counter[RoomKey] = Counter()  # how many returns there are of each room
+        self._events: list[Callable[[], object]] = []  # calls of keepers to make; the thread's own
 
     def _lose_all(self, lost: list[tuple[Claim, int]]) -> None:
-        """Tell the keepers that these rooms, with these numbers, are not this process's any more."""
+        """Tell the keepers that this process has lost these rooms, with these fencing numbers."""
         raise NotImplementedError
 
     def _return_locked(self, claim: Claim, fence: int | None = None) -> None:
@@ -75,10 +75,10 @@ class Turns:
         self._returning[claim.key] += 1
 
     def is_closed(self, key: RoomKey) -> bool:
-        """Whether an owned room can end: it has no members, and its owner has received all posts of before that.
+        """Whether the ownership of a room can end: it has no members, and its owner has received all earlier posts.
 
-        If it has not, that is asked for, behind the posts that this process has sent. Then the keeper's `go_on` is
-        called.
+        If not, the missing posts are requested, after the posts that this process has sent. Then the keeper's `go_on`
+        is called.
         """
         with self._lock:
             claim = look_up(self._claims, key)
@@ -91,7 +91,7 @@ class Turns:
             return is_empty and claim.is_closed
 
     def send_last(self, pipeline: Pipeline, gate: float) -> None:
-        """Give rooms back, tell outcomes, and take posts. Redis has the broadcasts before `gate` by then."""
+        """Return rooms, report outcomes, and take posts. By then, Redis has the broadcasts before `gate`."""
         if not self._returns and not self._turns and not self._held:
             return
         with self._lock:
@@ -129,7 +129,7 @@ class Turns:
         )
 
     def _close_locked(self, claim: Claim, fence: int) -> None:
-        """Tell Redis whether an owned room has members, behind the posts that this process has sent."""
+        """Tell Redis whether an owned room has members, after the posts that this process has sent."""
         self._posts.add_call(partial(self._close, claim, fence, claim.closing), self._next_ticket())
 
     def _close(self, claim: Claim, fence: int, closing: object | None, pipeline: Pipeline) -> None:
@@ -189,7 +189,7 @@ class Turns:
     def _closed(self, claim: Claim, fence: int, closing: object, *, is_all: bool) -> None:
         with self._lock:
             if claim.closing is not closing:
-                return  # it has members again
+                return  # the room has members again
             claim.is_closed = is_all
             if not is_all:
                 self._close_locked(claim, fence)
@@ -197,9 +197,9 @@ class Turns:
             claim.keeper.go_on(claim.key[1])
 
     def _deliver(self, claim: Claim, fence: int, first: int, left_ms: list[bytes], entries: list[bytes]) -> None:
-        """Handle posts that are numbered from `first`.
+        """Handle posts with numbers from `first` on.
 
-        Of two calls that were made at once, the later one has also got what the first one has.
+        If two calls were made at the same time, the later one has also got the posts of the first one.
         """
         intake, posts, refused = claim.intake, [], []
         for number, (left, entry) in enumerate(zip(left_ms, entries, strict=True), first):
@@ -214,14 +214,14 @@ class Turns:
             else:
                 posts.append(post)
         if posts and not claim.keeper.deliver(claim.key[1], fence, posts):
-            return  # the room is about to be given back, with these posts
+            return  # the room will be returned, with these posts
         with self._lock:
             intake.received = max(intake.received, first + len(entries))
         for refuse in refused:
             refuse()
 
     def _settled(self, claim: Claim, intake: Intake, number: int, error: WSThreadsError | None) -> None:
-        """A post was handled, or was not. Any thread."""
+        """A post was handled or has failed. Any thread."""
         with self._lock:
             intake.settle(number, self._next_ticket(), outcome_of(error))
             if look_up(self._claims, claim.key) is claim and claim.intake is intake and intake.outcomes:

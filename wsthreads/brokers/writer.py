@@ -1,8 +1,8 @@
-"""What goes to Redis: one thread per app and process. It sends what is queued, many messages in one round trip.
+"""Sends to Redis, in one thread per app and process: all that is queued, many messages in one round trip.
 
 The thread publishes broadcasts, announces the rooms that have members in this process, asks for the number of members
 elsewhere, and reports every `BEAT_S` seconds that this process is alive. After a break of the connection, broadcasts
-that Redis has not acknowledged are sent again, in their order. Redis recognises by the ticket what it already has.
+that Redis has not acknowledged are sent again, in order. Redis recognises those that it already has by their tickets.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ __all__ = ["Writer"]
 
 log = get_logger(__name__)
 
-#: While it ends, the thread gives up once Redis has said nothing for this long.
+#: An ending thread gives up when Redis has not answered for this long.
 GIVE_UP_S = 2.0
 
-#: Seconds between attempts to connect, times a random factor of 0.5 to 2: not all processes come back at once.
+#: Seconds between attempts to connect, times a random factor of 0.5 to 2, so that not all processes reconnect at once.
 RETRY_S = 0.2
 
 
 class Batch(NamedTuple):
-    """What is sent in one round trip."""
+    """The calls of one round trip."""
 
     wakes: bool
     questions: list[Question]
@@ -66,13 +66,13 @@ class Batch(NamedTuple):
     presences: list[tuple[PresenceKey, PresenceChanges]]
     reaps: list[tuple[PresenceKey, set[str]]]
     messages: list[Queued]
-    #: Redis has the broadcasts with lower tickets then.
+    #: After the round trip, Redis has the broadcasts with lower tickets.
     gate: float
-    #: The former names are needed no more: all rooms are announced under the present one.
+    #: Whether all rooms are announced under the current name, so that the former names can end.
     ends_formers: bool
 
     def let_go(self) -> None:
-        """Let nobody wait for an answer any more."""
+        """Wake all threads that wait for an answer."""
         for question in self.questions:
             question.answered.set()
         for seat in self.seats:
@@ -80,10 +80,10 @@ class Batch(NamedTuple):
 
 
 class Writer:
-    """Owned by a link. Its lock guards the queue, the subscriptions and the end; nothing blocks under it.
+    """Owned by a link. The link's lock guards the queue, the subscriptions and the end; nothing blocks under it.
 
-    `wake` is the channel that wakes the reader, and the key whose node of a cluster publishes there. `owned` has the
-    shards whose rooms are this writer's. `leases` and `posts` have what they want to send, too.
+    `wake` is the channel that wakes the reader, and a key: in a cluster, its node publishes there. `owned` has the
+    shards of this writer's rooms. `leases` and `posts` also have calls to send.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Writer:
         self._owned = owned
         self._stop_at: float | None = None
         self._answered_at = 0.0  # when Redis last answered, or when the end began
-        self._reporting = Lock()  # guards the next one, and is held while it is logged
+        self._reporting = Lock()  # guards _has_reported_rest, and is held during the log call
         self._has_reported_rest = False
         # The thread's own.
         self._beat_at = 0.0  # when to report again that this process is alive
@@ -149,13 +149,13 @@ class Writer:
         return self._stop_at is not None
 
     def stop(self, timeout_s: float) -> None:
-        """Send what waits, for at most `timeout_s`, and end the thread. The reader is stopped, too."""
+        """Send queued messages, for at most `timeout_s`, and end the thread. Also stops the reader."""
         with self._lock:
             if self._stop_at is None:
                 self._stop_at = monotonic() + timeout_s
                 self._answered_at = monotonic()
             self._queue.not_empty.notify()
-        self._reader.stop(0)  # there is nobody left to deliver to
+        self._reader.stop(0)  # no members are left to deliver to
         while self._thread.is_alive() and (left_s := self._left_s()) > 0:
             self._thread.join(left_s)
         self._queue.has_ended = True
@@ -163,11 +163,14 @@ class Writer:
             self._report_rest()
 
     def stop_soon(self) -> None:
-        """End the thread within a second, without sending what waits. Takes no lock: for a finalizer."""
+        """End the thread within a second, without sending queued messages.
+
+        Takes no lock, so finalizers may call this.
+        """
         self._stop_at = monotonic()
 
     def _left_s(self) -> float:
-        """While the thread ends: how much longer to try."""
+        """While the thread ends: for how many more seconds to try."""
         assert self._stop_at is not None
         return min(self._stop_at, self._answered_at + GIVE_UP_S) - monotonic()
 
@@ -191,8 +194,8 @@ class Writer:
         self._disconnect()
 
     def _report_rest(self) -> None:
-        """Log, once, how many broadcasts are lost at the end."""
-        with self._reporting:  # once `stop` returns, the process may end, and with it the thread
+        """Log how many broadcasts are lost at the end, once."""
+        with self._reporting:  # when `stop` returns, the process may end, and the thread with it
             waiting = 0 if self._has_reported_rest else len(self._queue)
             self._has_reported_rest = True
             if waiting:
@@ -216,7 +219,7 @@ class Writer:
         registration = self._registration
         is_first = not registration.name
         if not is_first:
-            if not registration.is_known():  # Redis has lost its data, or was away for long
+            if not registration.is_known():  # Redis has lost its data, or was unavailable for long
                 self._seats.unsettle()
             self._reader.renew()
         registration.renew()
@@ -240,7 +243,7 @@ class Writer:
             log.warning("%s cannot be used, broadcasts wait: %s", self._place, explain(error))
 
     def _forget_questions(self) -> None:
-        """Let no call wait for Redis."""
+        """Wake all calls that wait for Redis."""
         with self._lock:
             self._availability.answers = False
             waiting: list[Question | Seat] = [*self._queue.take_questions(), *self._queue.take_seats()]
@@ -248,7 +251,7 @@ class Writer:
             each.answered.set()
 
     def _step(self) -> bool:
-        """Wait for something to send, and send it. False when it is time to end. Raises `RedisError`."""
+        """Wait for something to send, and send it. False if the thread must end. Raises `RedisError`."""
         queue, availability = self._queue, self._availability
         with self._lock:
             wait_s = min(self._beat_at - monotonic(), self._leases.wait_s(), WAIT_S)
@@ -305,7 +308,7 @@ class Writer:
 
         def give_up(shard: int) -> None:
             given_up.add(shard)
-            self._presences.greeted_at = monotonic()  # the others may have had the same break
+            self._presences.greeted_at = monotonic()  # other processes may have had the same break
 
         if batch.wakes or is_beat:
             pipeline.call(scripts.WAKE, [self._wake_key], self._wake_channel, b"")
@@ -349,7 +352,7 @@ class Writer:
             self._announcements.announce_again(given_up, float("-inf"))
 
     def _publish(self, pipeline: Pipeline, address: Address, same: list[Queued], epoch: str, now: float) -> None:
-        """Publish messages to one room. Those that its history keeps are stored by the same script."""
+        """Publish messages to one room. The same script stores those that its history keeps."""
         published: list[object] = []
         limits: str | None = None
         for queued in same:
@@ -366,7 +369,7 @@ class Writer:
             pipeline.call(scripts.PUBLISH_KEPT, keys, *arguments, limits, *published)
 
     def _share_limits(self, pipeline: Pipeline) -> None:
-        """Tell programs without a server what the histories of the endpoints keep."""
+        """Store the limits of the endpoints' histories, for programs without a server."""
         for path, listener in self._listeners():
             limits = listener.history_limits
             if limits is not None:
@@ -377,7 +380,7 @@ class Writer:
                         pipeline.call(scripts.SHARE_LIMITS, [self._keys.settings(path, shard)], text, kept_ms)
 
     def _message(self, pipeline: Pipeline, queued: Queued, now: float) -> bytes:
-        """The bytes of a message. Stores a ban that goes with it, for the time that is left of it."""
+        """The bytes of a message. Also stores its ban, if it has one, for the remaining time."""
         if queued.ban is None:
             return queued.message
         until, code, reason = queued.ban
