@@ -186,8 +186,8 @@ class HostFunctions:
     ) -> None:
         """Log a line of the console.
 
-        `stack` is the stack of the call, `before` the text of the line before its first error. `indentation` is put
-        before each line after the masking, which looks for several lines as they are.
+        `stack` is the stack of the call, `before` the text of the line before its first error. `indentation` is added
+        to each line after the masking, because the mask looks for texts of several lines.
 
         After an `await`, the session that the code belongs to is unknown.
         """
