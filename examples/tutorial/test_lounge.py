@@ -40,7 +40,7 @@ def test_rooms_are_apart(chat):
     assert eve.take() == []
 
 
-def test_who_is_nobody_stays_outside(chat):
+def test_a_client_without_a_login_is_refused(chat):
     with pytest.raises(HandshakeRefused) as caught:
         chat.connect(user="ann")
     assert caught.value.status == 401
