@@ -19,9 +19,9 @@ export interface ReconnectingOptions {
   /** The most bytes of these messages. Default: 1 MiB. */
   maxQueuedBytes?: number;
   /**
-   * True: do not offer the subprotocol `wsthreads.1`. Then no session is resumed, and there are no requests. Needed only
-   * for a server that does not know it and must not see an attempt that a browser gives up. Default: false.
-   */
+   * True: do not offer the subprotocol `wsthreads.1`. Then no session is resumed, and there are no requests. Use it
+   * only for a server that does not know the subprotocol, and must not see an attempt that a browser gives up. Default:
+   * false. */
   plain?: boolean;
   /**
    * If the page was suspended for this many milliseconds, for example while the device slept, an open connection counts
@@ -47,7 +47,7 @@ export interface ReconnectingOptions {
 }
 
 export interface Reconnecting {
-  /** How the connection was lost. If the function for the address failed: 1006, and its error's message. */
+  /** The close code. 1006 if the function for the address failed; then `reason` is its error's message. */
   code: number;
   reason: string;
   /** The number of the next attempt since the last stable connection, from 1. */
@@ -58,7 +58,7 @@ export interface Reconnecting {
 
 /** A request of the server. */
 export interface RequestEvent extends MessageEvent {
-  /** Answer it with this value or promise, as `onrequest` does with what it returns. The first call counts. */
+  /** Answer the request with this value or promise, like the result of `onrequest`. The first call counts. */
   respondWith(answer: Answer | Promise<Answer>): void;
 }
 
@@ -67,16 +67,14 @@ export type Answer = string | ArrayBufferLike | Blob | ArrayBufferView | null | 
 
 export interface OpenEvent extends Event {
   /**
-   * How many messages may be lost: they were sent in the session before, and the server has not acknowledged them. It may
-   * have handled them. 0 for the first session. Null if this is not known: the server does not resume sessions.
-   */
+   * How many messages may be lost: they were sent in the previous session, and the server has not acknowledged them.
+   * The server may have handled them. 0 for the first session. Null if the server does not resume sessions. */
   lost: number | null;
 }
 
 /**
- * A request that the other side has refused or failed to answer, or for which the queue of this side is full. If
- * `onrequest` throws it, its message reaches the other side.
- */
+ * A request that the other side has refused or failed to answer, or that did not fit into the client's queue. If
+ * `onrequest` throws it, the other side receives its message. */
 export class RequestError extends Error {}
 /** The other side has not answered in time. */
 export class RequestTimeout extends Error {}
@@ -85,31 +83,29 @@ export class SessionClosed extends Error {}
 
 export interface ReconnectingEventMap {
   /**
-   * A new session is open: the first one, or one after a reconnect that resumed nothing. The queue is sent afterwards.
-   * What a listener sends before it returns or awaits, such as a login, goes before the queue.
-   */
+   * A new session is open: the first one, or one after a reconnect without a resume. The queue is sent afterwards.
+   * Messages that a listener sends before it returns or awaits, such as a login, are sent before the queue. */
   open: OpenEvent;
-  /** A connection is open, and the session goes on: nothing was lost. It comes in place of `open`. */
+  /** A connection is open, and the session was resumed: no message was lost. Comes instead of `open`. */
   resumed: Event;
   message: MessageEvent;
   request: RequestEvent;
   /** An attempt or a connection has failed. */
   error: Event;
-  /** The end: closed by this page, closed by the server with a final code, or given up. Called once. */
+  /** The end: closed by this page, closed by the server with a final code, or given up. Comes once. */
   close: CloseEvent;
   /** The connection was lost, and another attempt follows. */
   reconnecting: CustomEvent<Reconnecting>;
 }
 
-/** An address that holds a token which expires. */
+/** An address with a token that expires. */
 export interface ExpiringAddress {
   url: string | URL;
   /**
-   * When the token expires: milliseconds since the epoch, as `Date.now()`, or a Date. 30 seconds earlier, the client asks
-   * its address function again and connects anew, before it closes the old connection. If the session goes on, `resumed`
-   * comes, otherwise `open`. If the token is valid for less than a minute, the client does so after half of that time.
-   * A time in the past is ignored.
-   */
+   * When the token expires: milliseconds since the epoch, as `Date.now()`, or a Date. 30 seconds earlier, the client
+   * calls its address function again and opens a new connection, before it closes the old one. If the session was
+   * resumed, `resumed` comes, otherwise `open`. If the token is valid for less than a minute, this happens after half
+   * of that time. A time in the past is ignored. */
   expiresAt?: number | Date | null;
 }
 
@@ -129,18 +125,18 @@ export class ReconnectingWebSocket extends EventTarget {
   /**
    * `url` may be relative to the page, and may begin with http: or ws:. It may be a function, also an async one, that
    * is called for each connection, for example to get a fresh token. If the function fails, it is called again after a
-   * delay. It may return an `ExpiringAddress`. After the close code 3000, it is called once more. An address or a
-   * subprotocol that WebSocket refuses with a SyntaxError is final. An option that is undefined has its default.
-   */
+   * delay. It may return an `ExpiringAddress`. After the close code 3000, it is called once more. If WebSocket refuses
+   * an address or a subprotocol with a SyntaxError, the client does not try again. An option that is undefined has its
+   * default. */
   constructor(
     url: string | URL | (() => Address | Promise<Address>),
     protocols?: string | string[],
     options?: ReconnectingOptions,
   );
 
-  /** CONNECTING also between two connections, as soon as the server closes. CLOSED when no other one will follow. */
+  /** Also CONNECTING between two connections, as soon as the server closes. CLOSED if no other one will follow. */
   readonly readyState: 0 | 1 | 2 | 3;
-  /** Whether the last connection went on with the session of the one before. */
+  /** Whether the last connection resumed the session of the previous one. */
   readonly resumed: boolean;
   readonly url: string;
   /** The subprotocol of the application. */
@@ -151,19 +147,18 @@ export class ReconnectingWebSocket extends EventTarget {
   binaryType: BinaryType;
 
   /**
-   * Returns true if the message was sent or queued, and false if the queue is full or the end has come. The queue is
-   * sent in its order, after the `open` event. Bytes that are queued are copied. Other values become text, as with
-   * WebSocket: `undefined` is sent as "undefined".
+   * Returns true if the message was sent or queued, and false if the queue is full or the socket is closed. The queue
+   * is sent in order, after the `open` event. Queued bytes are copied. Other values become text, as with WebSocket:
+   * `undefined` is sent as "undefined".
    *
-   * If the server resumes sessions, a message for which it returned true arrives once and in order, unless an `open`
-   * with `lost` or `close` comes.
-   */
+   * If the server resumes sessions, a message for which this returned true arrives once and in order, unless `close`
+   * comes, or `open` with a `lost` above 0. */
   send(data: string | ArrayBufferLike | Blob | ArrayBufferView): boolean;
   /**
-   * Ask the server's `onRequest`. Resolves with its answer: text, bytes as `binaryType` says, or null. Rejects with a
-   * `RequestTimeout` after `timeoutMs` (default: 10,000), a `SessionClosed` if the session ends before, or a
-   * `RequestError`. It waits for a connection as `send` does, and survives a lost one.
-   */
+   * Send a request to the server's `onRequest`. Resolves with its answer: text, bytes in the form of `binaryType`, or
+   * null. Rejects with a `RequestTimeout` after `timeoutMs` (default: 10,000), a `SessionClosed` if the session ends
+   * before the answer, or a `RequestError`. Like a message, a request waits for a connection, and survives a lost one.
+   * */
   request(
     data: string | ArrayBufferLike | Blob | ArrayBufferView, options?: { timeoutMs?: number },
   ): Promise<any>;
@@ -176,9 +171,8 @@ export class ReconnectingWebSocket extends EventTarget {
   onresumed: ((event: Event) => any) | null;
   onmessage: ((event: MessageEvent) => any) | null;
   /**
-   * Answers requests of the server with what it returns, or a promise of it. After an absence, it is also called for
-   * requests whose answer the server no longer waits for.
-   */
+   * Answers requests of the server with its result, which may be a promise. After a lost connection, it is also called
+   * for requests for whose answers the server no longer waits. */
   onrequest: ((event: RequestEvent) => Answer | Promise<Answer>) | null;
   onerror: ((event: Event) => any) | null;
   onclose: ((event: CloseEvent) => any) | null;

@@ -1,4 +1,4 @@
-// A WebSocket that reconnects. With a server that resumes sessions, no message is lost or doubled meanwhile.
+// A WebSocket that reconnects. If the server resumes sessions, no message is lost or duplicated.
 //
 //   import { ReconnectingWebSocket } from "/wsthreads.js";
 //   const socket = new ReconnectingWebSocket("/ws/chat?user=ann");
@@ -6,12 +6,12 @@
 //   socket.send("hello");        // queued until there is a connection
 //   const answer = await socket.request("time?");
 //
-// wsthreads.d.ts describes what pages see. It speaks the subprotocol wsthreads.1 (docs/reference/protocol.rst), or with
-// other servers none.
+// wsthreads.d.ts describes the API for pages. With a server of wsthreads, the client speaks the subprotocol wsthreads.1
+// (docs/reference/protocol.rst).
 
 const [CONNECTING, OPEN, CLOSING, CLOSED] = [0, 1, 2, 3];
 const SUBPROTOCOL = "wsthreads.1";
-const DLE = "\x10";  // begins what is no ordinary message
+const DLE = "\x10";  // the first character of all messages that are not ordinary ones
 
 // Reconnecting is useless after these codes: the client made a mistake, or is not welcome. Others may be temporary.
 const STOP_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003]);
@@ -24,21 +24,21 @@ export function isFinal(code) {
 const EXPIRED = 3000;  // a fresh token may help, once
 const BROKEN = 4002;  // in place of 1002, which pages cannot send
 const SUSPEND = 4901;  // in place of 1001: the session waits for this client
-const WAITS = new Set([1001, 1005, 1006, 1011, 1012, 1013]);  // the session waits if these came in place of a welcome
+const WAITS = new Set([1001, 1005, 1006, 1011, 1012, 1013]);  // codes instead of a welcome for which the session waits
 
-const RENEW_BEFORE_MS = 30_000;  // so long before a token expires, or in the middle of its time
-const OVERLAP_MS = 2000;  // in it, the server's handler joins its rooms
+const RENEW_BEFORE_MS = 30_000;  // how long before a token expires, but not before half of its time
+const OVERLAP_MS = 2000;  // meanwhile, the server's handler joins its rooms
 const LONGEST_TIMER_MS = 2 ** 31 - 1;  // browsers run longer ones at once
-const EARLIEST_MS = 1e11;  // a time before this was meant in seconds
+const EARLIEST_MS = 1e11;  // an earlier time was probably meant in seconds
 const WATCH_MS = 10_000;  // how often the client checks whether the page was suspended
-const PROBE_MS = 2000;  // for a sign of life, if nothing is lost without one
-const UNACKNOWLEDGED = 1_024;  // the page acknowledges after so many messages,
-const UNACKNOWLEDGED_BYTES = 65_536;  // or so many bytes
-const WINDOW_BYTES = 786_432;  // nothing is written while so many are unacknowledged; each message counts for
-const MESSAGE_BYTES = 100;  // so many more
-const ASK_MS = 5000;  // so long a message may stay unacknowledged until the server is asked
+const PROBE_MS = 2000;  // the wait for a sign of life, if the session can be resumed
+const UNACKNOWLEDGED = 1_024;  // the page acknowledges after this many messages,
+const UNACKNOWLEDGED_BYTES = 65_536;  // or this many bytes
+const WINDOW_BYTES = 786_432;  // nothing is written while this many are unacknowledged; each message counts
+const MESSAGE_BYTES = 100;  // this many more
+const ASK_MS = 5000;  // how long a message may be unacknowledged before the client asks the server
 const MOST_PATIENCE = 64;
-const ATTEMPTS_TO_RESUME = 6;  // then a server that knew the subprotocol may know it no longer
+const ATTEMPTS_TO_RESUME = 6;  // afterwards, a server that knew the subprotocol may no longer know it
 
 const DEFAULTS = {
   minDelay: 1000,
@@ -64,19 +64,19 @@ export const RequestError = named("RequestError");
 export const RequestTimeout = named("RequestTimeout");
 export const SessionClosed = named("SessionClosed");
 
-// What both sides have counted in one session, over all of its connections.
+// The counts of both sides in one session, over all of its connections.
 class Session {
   token = null;  // for the next hello
-  kept = [];  // sent, not acknowledged; null if the server does not resume sessions
+  kept = [];  // sent and not acknowledged; null if the server does not resume sessions
   keptBytes = 0;  // see WINDOW_BYTES
-  acknowledged = 0;  // messages of ours
-  received = 0;  // messages of the server
+  acknowledged = 0;  // how many of our messages
+  received = 0;  // how many of the server's messages
   due = 0;  // messages and bytes of the server since our last acknowledgement
   dueBytes = 0;
-  requests = new Map();  // ours without a reply, by id
+  requests = new Map();  // our requests without a reply, by id
   lastId = 0;
-  asked = 0;  // requests of the server
-  // And what the server's welcome says: resumeMs, heartbeatMs, timeoutMs, protocol.
+  asked = 0;  // how many requests of the server
+  // Also the values of the server's welcome: resumeMs, heartbeatMs, timeoutMs, protocol.
 
   welcome({ token, resumeMs, heartbeatMs, timeoutMs, protocol }) {
     Object.assign(this, { token, resumeMs, protocol, due: 0, dueBytes: 0, timeoutMs: Math.max(timeoutMs, PROBE_MS) });
@@ -125,28 +125,28 @@ export class ReconnectingWebSocket extends EventTarget {
   #state = CONNECTING;
   #socket = null;  // the connection in use
   #next = null;  // an attempt at the next one
-  #old = null;  // the one before, as long as it still receives
+  #old = null;  // the previous one, as long as it still receives
   #session = new Session();  // null: a plain WebSocket
   #resumed = false;
-  #hasSpoken = false;  // the server knows the subprotocol
+  #hasSpoken = false;  // whether the server knows the subprotocol
   #patience = 1;  // see #awaitLife
-  #refusals = 0;  // how often only an attempt without it succeeded
+  #refusals = 0;  // how many times only an attempt without it succeeded
   #binaryType = "blob";
   #queue = [];
   #aside = null;  // the queue, during an "open" event
   #queuedBytes = 0;
-  #requests = new Set();  // without a reply, also those in the queue
+  #requests = new Set();  // those without a reply, including those in the queue
   #attempts = 0;  // since the last stable connection
-  #isWaiting = false;  // for the next attempt
+  #isWaiting = false;  // whether it waits for the next attempt
   #closing = null;  // the code and the reason of close()
   #timers = {};
   #movedAt = 0;  // when a timer last ran on time
   #heardAt = 0;
   #isHeard = false;
-  #expiresAt = Infinity;  // of the current connection's address
+  #expiresAt = Infinity;  // when the current connection's address expires
   #renewAt = Infinity;
-  #renewals = 0;  // attempts, since the current connection
-  #hasAskedAgain = false;  // for a fresh address after EXPIRED, since the last stable connection
+  #renewals = 0;  // attempts to renew the current connection
+  #hasAskedAgain = false;  // whether it has asked for a fresh address after EXPIRED, since the last stable connection
 
   constructor(url, protocols = [], options = {}) {
     super();
@@ -167,7 +167,7 @@ export class ReconnectingWebSocket extends EventTarget {
   get CLOSING() { return CLOSING; }
   get CLOSED() { return CLOSED; }
 
-  /** CONNECTING also between two connections; CLOSED when no other one will follow. */
+  /** Also CONNECTING between two connections; CLOSED if no other one will follow. */
   get readyState() { return this.#state === OPEN && !this.#isOpen ? CONNECTING : this.#state; }
 
   // The socket's state changes before its "close" event, which comes a round trip later.
@@ -261,7 +261,7 @@ export class ReconnectingWebSocket extends EventTarget {
     if (this.#isOpen && this.#session) this.#probe(this.#session.token ? PROBE_MS : this.#session.timeoutMs);
   };
 
-  // Replace an open connection at once: it may be dead without the browser knowing. Or end the wait for the next one.
+  // Replace an open connection at once, because it may be dead. Or end the wait for the next one.
   #renew() {
     if (this.#state === OPEN) this.#lost({ code: 1006, reason: "the page was away" }, { delay: 0 });
     else this.reconnect();
@@ -280,7 +280,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
   // Connecting
 
-  // Connect: the first time, again, or with a fresh address while the current connection goes on.
+  // Connect: for the first time, again, or with a fresh address while the current connection stays open.
   async #connect(mayOffer = true) {
     if (this.#state >= CLOSING) return;
     const { WebSocket, connectTimeout, plain, now } = this.#options;
@@ -300,10 +300,10 @@ export class ReconnectingWebSocket extends EventTarget {
       }
     };
     // Browsers fail a connection if the server knows no subprotocol of the offer.
-    // One that was refused may also come from a server or proxy that is busy: never give up a session that may wait.
+    // A busy server or proxy may also fail it. So never give up a session that may still wait.
     const mayWait = () => this.#session?.token && now() - this.#heardAt < this.#session.resumeMs;
     const mayBeForeign = () => offers && !mayWait() && !(this.#hasSpoken && this.#attempts < ATTEMPTS_TO_RESUME);
-    // Later, because the constructor has not returned yet: nobody could listen.
+    // Later, because the constructor has not returned yet, so there are no listeners.
     const failSoon = (error, isFinal) => queueMicrotask(() => fail({ code: 1006, reason: textOf(error) }, { isFinal }));
     this.#after("connect", connectTimeout, () => {
       if (mayBeForeign() && next.socket?.readyState === OPEN) this.#connect(false);  // it says nothing
@@ -311,7 +311,7 @@ export class ReconnectingWebSocket extends EventTarget {
     });
     let address = this.#url;
     try {
-      // If it throws, the next call may succeed: for example, a proxy's error page makes JSON.parse throw.
+      // If the function throws, the next call may succeed: for example, a proxy's error page made JSON.parse throw.
       if (typeof address === "function") address = await address();
     } catch (error) {
       failSoon(error);
@@ -325,7 +325,7 @@ export class ReconnectingWebSocket extends EventTarget {
       const protocols = offers ? [SUBPROTOCOL].concat(this.#protocols) : this.#protocols;
       socket = next.socket = new WebSocket(absolute(address?.url ?? address), protocols);
     } catch (error) {
-      // WebSocket refuses the address or a subprotocol, or the time is none: no attempt can ever succeed.
+      // WebSocket refuses the address or a subprotocol, or the expiry is invalid: no attempt can succeed.
       failSoon(error, (error instanceof DOMException && error.name === "SyntaxError") || undefined);
       return;
     }
@@ -342,7 +342,7 @@ export class ReconnectingWebSocket extends EventTarget {
         this.#adopt(next, null);
         return;
       }
-      // From the hello on, nothing is taken from the current connection: it would not be in the count.
+      // From the hello on, messages of the current connection are ignored, because they are not in the count.
       let received;
       ({ token, received } = this.#session ?? {});
       if (token && this.#socket) {
@@ -390,7 +390,7 @@ export class ReconnectingWebSocket extends EventTarget {
       socket.binaryType = this.#binaryType;
       if (!mayOffer && !this.#hasSpoken) this.#refusals++;
     }
-    // The server opens a new session before its handler joins rooms. Meanwhile, the old one gets what is broadcast.
+    // The server opens a new session before its handler joins rooms. Meanwhile, the old one receives broadcasts.
     if (before) {
       this.#old = { socket: before, session: former };
       this.#after("old", OVERLAP_MS, () => this.#dropOld());
@@ -403,10 +403,10 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#movedAt = this.#heardAt = now();
     this.#watch();
     this.#beat();
-    // Later, because a server could accept and close at once: then the delays must grow.
+    // Later, because the delays must grow if a server accepts and closes at once.
     this.#after("stable", stableAfter, () => { this.#attempts = 0; this.#hasAskedAgain = false; });
     this.#expiresAt = expiresAt;
-    const left = expiresAt - now();  // not above zero: the clock of this device is wrong, so the server decides
+    const left = expiresAt - now();  // zero or less: this device's clock is wrong, so the server decides
     this.#renewAt = left > 0 ? now() + Math.max(left - RENEW_BEFORE_MS, left / 2) : Infinity;
     this.#renewals = 0;
     this.#renewInTime();
@@ -417,7 +417,7 @@ export class ReconnectingWebSocket extends EventTarget {
       this.#emit(new Event("resumed"));
     } else {
       this.#aside = this.#queue;
-      this.#queue = [];  // what the listeners send, such as a login, goes before the queue
+      this.#queue = [];  // messages of the listeners, such as a login, are sent before the queue
       const lost = former?.kept?.filter(({ kind }) => kind === "").length ?? null;
       this.#emit(Object.assign(new Event("open"), { lost }));
       const waiting = this.#aside;
@@ -504,15 +504,15 @@ export class ReconnectingWebSocket extends EventTarget {
     else this.#probe(timeoutMs);
   }
 
-  // Ask the server for a sign of life, and replace the connection if none comes.
+  // Send a heartbeat, and replace the connection if there is no answer.
   #probe(timeoutMs) {
     this.#isHeard = false;
     this.#acknowledge("p");
     this.#awaitLife(timeoutMs * this.#patience);
   }
 
-  // A long message on a slow line delays signs of life. What is being sent shows; what is being received does not, so
-  // patience doubles with each connection on which it was in vain.
+  // A long message on a slow line delays the answer. Progress in sending is visible, progress in receiving is not. So
+  // the time to wait doubles with each connection that was replaced in vain.
   #awaitLife(patience) {
     const unsent = this.#socket.bufferedAmount;
     this.#after("beat", patience, () => {
@@ -539,7 +539,7 @@ export class ReconnectingWebSocket extends EventTarget {
     const { maxQueued, maxQueuedBytes } = this.#options;
     message.size = sizeOf(message.data);
     const isFull = this.#queue.length >= maxQueued || this.#queuedBytes + message.size > maxQueuedBytes;
-    if (isFull && !this.#isOpen && !message.session) return false;  // a reply is never refused
+    if (isFull && !this.#isOpen && !message.session) return false;  // replies are never refused
     if (message.data instanceof Uint8Array) message.data = message.data.slice();
     this.#queue.push(message);
     this.#queuedBytes += message.size;
@@ -547,13 +547,13 @@ export class ReconnectingWebSocket extends EventTarget {
     return true;
   }
 
-  // Write what waits. Before a close, that is all, and then the close follows.
+  // Write the queue. Before a close, write all of it, and then close.
   #flush() {
     const isClosing = this.#closing && this.#socket?.readyState === OPEN;
     while (this.#queue.length > 0 && (isClosing || (this.#isOpen && !(this.#session?.keptBytes >= WINDOW_BYTES)))) {
       const message = this.#queue[0];
       if (this.#session && message.data instanceof Blob) {
-        message.read ??= this.#read(message);  // what is sent after it waits so long
+        message.read ??= this.#read(message);  // later messages wait until it is read
         return;
       }
       this.#queue.shift();
@@ -575,7 +575,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
   #transmit(message) {
     const session = this.#session;
-    // Not readable, or the answer to a request of an earlier session.
+    // The data is not readable, or this answers a request of an earlier session.
     if (message.data === null || message.session && message.session !== session) return;
     if (!session) {
       if (message.kind === "") this.#socket.send(message.data);
@@ -594,7 +594,7 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#askLater();
   }
 
-  // A server acknowledges every 64 messages by itself. What it has handled long ago must not count as lost.
+  // Unasked, a server acknowledges only every 64 messages. Messages that it handled long ago must not count as lost.
   #askLater() {
     if (!this.#timers.ask && this.#session?.kept?.length) {
       this.#after("ask", ASK_MS, () => {
@@ -694,7 +694,7 @@ export class ReconnectingWebSocket extends EventTarget {
   }
 
   static {
-    Object.defineProperty(this, "name", { value: "ReconnectingWebSocket" });  // also if it is minified
+    Object.defineProperty(this, "name", { value: "ReconnectingWebSocket" });  // even if minified
     // onopen and so on. A replaced listener keeps its place in the order, as in the browser.
     for (const type of ["open", "resumed", "message", "request", "error", "close", "reconnecting"]) {
       const listeners = new WeakMap();
@@ -721,7 +721,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
 // The messages of the protocol
 
-// A message of the server. Its kind is "" if it is an ordinary one.
+// Parse a message of the server. The kind is "" for an ordinary message.
 function decode(data) {
   const isText = typeof data === "string";
   const head = isText ? data.slice(0, 20) : String.fromCharCode(...new Uint8Array(data.slice(0, 20)));
@@ -767,7 +767,7 @@ function absolute(url) {
   return found.href;
 }
 
-// When an address expires, in milliseconds since the epoch; Infinity if it does not say so.
+// When an address expires, in milliseconds since the epoch; Infinity without an expiry.
 function expiryOf(address) {
   const found = address?.url === undefined ? null : address.expiresAt ?? null;
   if (found === null) return Infinity;

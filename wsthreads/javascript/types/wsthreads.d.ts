@@ -13,7 +13,7 @@ declare module "wsthreads" {
   /** A message of a client: text, or the bytes of a binary message. */
   export type Received = string | ArrayBuffer;
 
-  /** What a session and a request have in common: data of the handshake, and attributes. */
+  /** The common part of a session and a request: data of the handshake, and attributes. */
   export interface Visitor {
     /** The first value of a query parameter of the URI, decoded, or null. */
     getParameter(name: string): string | null;
@@ -26,9 +26,9 @@ declare module "wsthreads" {
      * otherwise a text. A number beyond `Number.MAX_SAFE_INTEGER` is a text, too, with all of its digits.
      */
     getPathParameter(name: string): string | number | null;
-    /** The client's IP address. Behind a configured proxy, the address that the proxy names. */
+    /** The client's IP address. Behind a configured proxy, the address from its headers. */
     getRemoteAddr(): string;
-    /** Keep a value of any type for as long as the session lasts. */
+    /** Keep a value of any type as long as the session lasts. */
     setAttribute(key: string, value: any): void;
     /** The value of this key, or null. */
     getAttribute(key: string): any;
@@ -39,23 +39,21 @@ declare module "wsthreads" {
   /** A client before the upgrade. Its attributes become those of its session. */
   export interface Request extends Visitor {
     /**
-     * Say who the user is: text of 1 to 256 characters, or null. Call it before `onHandshake` returns, only with what
-     * the client has proved, by a cookie or a token for example.
-     */
+     * Set the user: text of 1 to 256 characters, or null. Call this before `onHandshake` returns, and only with a name
+     * that the client has proved, for example by a cookie or a token. */
     setUser(name: string | null): void;
     /**
      * Close the session with 3000, reason "expired", at this time in seconds since the epoch, such as the `exp` of a token.
-     * If the time is over when `onHandshake` returns, the client is refused with 401. `Session.setExpiry` moves it later.
-     */
+     * If the time has passed when `onHandshake` returns, the client is refused with 401. `Session.setExpiry` can change
+     * it. */
     setExpiry(unixSeconds: number): void;
     /** The subprotocols that the client offers, its preferred one first. */
     getSubprotocols(): string[];
   }
 
   /**
-   * One client, from its handshake to its end. If the setting `resume_s` is on and the client speaks wsthreads.1, the
-   * session goes on when its connection is lost and the client comes back in time.
-   */
+   * One client, from its handshake to its end. If the setting `resume_s` is not 0 and the client speaks wsthreads.1,
+   * the session survives a lost connection if the client comes back in time. */
   export interface Session extends Visitor {
     /** Unique and unguessable. */
     readonly id: string;
@@ -64,23 +62,22 @@ declare module "wsthreads" {
     /** Send to this client. Returns false, and sends nothing, if the session is closed. */
     send(message: Message, options?: SendOptions): boolean;
     /**
-     * Ask the client, and wait for its reply: text, bytes, or null. Rejects with a `RequestTimeout` after `timeoutMs`
-     * (default: the setting `request_timeout_s`); with a `SessionClosed` if the session ends before; with a
-     * `SessionMoved` if the session goes on in another process before; and with a `RequestError` if the client refuses
-     * the request, or does not speak wsthreads.1. A client that is away is asked when it is back, also after the
-     * `RequestTimeout`: put an id into the question if it may not act on an old one.
-     */
+     * Send a request to the client, and wait for its reply: text, bytes, or null. Rejects with a `RequestTimeout` after
+     * `timeoutMs` (default: the setting `request_timeout_s`), with a `SessionClosed` if the session ends before the
+     * reply, with a `SessionMoved` if it moves to another process before the reply, and with a `RequestError` if the
+     * client refuses the request or does not speak wsthreads.1. A client without a connection gets the request when it
+     * is back, even after the `RequestTimeout`. So put an id into the request if the client must not act on an old one.
+     * */
     request(message: Message, options?: RequestOptions): Promise<Received | null>;
     /** Start the close handshake. The default code is 1000. Allowed: 1000 to 1003, 1007 to 1014, 3000 to 4999. */
     close(code?: number, reason?: string): void;
     /**
-     * Close the session with 3000, reason "expired", at this time in seconds since the epoch. A time that is over closes
-     * the session now. A later call moves it.
-     */
+     * Close the session with 3000, reason "expired", at this time in seconds since the epoch. A time in the past closes
+     * the session now. A later call replaces the time. */
     setExpiry(unixSeconds: number): void;
     /** False after `close`, after the client's close, and in `onClose`. True while the session waits for its client. */
     isOpen(): boolean;
-    /** Whether there is a connection, as far as that is known. False while the session waits for its client. */
+    /** Whether there is a connection, as far as the server knows. False while the session waits for its client. */
     isConnected(): boolean;
     /** A handle on a room of this endpoint. It does not join. You may keep it: see `SessionRoom`. */
     room(name: string): SessionRoom;
@@ -94,25 +91,22 @@ declare module "wsthreads" {
   }
 
   /**
-   * A request that was not answered: refused by the other side, or not sent. Throw it in `onRequest` to refuse a request:
-   * its message reaches the client. For any other error, the client only learns that the request has failed.
-   */
+   * A request got no answer: the other side refused it, or it could not be sent. Throw it in `onRequest` to refuse a
+   * request: the client receives its message. After any other error, the client learns only that the request failed. */
   export class RequestError extends Error {}
   /** A request was not answered in time. The client may have handled it, or may still do so. */
   export class RequestTimeout extends Error {}
-  /** The session has ended, and with it the request. The client may have handled it. */
+  /** The session of a request has ended. The client may have handled the request. */
   export class SessionClosed extends Error {}
   /**
-   * The session goes on in another process, so that no reply comes to this one. The session is open. The client may have
-   * handled the request, and may still do so. Ask again in `onResume`.
-   */
+   * The session of a request has moved to another process, so this process gets no reply. The session is still open.
+   * The client may have handled the request, or may still do so. Send the request again in `onResume`. */
   export class SessionMoved extends Error {}
 
   export interface SendOptions {
     /**
-     * A key of 1 to 256 characters. The message replaces one with the same key that still waits for a slow client. A
-     * client that keeps up receives all of them. Each session, each user and each room has its own keys.
-     */
+     * A key of 1 to 256 characters. The message replaces a message with the same key that still waits for a slow
+     * client. A client that keeps up receives all of them. Each session, each user and each room has its own keys. */
     latest?: string | null;
   }
 
@@ -122,26 +116,26 @@ declare module "wsthreads" {
   }
 
   export interface JoinOptions {
-    /** Also do what `setPresence` does. If the value is not valid, the session does not join. */
+    /** Also call `setPresence`. If the value is not valid, the session does not join. */
     presence?: any;
-    /** Send so many of the room's last messages first. The history must be on: see `history_messages`. */
+    /** First send this many of the room's last messages. The history must be on: see `history_messages`. */
     history?: number | null;
-    /** Send everything first that was broadcast after this position. If `complete` is false, `history` counts instead. */
+    /** First send all broadcasts after this position. If `complete` is false, `history` counts instead. */
     since?: string | null;
-    /** Do not join if the room has so many members, 1 to 1,000,000. Exact, over all processes. */
+    /** Join only if the room has fewer members than this, 1 to 1,000,000. Exact, over all processes. */
     maxMembers?: number | null;
   }
 
-  /** What `SessionRoom.join` returns. */
+  /** The result of `SessionRoom.join`. */
   export interface Joined {
     /** Whether the session is a member now. False if the room is full, or if the session has ended. */
     joined: boolean;
-    /** Whether nothing is missing since the position `since`. True without `since`; false if the session did not join. */
+    /** Whether no message after `since` is missing. True without `since`; false if the session did not join. */
     complete: boolean;
   }
 
   /**
-   * A handle on a room. You may keep it: it belongs to no session, and does not keep the room alive.
+   * A handle on a room. You may keep a handle: it belongs to no session, and does not keep the room alive.
    *
    * Attributes are JSON values that all processes share, together at most 64 KiB in a room. They live while the room has
    * members, and a minute longer. A key has 1 to 256 characters.
@@ -153,7 +147,7 @@ declare module "wsthreads" {
     members(): number;
     /** The persons in the room, in order of arrival: those of sessions that have set a presence value. */
     presence(): Person[];
-    /** Close all members, as `Session.close` does. */
+    /** Close all members, like `Session.close`. */
     close(code?: number, reason?: string): void;
     /** The name of the room. */
     getName(): string;
@@ -161,28 +155,28 @@ declare module "wsthreads" {
     history(count: number): Received[];
     /** The current position in the history, for the option `since` of `join`. The history must be on. */
     position(): string;
-    /** Set an attribute of the room. Throws while Redis is away. */
+    /** Set an attribute of the room. Throws while Redis is unavailable. */
     setAttribute(key: string, value: any): void;
     /** A copy of an attribute, or null. */
     getAttribute(key: string): any;
     /** A copy of all attributes. */
     getAttributes(): { [key: string]: any };
     /**
-     * Replace an attribute by what `change` makes of it, as one step. `change` gets undefined if there is none. It may
-     * be called more than once, so it must do nothing else, and it is no async function. Returns the new value.
-     */
+     * Replace the value of an attribute by `change(value)`, as one step. `change` gets undefined if there is no value.
+     * It may be called more than once, so it must have no other effects, and must not be async. Returns the new value.
+     * */
     updateAttribute<Value = any>(key: string, change: (value: any) => Value): Value;
     /** Remove an attribute. Returns false if there was none. */
     deleteAttribute(key: string): boolean;
     /**
      * Call `onPost` with this value, any JSON value of at most 64 KiB, in the process that owns the room. The promise
-     * settles when `onPost` has ended, also if that throws. It rejects with an `Error` named "PostError" if the post was
-     * not handled, because nobody is in the room for example; and with a `TypeError` for a value that is no JSON. If the
-     * error's `isUnknown` is true, it may have been handled.
+     * settles when `onPost` has ended, even if `onPost` throws. It rejects with an `Error` named "PostError" if the
+     * post was not handled, for example because the room has no members, and with a `TypeError` for a value that is not
+     * JSON. If the error's `isUnknown` is true, the post may have been handled.
      *
-     * `onPost` and the other functions of a room receive a handle whose promise fulfils when the value waits: it is
-     * handled when they have ended. Do not wait for promises of other handles of the same room there.
-     */
+     * `onPost` and the other functions for rooms receive a handle whose `post` promise fulfils as soon as the value is
+     * queued. The value is handled after the function has ended. In these functions, do not wait for promises of other
+     * handles on the same room. */
     post(value: any): Promise<void>;
   }
 
@@ -191,13 +185,13 @@ declare module "wsthreads" {
    * ownership is over, attributes can no longer be written through it.
    */
   export interface OwnedRoom extends Room {
-    /** Grows with each ownership of the room. */
+    /** A number that is higher for each later ownership of the room. */
     readonly fencingNumber: number;
     /** Whether this process still owns the room. */
     isOwner(): boolean;
   }
 
-  /** Who has posted a value to a room. */
+  /** The session that has posted a value to a room. */
   export interface Sender {
     /** The id of the session. */
     id: string;
@@ -206,26 +200,25 @@ declare module "wsthreads" {
 
   /**
    * A session's handle on a room. You may keep it. After the end of the session, `join`, `leave` and `setPresence` do
-   * nothing, which the log says once. Everything else still works.
-   */
+   * nothing, and the log says so once. All other methods still work. */
   export interface SessionRoom extends Room {
-    /** Join the room. Does nothing if the session is a member. The first member creates the room. */
+    /** Join the room. Does nothing if the session is a member already. The first member creates the room. */
     join(options?: JoinOptions): Joined;
-    /** Leave the room. The last member deletes the room. A session that ends leaves all rooms by itself. */
+    /** Leave the room. When the last member leaves, the room is deleted. A session leaves all rooms at its end. */
     leave(): void;
     /** Send to all members except this session. */
     broadcastExcept(message: Message, options?: BroadcastOptions): void;
-    /** Set what others see of this session: any JSON value of at most 1 KiB. Throws if the session is not a member. */
+    /** Set the presence of this session: any JSON value of at most 1 KiB. Throws if the session is not a member. */
     setPresence(value: any): void;
   }
 
-  /** Somebody in a room: a user with all of the user's sessions there, or one session without a user. */
+  /** A person in a room: a user with all of the user's sessions there, or one session without a user. */
   export interface Person {
     /** The user, or the id of the session. */
     key: string;
     /** Null for a session without a user. */
     user: string | null;
-    /** The value that one of the sessions has set last. */
+    /** The value that was set last by one of the sessions. */
     presence: any;
     /** When the person came, in milliseconds since the epoch, as `Date.now()`. */
     since: number;
@@ -233,7 +226,7 @@ declare module "wsthreads" {
     sessions: number;
   }
 
-  /** What has changed in a room since the last call of `onPresence`. Each list is in order of arrival. */
+  /** The changes in a room since the last call of `onPresence`. Each list is in order of arrival. */
   export interface PresenceChanges {
     joined: Person[];
     /** With their last value. */
@@ -245,12 +238,11 @@ declare module "wsthreads" {
   /** A handle on a user: all sessions of this endpoint that have this user, on all devices. You may keep it. */
   export interface User {
     readonly name: string;
-    /** Send to all sessions of the user. Does nothing if there is none. Keeps the order of sends and broadcasts. */
+    /** Send to all sessions of the user, in order with other sends and broadcasts. Does nothing without a session. */
     send(message: Message, options?: SendOptions): void;
     /**
-     * Close all sessions of the user, as `Session.close` does. With `banS`, refuse new handshakes of the user with 403
-     * for so many seconds, at most a year. A client that connects at the same time does not slip through.
-     */
+     * Close all sessions of the user, like `Session.close`. With `banS`, refuse new handshakes of the user with 403 for
+     * that many seconds, at most a year. A client that connects at the same time does not slip through. */
     close(code?: number, reason?: string, options?: { banS?: number }): void;
     /** Whether the user has an open session. */
     isOnline(): boolean;
@@ -268,85 +260,79 @@ declare module "wsthreads" {
   /** A handle on one session by its id. You may keep it: it does nothing once the session has ended. */
   export interface Peer {
     readonly id: string;
-    /** Send to the session. Returns false if it is known that the session gets nothing. */
+    /** Send to the session. Returns false if the session certainly gets nothing. */
     send(message: Message, options?: SendOptions): boolean;
-    /** Close the session, as `Session.close` does. Does nothing if it has ended. */
+    /** Close the session, like `Session.close`. Does nothing if it has ended. */
     close(code?: number, reason?: string): void;
     /** Whether there is such a session, and it is open. */
     isOpen(): boolean;
   }
 
-  /** A handle on a room of this endpoint, without a session: for timers, and for rooms of others. Works anywhere. */
+  /** A handle on a room of this endpoint, without a session: for timers, or for rooms that the session is not in. */
   export function room(name: string): Room;
-  /** A handle on a user of this endpoint, whether the user is there or not. */
+  /** A handle on a user of this endpoint, whether the user is online or not. */
   export function user(name: string): User;
   /** A handle on a session of this endpoint, by its `id`. */
   export function session(id: string): Peer;
   /**
-   * The sessions of this process, the oldest first. They are the objects that handlers receive. A session whose
-   * `onClose` was called is not among them.
-   */
+   * The sessions of this process, the oldest first: the same objects that handlers receive. A session whose `onClose`
+   * was called is not included. */
   export function sessions(): Session[];
 
   /**
-   * The names and values that the server was given for scripts: by `--env-file`, or by `env=` in Python. The console does
-   * not show the values.
-   */
+   * Names and values for scripts, from `--env-file` or from `env=` in Python. The console does not show the values. */
   export const env: { readonly [name: string]: string | undefined };
 
   /**
-   * What `onHandshake` returns. Nothing or true lets the client in. A text lets it in, and is the subprotocol to speak.
-   * False refuses the client with 403, a number from 400 to 599 with that HTTP status, a `Refusal` with a close code.
-   */
+   * The result of `onHandshake`. Nothing or true accepts the client. A text accepts the client, and is the subprotocol
+   * to speak. False refuses the client with 403, a number from 400 to 599 with that HTTP status, a `Refusal` with a
+   * close code. */
   export type Verdict = void | undefined | null | boolean | number | string | Refusal;
 
   /**
-   * Refuses a client with a close code, which its page can read: the client is let in and closed at once. (A browser
-   * hides HTTP statuses: the page sees 1006, as for a lost connection.) No other function is called for the client.
-   */
+   * Refuses a client with a close code that its page can read: the client is accepted and closed at once. (A browser
+   * hides HTTP statuses: the page sees 1006, as for a lost connection.) No other function is called for the client. */
   export interface Refusal {
-    /** Use 4000 to 4999 for codes of your own. `Session.close` says which others are allowed. */
+    /** Use 4000 to 4999 for your own codes. See `Session.close` for other allowed codes. */
     close: number;
     /** At most 123 bytes in UTF-8. */
     reason?: string;
   }
 
-  /** Called before the upgrade. Decides whether to let the client in. */
+  /** Called before the upgrade. Decides whether to accept the client. */
   export type OnHandshake = (request: Request) => Verdict | Promise<Verdict>;
   /** Called first. Messages wait until it returns or its promise settles. If it throws, the session ends with 1011. */
   export type OnOpen = (session: Session) => any;
   /** Called for one message at a time, in order. */
   export type OnMessage = (session: Session, message: Received) => any;
   /**
-   * Called for one request at a time, in order with the messages. What it returns is the reply; nothing is null. If it
-   * throws a `RequestError`, the client learns why. Only clients that speak wsthreads.1 send requests.
-   */
+   * Called for one request at a time, in order with the messages. Its result is the reply; without a result, the client
+   * gets null. If it throws a `RequestError`, the client gets its message. Only clients that speak wsthreads.1 send
+   * requests. */
   export type OnRequest = (session: Session, message: Received) => Answer | Promise<Answer>;
-  /** What `onRequest` returns: the reply, or nothing. */
+  /** The result of `onRequest`: the reply, or nothing. */
   export type Answer = Message | void | undefined | null;
   /**
-   * Called when the connection is lost and the session waits for its client, at most `resume_s`. The session is open; what
-   * is sent to it arrives when the client is back. If the client may come back to another process, return the attributes
-   * to take along, JSON values. Without that, all attributes are taken along, and all must be JSON values.
-   */
+   * Called when the connection is lost and the session waits for its client, at most `resume_s`. The session is open:
+   * messages to it arrive when the client is back. If the client may come back to another process, return the
+   * attributes for that process, as JSON values. Without a result, all attributes move there, and all must be JSON
+   * values. */
   export type OnSuspend = (session: Session) => Attributes | Promise<Attributes>;
-  /** What `onSuspend` returns: attributes for another process, or nothing. */
+  /** The result of `onSuspend`: attributes for another process, or nothing. */
   export type Attributes = { [key: string]: any } | void | undefined | null;
-  /** Called when the client is back, before its messages. The data of the handshake are those of the new connection. */
+  /** Called when the client is back, before its messages. The session has the new connection's handshake data. */
   export type OnResume = (session: Session) => any;
   /**
-   * Called last, exactly once, for every kind of end. The code of a lost connection is 1006. The session is closed, and
-   * still a member of its rooms. It leaves them when the function has returned.
-   */
+   * Called last, exactly once, for every kind of end. The code of a lost connection is 1006. The session is closed, but
+   * still a member of its rooms. It leaves them when the function has returned. */
   export type OnClose = (session: Session, code: number, reason: string) => any;
-  /** Called after another function has thrown. The error is logged already. */
+  /** Called after another function has thrown. The error was logged already. */
   export type OnError = (session: Session, error: any) => any;
   /**
    * Called when the presence of a room has changed, for each room with members in this process, at most once every 0.2
-   * seconds. The members in this process receive what it returns. An error is logged, and not passed to `onError`.
-   */
+   * seconds. The members in this process receive its result. An error is logged, and not passed to `onError`. */
   export type OnPresence = (room: Room, changes: PresenceChanges) => PresenceMessage | Promise<PresenceMessage>;
-  /** What `onPresence` returns: a message to the members, or nothing. */
+  /** The result of `onPresence`: a message to the members, or nothing. */
   export type PresenceMessage = Message | void | undefined | null;
   /**
    * Called for each room that this process owns, `tickRate` times a second. `dt` is the time in seconds since the room's
@@ -359,9 +345,8 @@ declare module "wsthreads" {
   /** Called for each value that was posted to a room, in order. `from` is null for a post without a session. */
   export type OnPost = (room: OwnedRoom, value: any, from: Sender | null) => any;
   /**
-   * Called first when this process owns a room: when its first member has joined, or when the process that owned it has
-   * gone. One process owns a room at a time. Calls for one room never overlap.
-   */
+   * Called first when this process owns a room: when its first member has joined, or when the previous owner has ended.
+   * One process owns a room at a time. Calls for one room never overlap. */
   export type OnRoomStart = (room: OwnedRoom) => any;
   /** Called last: when the last member in this process has left, or when the ownership was lost (see `isOwner`). */
   export type OnRoomEnd = (room: OwnedRoom) => any;
@@ -373,9 +358,8 @@ declare module "wsthreads" {
 }
 
 /**
- * Writes to the server's log, under the script's name. Shows values as Node does, and errors with their stack. A first
- * text may contain %s, %d, %i, %f, %j, %o, %O, %c and %%.
- */
+ * Writes to the server's log, under the script's name. Shows values as Node does, and errors with their stack. If the
+ * first value is a text, it may contain %s, %d, %i, %f, %j, %o, %O, %c and %%. */
 interface Console {
   debug(...values: any[]): void;
   log(...values: any[]): void;
@@ -391,10 +375,10 @@ interface Console {
   dirxml(...values: any[]): void;
   /** Write an array of objects as a table, or a Map or Set. `columns` names the properties to show. */
   table(data?: any, columns?: string[]): void;
-  /** Write how often this was called with the label. */
+  /** Write how many times this was called with the label. */
   count(label?: string): void;
   countReset(label?: string): void;
-  /** Begin to measure a time. `timeLog` writes it so far, `timeEnd` writes it and ends. */
+  /** Begin to measure a time. `timeLog` writes the time so far; `timeEnd` also ends the measurement. */
   time(label?: string): void;
   timeLog(label?: string, ...values: any[]): void;
   timeEnd(label?: string): void;
@@ -409,15 +393,13 @@ interface Console {
 declare var console: Console;
 
 /**
- * Call a function once, after `delay` milliseconds. A reload stops the timers that the script's top level set, and those
- * that their callbacks set. A timer that a session's call set, as in `onOpen`, runs on.
- */
+ * Call a function once, after `delay` milliseconds. A reload stops timers that the script's top level has set, and
+ * those that their callbacks have set. A timer that a session's call has set, as in `onOpen`, stays. */
 declare function setTimeout<Values extends any[]>(
   callback: (...values: Values) => void, delay?: number, ...values: Values): number;
 /**
- * Call a function every `delay` milliseconds. A reload stops it as it stops `setTimeout`. Set a timer for all sessions at
- * the top level: one that the first `onOpen` sets would run beside the one of the new version.
- */
+ * Call a function every `delay` milliseconds. For reloads, see `setTimeout`. Set a timer for all sessions at the top
+ * level: after a reload, a timer from the first `onOpen` would run beside the new version's. */
 declare function setInterval<Values extends any[]>(
   callback: (...values: Values) => void, delay?: number, ...values: Values): number;
 /** Stop a timer. Any other value is ignored. */
@@ -427,10 +409,10 @@ declare function clearInterval(timer: number | null | undefined): void;
 /** Call a function right after the current call, before anything else. */
 declare function queueMicrotask(callback: () => void): void;
 
-// The web's globals, as far as scripts have them. (With "dom" in the option `lib` of your tsconfig.json or jsconfig.json,
-// they are declared twice: leave it out.)
+// The globals of the web that scripts have. (Leave "dom" out of the option `lib` of your tsconfig.json or
+// jsconfig.json: otherwise they would be declared twice.)
 
-/** A time in milliseconds, which no change of the clock disturbs. */
+/** A time in milliseconds that does not depend on changes of the clock. */
 declare var performance: { now(): number; readonly timeOrigin: number; toJSON(): any };
 
 /** Decode base64 to a text of characters up to U+00FF. */
@@ -506,7 +488,7 @@ declare var CustomEvent: {
 
 type EventListener = ((event: any) => any) | { handleEvent(event: any): any } | null;
 
-/** Something that events are sent to. An error of a listener is logged, and the other listeners are called. */
+/** A target for events. An error of a listener is logged, and the other listeners are called. */
 interface EventTarget {
   addEventListener(type: string, listener: EventListener, options?: boolean | {
     capture?: boolean; once?: boolean; passive?: boolean; signal?: AbortSignal }): void;
@@ -524,9 +506,9 @@ interface AbortSignal extends EventTarget {
 declare var AbortSignal: {
   prototype: AbortSignal;
   abort(reason?: any): AbortSignal;
-  /** A signal that aborts in so many milliseconds. */
+  /** A signal that aborts after this many milliseconds. */
   timeout(milliseconds: number): AbortSignal;
-  /** A signal that aborts with the first of these. */
+  /** A signal that aborts when the first of these aborts. */
   any(signals: AbortSignal[]): AbortSignal;
 };
 
@@ -582,7 +564,7 @@ interface Crypto {
 declare var Crypto: { prototype: Crypto };
 declare var crypto: Crypto;
 
-/** An address, as https://url.spec.whatwg.org has it. A part is changed by an assignment. */
+/** An address, as defined by https://url.spec.whatwg.org. Assign to a part to change it. */
 interface URL {
   href: string;
   readonly origin: string;
@@ -601,10 +583,10 @@ interface URL {
 }
 declare var URL: {
   prototype: URL;
-  /** Throws a TypeError for what is no address. */
+  /** Throws a TypeError for an invalid address. */
   new (url: string | URL, base?: string | URL): URL;
   canParse(url: string | URL, base?: string | URL): boolean;
-  /** As `new URL`, but null for what is no address. */
+  /** Like `new URL`, but returns null for an invalid address. */
   parse(url: string | URL, base?: string | URL): URL | null;
 };
 
@@ -713,7 +695,6 @@ declare var Response: {
 };
 
 /**
- * Call an HTTP service. Only hosts that `--allow-net` names are reached. Throws a TypeError if the connection fails, and a
- * TimeoutError after `script_wait_s`.
- */
+ * Call an HTTP service. It reaches only hosts that `--allow-net` names. Rejects with a TypeError if the connection
+ * fails, and with a TimeoutError after `script_wait_s`. */
 declare function fetch(input: string | URL | Request, init?: RequestInit): Promise<Response>;
