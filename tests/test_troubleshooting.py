@@ -1,7 +1,7 @@
 """Each text that docs/how-to/troubleshooting.rst quotes is provoked, so that it is what a user sees.
 
 ``…`` in a quotation stands for anything. `says` finds the quotation by a part of it; the first test sees to it that
-each has a part in this file.
+each has a part in this file, or in test_troubleshooting_scripts.py.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def on_page(text: str, output: str) -> None:
 
 
 def test_every_quotation_is_provoked() -> None:
-    texts = [node.value for node in ast.walk(ast.parse(Path(__file__).read_text())) if isinstance(node, ast.Constant)]
+    sources = [path.read_text() for path in Path(__file__).parent.glob("test_troubleshooting*.py")]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant)]
     parts = [text for text in texts if isinstance(text, str) and len(text) >= 8]
     assert len(QUOTED) > 40
     for quoted in QUOTED:
