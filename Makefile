@@ -26,6 +26,7 @@ PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard wsthreads/_native/*.[c
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "variables: run HOST PORT; test ARGS JOBS; stress SECONDS CLIENTS ROOMS SEED CHAOS=0; sanitize SANITIZER ARGS;"
+	@echo "  test-freethreaded FREETHREADED JOBS ARGS SANITIZER=thread;"
 	@echo "  bench ONLY SERVERS ROUNDS SECONDS BEFORE QUICK PUBLISH; conformance CASES BUILDS RUNS PATIENCE PYTHON27;"
 	@echo "  fuzz TARGET SECONDS"
 
@@ -37,7 +38,7 @@ test: $(VENV)/installed-test ## run the tests; for example ARGS="-k browser -x"
 	@$(BIN)/python -m tests $(JOBS) $(ARGS)
 
 test-freethreaded: ## run the core of the tests in a Python without a GIL; without python3.13t, builds one, which takes minutes
-	@JOBS=$(JOBS) ARGS="$(ARGS)" tests/freethreaded.sh build/freethreaded
+	@JOBS=$(JOBS) ARGS="$(ARGS)" SANITIZER=$(SANITIZER) tests/freethreaded.sh build/freethreaded
 
 stress: $(VENV)/installed-test ## run the threaded stress test, with injected faults
 	@CHAOS=$(CHAOS) $(BIN)/python -m tests.stress --seconds $(SECONDS) --clients $(CLIENTS) --rooms $(ROOMS) \
