@@ -374,6 +374,24 @@ def test_a_request_is_sent_again_if_a_kept_connection_has_no_response(origin: Or
     assert origin.connections == 2
 
 
+def test_a_request_is_sent_twice_at_most(origin: Origin, js: Asking) -> None:
+    together, is_closing = threading.Barrier(3), threading.Event()
+
+    def answer(_: Received, connection: socket.socket) -> bytes | None:
+        if is_closing.is_set():
+            return None
+        together.wait(DEADLINE_S)  # so that there are three connections
+        return response(b"hello")
+
+    origin.routes["/x"] = answer
+    texts = js("return Promise.all([1, 2, 3].map(() => fetch(base + '/x').then((r) => r.text())))")
+    assert texts == ["hello"] * 3
+    is_closing.set()
+    before = len(origin.requests)
+    assert str(js("return (await fetch(base + '/x', { method: 'PUT' })).text()")).startswith("TypeError: PUT ")
+    assert len(origin.requests) == before + 2
+
+
 def test_a_connection_after_a_204_that_names_a_body_is_not_kept(origin: Origin, js: Asking) -> None:
     origin.routes["/a"] = b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n"
     for _ in range(2):

@@ -125,8 +125,9 @@ class Connections:
     def send(self, request: Request, control: Control) -> tuple[Connection, BaseHTTPResponse]:
         """Send a request, and wait for the head of its response. Raises `FetchFailed`."""
         try:
+            may_take = True
             while True:
-                connection = self._take(request) or self._make(request, control)
+                connection = (self._take(request) if may_take else None) or self._make(request, control)
                 try:
                     if connection.control is not None:
                         control.control(partial(_shut_down, connection.control))
@@ -136,6 +137,7 @@ class Connections:
                     is_lost = isinstance(error, (ConnectionError, http.client.HTTPException, HTTPError))
                     if not (is_lost and connection.is_reused and request.method in _IDEMPOTENT):
                         raise
+                    may_take = False
         except FetchFailed:
             raise
         except Exception as error:

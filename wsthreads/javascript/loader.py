@@ -360,8 +360,9 @@ class ModuleLoader:
         folder = posixpath.dirname(base)
 
         def exists(other: str) -> bool:
-            path = self._confined(posixpath.normpath(posixpath.join(folder, other)))
-            return path is not None and os.path.isfile(path)
+            identity = posixpath.normpath(posixpath.join(folder, other))
+            path = self._confined(identity)
+            return path is not None and os.path.isfile(path) and identity != base
 
         meant = meant_files(name, exists)
         return "" if meant is None else f"; there is {meant}: imports name the file as it is, with its suffix"

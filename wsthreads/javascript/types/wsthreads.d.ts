@@ -519,8 +519,10 @@ interface AbortController {
 declare var AbortController: { prototype: AbortController; new (): AbortController };
 
 type BytesOf = ArrayBuffer | SharedArrayBuffer | ArrayBufferView;
-type HashName = "SHA-1" | "SHA-256" | "SHA-384" | "SHA-512";
-type HmacKind = { name: "HMAC"; hash: HashName | { name: HashName }; length?: number };
+/** "SHA-1", "SHA-256", "SHA-384" or "SHA-512". */
+type HashName = string;
+/** `name` is "HMAC". */
+type HmacKind = { name: string; hash: HashName | { name: HashName }; length?: number };
 
 /** A key for HMAC. Its bytes are visible only through `crypto.subtle.exportKey`. */
 interface CryptoKey {
@@ -537,8 +539,8 @@ interface SubtleCrypto {
   generateKey(algorithm: HmacKind, extractable: boolean, usages: string[]): Promise<CryptoKey>;
   importKey(format: "raw" | "jwk", key: any, algorithm: HmacKind, extractable: boolean, usages: string[]): Promise<CryptoKey>;
   exportKey(format: "raw" | "jwk", key: CryptoKey): Promise<any>;
-  sign(algorithm: "HMAC" | { name: "HMAC" }, key: CryptoKey, data: BytesOf): Promise<ArrayBuffer>;
-  verify(algorithm: "HMAC" | { name: "HMAC" }, key: CryptoKey, signature: BytesOf, data: BytesOf): Promise<boolean>;
+  sign(algorithm: string | { name: string }, key: CryptoKey, data: BytesOf): Promise<ArrayBuffer>;
+  verify(algorithm: string | { name: string }, key: CryptoKey, signature: BytesOf, data: BytesOf): Promise<boolean>;
   /** @deprecated Scripts do not have it: it rejects with a NotSupportedError. */
   encrypt(...values: any[]): Promise<never>;
   /** @deprecated Scripts do not have it: it rejects with a NotSupportedError. */
