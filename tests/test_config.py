@@ -110,15 +110,15 @@ def test_lists_become_tuples():
 
 
 def test_an_app_names_a_setting_that_there_is_not_and_those_that_there_are():
-    with pytest.raises(ConfigError, match="no such setting: max_rooms; there are: max_message_bytes, "):
-        WebSocketApp(max_rooms=3)
+    with pytest.raises(ConfigError, match="no such setting: xyz; there are: max_message_bytes, "):
+        WebSocketApp(xyz=3)
 
 
 @pytest.mark.parametrize(
     ("given", "meant"), [("module", "modules"), ("envfile", "env_file"), ("max_session", "max_sessions")]
 )
 def test_it_suggests_what_was_meant(given, meant):
-    with pytest.raises(ConfigError, match=rf"no such setting: {given}; .*; did you mean {meant}\?$"):
+    with pytest.raises(ConfigError, match=rf"no such setting: {given}; did you mean {meant}\?$"):
         WebSocketApp(**{given: 3})
 
 

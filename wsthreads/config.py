@@ -93,7 +93,7 @@ class Config:
     shutdown_timeout_s: float = _setting(10.0, "longest wait for sessions to end at a shutdown", 0, MAX_S)
     max_sessions: int = _setting(1000, "most sessions in this process (503)", 1)
     max_sessions_per_address: int = _setting(
-        0, "most sessions of one IPv4 address or IPv6 /64 network; 0: no limit (429)", 0
+        0, "most sessions of one IPv4 address or IPv6 /64 network in this process; 0: no limit (429)", 0
     )
     max_rooms_per_session: int = _setting(1000, "most rooms that one session may be in", 1)
     max_room_name_chars: int = _setting(256, "longest room name", 1)

@@ -161,7 +161,7 @@ def test_new_says_what_a_script_uses_and_is_not_given(tmp_path):
 def test_an_application_passes_secrets_and_hosts_itself(tmp_path):
     (tmp_path / "app.py").write_text("from wsthreads import create_app\napp = create_app('chat.js')\n")
     (tmp_path / "chat.js").write_text(SCRIPT_WITH_NEEDS)
-    with pytest.raises(UsageError, match="app:app passes env_file and allow_net itself"):
+    with pytest.raises(UsageError, match="app:app has to pass env_file and allow_net itself"):
         scaffold(tmp_path, deploy=True, env_file=".env")
     assert needs_of(tmp_path) == []
 

@@ -258,6 +258,12 @@ def test_a_file_without_handler_functions_is_named(folder, name, text):
         add_target(WebSocketApp(), Target("/ws/chat", write(folder, name, text)))
 
 
+def test_a_file_whose_class_has_the_handler_functions_is_told_what_serves_it(folder):
+    text = "from pathlib import Path\nclass Desk:\n    def on_message(self, session, message): pass\n"
+    with pytest.raises(HandlerError, match="its class Desk has some, and is served by WebSocketApp"):
+        add_target(WebSocketApp(), Target("/ws/desk", write(folder, "desk.py", text)))
+
+
 def test_a_file_that_cannot_be_read_is_a_usage_error(folder):
     with pytest.raises(UsageError, match=r"gone\.py: No such file"):
         add_target(WebSocketApp(), Target("/ws/gone", folder / "gone.py"))

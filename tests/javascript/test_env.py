@@ -14,7 +14,7 @@ import pytest
 from tests.javascript_fakes import script_log
 from tests.pages import blocks
 from tests.programs import Program, connect, receive, run_server
-from wsthreads import create_app
+from wsthreads import WebSocketApp, create_app
 from wsthreads.errors import ConfigError, UsageError
 from wsthreads.javascript.environment import Environment, read_env_file
 from wsthreads.testing import play
@@ -203,6 +203,16 @@ def test_what_is_no_environment_is_refused_without_its_values(script: Path, env:
     with pytest.raises(ConfigError, match=re.escape(message)) as error:
         create_app(script, env=env)
     assert SECRET not in str(error.value)
+
+
+def test_add_script_reads_a_file_as_create_app_does(script: Path) -> None:
+    script.with_name(".env").write_text("KEY=from the file\nOTHER=too\n")
+    app = WebSocketApp()
+    app.add_script("/ws/game", script, env={"KEY": "from env"}, env_file=script.with_name(".env"))
+    try:
+        assert dict(app.endpoints[0].handler._env) == {"KEY": "from env", "OTHER": "too"}
+    finally:
+        app.shutdown(0)
 
 
 FILE = """\ufeff# a comment

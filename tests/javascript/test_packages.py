@@ -222,6 +222,7 @@ def test_no_package_leads_out_of_its_folder(folder: Path, tmp_path: Path, descri
         ("import 'broken';", ["package.json cannot be read"]),
         ("import 'gone';", ["has no file ./gone.js"]),
         ("import 'script.js';", ["there is no such package; there is ./script.js: relative paths begin with ./"]),
+        ("import 'script';", ["npm install script"]),  # and not this file
         ("import './lib';", ["there is ./lib.js: imports name the file as it is"]),
         ("import '#private';", ["no package.json has such an import"]),
         ("import { nope } from 'fine';",

@@ -186,17 +186,21 @@ class WebSocketApp:
         *,
         modules: Mapping[str, ModuleType] | None = None,
         env: Mapping[str, str] | None = None,
+        env_file: str | os.PathLike[str] | None = None,
     ) -> Endpoint:
         """Load a JavaScript module, and serve `path` with it.
 
         `modules` are Python modules whose functions the script may import: ``modules={"store": store}`` is for ``import
         { load } from "store"``. `env` maps names to texts, such as keys of other services, for ``import { env } from
-        "wsthreads"``. No log shows the texts.
+        "wsthreads"``. No log shows the texts. `env_file` is a file of lines NAME=value with more such names. Those in
+        `env` take precedence.
 
         Raises `ScriptError` (with file, line and column) if the module does not load, `HandlerError` if it exports no
-        handler function, `IsolateError` if JavaScript cannot run here, `FileNotFoundError` if there is no such file.
+        handler function, `IsolateError` if JavaScript cannot run here, `FileNotFoundError` if there is no such file,
+        `UsageError` for a line of `env_file` that is not valid.
         """
         from wsthreads.javascript import ScriptHandler  # only an app with scripts needs dukpy
+        from wsthreads.javascript.environment import read_env_file
 
         if not isinstance(file, (str, os.PathLike)):
             raise HandlerError(
@@ -206,6 +210,8 @@ class WebSocketApp:
             raise HandlerError(f"{os.fspath(file)} is a Python file: import it and use add_handler, or use create_app")
         if not Path(file).is_file():
             raise FileNotFoundError(f"no such file: {os.fspath(file)}")
+        if env_file is not None:
+            env = {**read_env_file(env_file), **(env or {})}
         metrics = Metrics(self.metrics)
         endpoint = self._add(path, ScriptHandler(Path(file), self.config, metrics, modules, env=env), metrics)
         try:

@@ -42,8 +42,8 @@ def config_of(settings: dict[str, Any]) -> Config:
         known = Config.__dataclass_fields__
         unknown = [name for name in settings if name not in known]
         meant = get_close_matches(unknown[0], (*known, *_OF_CREATE_APP), n=1, cutoff=0.75)
-        hint = f"; did you mean {meant[0]}?" if meant else ""
-        raise ConfigError(f"no such setting: {', '.join(unknown)}; there are: {', '.join(known)}{hint}") from None
+        hint = f"did you mean {meant[0]}?" if meant else f"there are: {', '.join(known)}"
+        raise ConfigError(f"no such setting: {', '.join(unknown)}; {hint}") from None
 
 
 def make_broker(redis: Any) -> Broker | None:

@@ -55,7 +55,10 @@ def scaffold(
         raise UsageError(f"there is {served.app or ', '.join(served.handlers)} to deploy: leave out --{language}")
     if deploy:
         if served.app and (env_file or allow_net):
-            raise UsageError(f"{served.app} passes env_file and allow_net itself, as create_app() takes them")
+            raise UsageError(
+                f"{served.app} has to pass env_file and allow_net itself, to create_app() or to add_script() and "
+                "WebSocketApp()"
+            )
         texts |= deployment_files(name, replace(served, env_file=env_file, allow_net=tuple(allow_net)))
     return _write(folder, texts)
 

@@ -135,6 +135,10 @@ def without_functions(name: str, target: object) -> HandlerError:
         meant = did_you_mean(about, HOOKS)
         if meant is not None:
             return HandlerError(f"{message}, but {about}; did you mean {meant}?", about)
+    for about, value in vars(target).items() if inspect.ismodule(target) else ():
+        if inspect.isclass(value) and any(hook in vars(value) for hook in HOOKS):
+            hint = f"its class {about} has some, and is served by WebSocketApp.route or add_handler"
+            return HandlerError(f"{message}; {hint}", about)
     return HandlerError(message)
 
 

@@ -101,6 +101,8 @@ export function useTheWeb(): void {
   const copy: { a: number } = structuredClone({ a: performance.now() });
   console.assert(copy.a > 0, new DOMException("no", "AbortError").code);
   const id: string = crypto.randomUUID() + `${crypto.getRandomValues(bytes).buffer}`;
+  const hmac = { name: "HMAC", hash: "SHA-256" };  // its type has texts
+  crypto.subtle.importKey("raw", bytes, hmac, false, ["verify"]);
   crypto.subtle.importKey("raw", bytes, { name: "HMAC", hash: "SHA-256" }, false, ["sign"])
     .then((key) => crypto.subtle.sign("HMAC", key, bytes).then((signature: ArrayBuffer) => signature.byteLength));
 }

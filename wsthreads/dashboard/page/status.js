@@ -35,6 +35,7 @@ export function showStatus(connection) {
   connection.on("hello", (message) => {
     hello = message;
     setText($("version"), message.version);
+    $("one-worker").hidden = message.process === "development";
     showProcess();
   });
   connection.on("sample", showProcess);
