@@ -1,5 +1,7 @@
 """The error tree."""
 
+import re
+
 import pytest
 
 from wsthreads import errors
@@ -27,6 +29,12 @@ def test_every_public_error_has_the_one_root():
         kind = getattr(errors, name)
         if kind is not CloseCode:
             assert issubclass(kind, WSThreadsError), name
+
+
+def test_the_tree_and_the_public_names_have_every_error():
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert kinds - set(errors.__all__) == set()
+    assert kinds == set(re.findall(r"^[ │├└─]*(\w+)", errors.__doc__.partition("::\n\n")[2].partition("\n\n")[0], re.M))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import prometheus_client
@@ -15,13 +16,14 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+import wsthreads
 from tests.programs import DEADLINE_S, PROGRAM_S, Browser, Program, connect, receive, wait_until
 from tests.speakers import Speaker
 from tests.wire import PONG, RawClient, Recorder, close_payload, endpoint, serving
 from wsthreads import ConfigError, HandshakeRefused, RedisBroker, WebSocketApp, create_app
 from wsthreads.cli.deployment import Served, deployment_files
 from wsthreads.cli.scaffold import scaffold
-from wsthreads.monitoring.families import families
+from wsthreads.monitoring.families import _COUNTED, families
 from wsthreads.monitoring.prometheus import WebSocketCollector
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -513,6 +515,14 @@ def test_a_directory_that_is_none_is_named(monkeypatch, tmp_path):
 
 
 # The dashboard for Grafana.
+
+
+def test_each_counter_of_an_endpoint_is_counted_somewhere():
+    package = Path(wsthreads.__file__).parent
+    sources = [path.read_text() for path in package.rglob("*.py") if path.name != "families.py"]
+    counters = [name for name, _ in _COUNTED]
+    assert counters
+    assert [name for name in counters if not any(f'"{name}"' in source for source in sources)] == []
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are():

@@ -15,6 +15,7 @@ from wsthreads.protocol.connection import Connection
 from wsthreads.protocol.encoding import encoding_for
 from wsthreads.protocol.envelope import Hello
 from wsthreads.protocol.frames import message_frame
+from wsthreads.protocol.hello import read_hello
 from wsthreads.protocol.outbox import Outbox, post
 from wsthreads.protocol.transport import PlainTransport
 
@@ -393,11 +394,15 @@ def connected(flusher):
         each.close()
 
 
+def hello_of(connection, incoming):
+    return read_hello(connection.channel, incoming, connection._config.handshake_timeout_s, connection._flusher)
+
+
 def test_a_hello_is_read_and_what_comes_behind_it_is_left(connected):
     connection, client = connected()
     client.sendall(frame(TEXT, envelope.hello("id.secret", 3)) + frame(TEXT, "a") + frame(TEXT, "\x10\x10b"))
     incoming = connection.messages()
-    assert connection.read_hello(incoming) == Hello("id.secret", 3)
+    assert hello_of(connection, incoming) == Hello("id.secret", 3)
     assert [next(incoming), next(incoming)] == ["a", "\x10\x10b"]
     connection.channel.cut()
 
@@ -406,7 +411,7 @@ def test_a_hello_is_read_and_what_comes_behind_it_is_left(connected):
 def test_another_first_message_closes_the_connection(connected, first):
     connection, client = connected(close_timeout_s=0.05)
     client.sendall(frame(TEXT if isinstance(first, str) else 2, first) + frame(TEXT, envelope.hello()))
-    assert connection.read_hello(connection.messages()) is None
+    assert hello_of(connection, connection.messages()) is None
     assert connection.finish()[0] == 1002
     assert parse_frames(client.recv(1000))[0][0][1][:2] == struct.pack("!H", 1002)
 
@@ -414,7 +419,7 @@ def test_another_first_message_closes_the_connection(connected, first):
 def test_without_a_hello_the_connection_is_closed_after_the_timeout(connected):
     connection, client = connected(handshake_timeout_s=0.05, close_timeout_s=0.05)
     found = []
-    run_all(lambda: found.append(connection.read_hello(connection.messages())))
+    run_all(lambda: found.append(hello_of(connection, connection.messages())))
     assert found == [None]
     assert connection.finish() == (1002, "no hello within 0.05 s")
     assert parse_frames(client.recv(1000))[0][0] == close_of(1002, "no hello within 0.05 s")
@@ -423,5 +428,5 @@ def test_without_a_hello_the_connection_is_closed_after_the_timeout(connected):
 def test_a_client_that_is_gone_before_its_hello_has_none(connected):
     connection, client = connected()
     client.close()
-    assert connection.read_hello(connection.messages()) is None
+    assert hello_of(connection, connection.messages()) is None
     assert connection.finish()[0] == 1006

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import simple_websocket
 
 from wsthreads.config import Config
-from wsthreads.errors import CloseCode, PeerError, PolicyError, ProtocolError, counted
+from wsthreads.errors import CloseCode, PeerError, PolicyError, counted
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import log_context
 from wsthreads.monitoring.metrics import Histogram, Traffic
@@ -25,7 +25,7 @@ from wsthreads.protocol.channel import Channel
 from wsthreads.protocol.clocks import Clocks
 from wsthreads.protocol.deflate import Agreement
 from wsthreads.protocol.encoding import encoding_for
-from wsthreads.protocol.envelope import SUBPROTOCOL, Hello, is_control, parse
+from wsthreads.protocol.envelope import SUBPROTOCOL, is_control
 from wsthreads.protocol.frames import PONG, encode_frame
 from wsthreads.protocol.handshake import acceptance
 from wsthreads.protocol.rate_limit import Held, RateLimit
@@ -154,27 +154,6 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     def messages(self) -> Iterator[str | bytes]:
         """Each message of the client, until the connection is over. Messages that come while it closes are dropped."""
         return self._counted() if self._needs_each_message else self._messages()
-
-    def read_hello(self, incoming: Iterator[str | bytes]) -> Hello | None:
-        """The first message of a client that speaks ``wsthreads.1``. `incoming` is the result of `messages`.
-
-        None if there is no hello within `handshake_timeout_s`. Then the connection is over.
-        """
-        wait_s = self._config.handshake_timeout_s
-        late = ProtocolError(f"no hello within {wait_s:g} s")
-        timer = self._flusher.call_later(wait_s, partial(self.channel.refuse, late))
-        try:
-            for message in incoming:
-                try:
-                    hello = parse(message)
-                    if isinstance(hello, Hello):
-                        return hello
-                    raise ProtocolError("the first message is not a hello")
-                except ProtocolError as error:
-                    self.channel.refuse(error)
-        finally:
-            timer.cancel()
-        return None
 
     def _counted(self) -> Iterator[str | bytes]:
         """`_messages`, within the limits `max_messages_per_s` and `idle_timeout_s`."""

@@ -19,6 +19,7 @@ from wsthreads.loggers import get_logger
 from wsthreads.monitoring.logs import SESSION_KEY, in_context, log_context
 from wsthreads.protocol import envelope
 from wsthreads.protocol.frames import message_frame
+from wsthreads.protocol.hello import read_hello
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.sessions.carrier import Carrier
 from wsthreads.sessions.dialogue import Dialogue
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from wsthreads.sessions.served import Served
     from wsthreads.sessions.session import Session
     from wsthreads.sessions.suspensions import Suspensions
+    from wsthreads.threads.flusher import Flusher
     from wsthreads.threads.scheduling import ScheduledThread, Scheduling
 
 __all__ = ["Reception"]
@@ -65,6 +67,7 @@ class _Service(Protocol):
     scheduling: Scheduling
     served: StripedDict[str, Served]
     suspensions: Suspensions
+    flusher: Flusher
     path: str
 
     #: Moves sessions to other processes; None without a broker.
@@ -109,7 +112,8 @@ class Reception:
         carrier, is_new = Carrier(connection), False
         dialogue: Dialogue | None = None
         try:
-            hello = connection.read_hello(carrier.messages)
+            wait_s = self._service.config.handshake_timeout_s
+            hello = read_hello(carrier.channel, carrier.messages, wait_s, self._service.flusher)
             if hello is not None:
                 dialogue, why = self._resume(carrier, hello, client.request, spoken)
                 if dialogue is None and hello.token is not None and any(carrier.channel.transport.end_seen()):
