@@ -10,7 +10,7 @@ from tests.bench import cli, probes, runner
 from tests.bench.load import Load, check, parse
 from tests.bench.processes import RunFailed, ServerProcess
 from tests.bench.results import Failure, Sample, ScenarioResults, Spread, Target
-from tests.bench.runs import Context, Scenario
+from tests.bench.runs import DETAILS, Context, Scenario, sample_of
 from tests.bench.scenarios import SCENARIOS
 from tests.bench.servers import SERVERS, Server, find_server
 from tests.bench.tools import Tools, compile_c
@@ -91,6 +91,12 @@ class TestLoad:
         check(Load(connections=10), REPORT)
         check(Load(mode="fan", connections=10), {**REPORT, "received": 1000})
         check(Load(mode="idle", connections=10), {**REPORT, "received": 0})
+
+    def test_the_cpu_time_of_a_message_is_that_of_the_server_while_it_measures(self):
+        figures = {**dict.fromkeys(DETAILS, 0.5), "conns": 10, "cycles": 0, "seconds": 2.0, "received": 10_000}
+        assert sample_of(1, figures).details["server_us"] == 100
+        for change in {"received": 0}, {"seconds": 0.1}:
+            assert "server_us" not in sample_of(1, {**figures, **change}).details
 
     @pytest.mark.parametrize(
         ("load", "change", "reason"),

@@ -109,12 +109,14 @@ def sample_of(figure: float, report: dict[str, float]) -> Sample:
     """A figure with the meaningful details of the report."""
     details = {ours: report[theirs] for theirs, ours in DETAILS.items()}
     meaningless: set[str] = set()
-    if not report["received"]:
+    if report["received"]:
+        details["server_us"] = 1e6 * report["server_cpu"] * report["seconds"] / report["received"]
+    else:
         meaningless |= {"p50_us", "p99_us"}
     if report["cycles"] or report["conns"] < FEWEST_FOR_MEMORY:
         meaningless.add("kib_per_connection")
     if report["seconds"] < SHORTEST_FOR_CPU_S:
-        meaningless |= {"server_cpu", "client_cpu", "other_cpu"}
+        meaningless |= {"server_cpu", "server_us", "client_cpu", "other_cpu"}
     return Sample(figure, {name: value for name, value in details.items() if name not in meaningless})
 
 
