@@ -231,13 +231,13 @@ def test_a_path_that_is_nearly_right_is_a_404_that_names_the_right_one_and_no_re
 @pytest.mark.parametrize(
     ("path", "what"),
     [
-        ("/ws/games/lobby", "'lobby' is no <int:id> of /ws/games/<int:id>"),
-        ("/ws/games/", "'' is no <int:id> of /ws/games/<int:id>"),
-        ("/ws/Games/x/", "'x' is no <int:id> of /ws/games/<int:id>"),
-        ("/ws/few/17", "'17' is no <int(max=9):n> of /ws/few/<int(max=9):n>/<name>"),
+        ("/ws/games/lobby", "'lobby' is not <int:id> of /ws/games/<int:id>"),
+        ("/ws/games/", "'' is not <int:id> of /ws/games/<int:id>"),
+        ("/ws/Games/x/", "'x' is not <int:id> of /ws/games/<int:id>"),
+        ("/ws/few/17", "'17' is not <int(max=9):n> of /ws/few/<int(max=9):n>/<name>"),
         ("/ws/games/" + "x" * 100, "'" + "x" * 79),
-        ("/ws/by/1", "'1' is no <uuid:id> of /ws/by/<uuid:id>"),
-        ("/ws/games/a%0Ab", "'a\\nb' is no <int:id> of /ws/games/<int:id>"),
+        ("/ws/by/1", "'1' is not <uuid:id> of /ws/by/<uuid:id>"),
+        ("/ws/games/a%0Ab", "'a\\nb' is not <int:id> of /ws/games/<int:id>"),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(path, what, caplog):
@@ -331,7 +331,7 @@ def test_play_connects_to_a_path_and_says_which_are_possible():
             chat.connect("/ws/rooms/a/1", path="/ws/rooms/b/1")
         with pytest.raises(HandshakeRefused, match="404 there is no WebSocket endpoint at /ws/else"):
             chat.connect("/ws/else")
-        with pytest.raises(HandshakeRefused, match=r"404 .*'b' is no <int:n> of /ws/rooms/<name>/<int:n>"):
+        with pytest.raises(HandshakeRefused, match=r"404 .*'b' is not <int:n> of /ws/rooms/<name>/<int:n>"):
             chat.connect("/ws/rooms/a/b")
 
 

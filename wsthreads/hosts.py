@@ -96,7 +96,7 @@ class AllowedHosts:
         """Why `host`, which resolves to `address`, must not be connected to; None if it may."""
         found = _address_of(address)
         if found is None:
-            return f"{address!r} is no address"
+            return f"{address!r} is not an address"
         if any(each.matches(host.removesuffix("."), port) and each.permits(found) for each in self._hosts):
             return None
         if _kind_of(found) == "local":

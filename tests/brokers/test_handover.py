@@ -269,10 +269,10 @@ def test_a_session_that_cannot_move_ends_in_its_process_and_its_client_is_told(w
     assert not new.here
 
 
-@pytest.mark.parametrize("what", ["is no JSON", "is too large"])
+@pytest.mark.parametrize("what", ["is not JSON", "is too large"])
 def test_a_client_is_told_that_its_session_could_not_move_after_its_process_has_ended(world, monkeypatch, what):
     ann, old = Client(world, "lobby"), world.places[0]
-    if what == "is no JSON":
+    if what == "is not JSON":
         old.is_json = False
     else:
         monkeypatch.setattr("wsthreads.brokers.session_state.MAX_STATE_BYTES", 5000)

@@ -185,15 +185,15 @@ def test_undefined_is_none_and_a_date_is_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        ("{1, 2}", "TypeError: f (store.py) returned what JavaScript cannot have: set is no JSON value"),
-        ("[object()]", "TypeError: f (store.py) returned what JavaScript cannot have: object is no JSON value"),
+        ("{1, 2}", "TypeError: f (store.py) returned what JavaScript cannot have: set is not a JSON value"),
+        ("[object()]", "TypeError: f (store.py) returned what JavaScript cannot have: object is not a JSON value"),
         ("2**53", f"RangeError: f (store.py) returned what JavaScript cannot have: {2**53} is beyond JavaScript's safe "
                   f"integers, ±{2**53 - 1}: return it as text"),
         ("{'a': [-2**80]}", "RangeError: f (store.py) returned what JavaScript cannot have: -1208925819614629174706176 "
                             f"is beyond JavaScript's safe integers, ±{2**53 - 1}: return it as text"),
         ("'x' * (16 * 1024 * 1024)", "RangeError: f (store.py) returned what JavaScript cannot have: the result has "
                                      "16777218 bytes, more than 16777216: return it in parts"),
-        ("(n for n in [1])", "TypeError: f (store.py) returned what JavaScript cannot have: generator is no JSON "
+        ("(n for n in [1])", "TypeError: f (store.py) returned what JavaScript cannot have: generator is not a JSON "
                              "value: return a list, or let the function that the script imports have the yield itself"),
     ],
 )  # fmt: skip
@@ -1271,7 +1271,7 @@ def test_an_array_of_20000_texts_crosses_in_time_in_proportion_to_its_size(tmp_p
     [
         ([ModuleType("store")], 'modules is a dict such as {"store": store}, not a list'),
         ({"store": "store"}, "modules['store'] is a Python module, as import gives it, not a str"),
-        ({5: ModuleType("store")}, "modules has a name that is no text: 5"),
+        ({5: ModuleType("store")}, "modules has a name that is not text: 5"),
     ],
 )
 def test_modules_of_another_kind_are_named(tmp_path: Path, modules: Any, message: str) -> None:

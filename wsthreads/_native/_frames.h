@@ -16,7 +16,7 @@ typedef struct {
 } Frame;
 
 /* 1 if `data` begins with the complete header of an unfragmented, masked data frame; 0 if more bytes are needed to
- * tell; -1 for any other frame, and for bytes that are no frame. */
+ * tell; -1 for any other frame, and for bytes that are not a frame. */
 static inline int parse_data_frame(const uint8_t *data, size_t size, Frame *frame) {
     if (size > 0 && data[0] != FIN_TEXT && data[0] != FIN_BINARY) return -1;
     if (size > 1 && !(data[1] & 0x80)) return -1;

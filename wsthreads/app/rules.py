@@ -97,7 +97,7 @@ class Rule:
         for parameter in self._parameters:
             value = values[parameter["name"]]
             if not _fits(parameter, value):
-                return f"{value!r:.80} is no {parameter[0]} of {self.text}"
+                return f"{value!r:.80} is not {parameter[0]} of {self.text}"
         return ""
 
 

@@ -59,7 +59,7 @@ def parse_kept(
             number, entry = kept.split(b" ")
             last = _mark(number, entry)
         except ValueError:
-            on_malformed(f"{len(kept)} bytes that are no mark of a history")
+            on_malformed(f"{len(kept)} bytes that are not a mark of a history")
             stored = ()
     floor = last
     former = Mark(-1)
@@ -72,9 +72,9 @@ def parse_kept(
             age_s = (now_ms - messages.whole(entry.partition(b"-")[0])) / 1000
             decoded = messages.decode(message)
             if not isinstance(decoded, messages.Broadcast):
-                raise BrokerError("a message in a history that is no broadcast")
+                raise BrokerError("a message in a history that is not a broadcast")
         except (ValueError, BrokerError):
-            on_malformed(f"{len(data)} bytes in a history that are no message in version {messages.VERSION}")
+            on_malformed(f"{len(data)} bytes in a history that are not a message in version {messages.VERSION}")
             continue
         if before != former:  # the first entry, or entries before it were lost
             entries, floor = [], before

@@ -242,7 +242,7 @@ def decode(message: bytes) -> Message:
     end = message.find(b"\n", 0, MAX_HEAD_BYTES)
     head = _HEAD.fullmatch(message, 0, max(end, 0))
     if head is None:
-        raise BrokerError(f"{len(message)} bytes that are no message in version {VERSION} of the format")
+        raise BrokerError(f"{len(message)} bytes that are not a message in version {VERSION} of the format")
     sender, ticket, session, kind, dropped, key_bytes = head.groups()
     session_id = None if session == b"." else session.decode()
     payload = message[end + 1 :]
@@ -321,7 +321,7 @@ def _key(key: bytes, size: int) -> str:
         text = key.decode("utf-8", "surrogatepass")
         if len(key) == size and 1 <= len(text) <= MAX_LATEST_CHARS:
             return text
-    raise BrokerError(f"a key of {len(key)} bytes that is no text of 1 to {MAX_LATEST_CHARS} characters")
+    raise BrokerError(f"a key of {len(key)} bytes that is not a text of 1 to {MAX_LATEST_CHARS} characters")
 
 
 def _text(payload: bytes) -> str:
@@ -343,7 +343,7 @@ def _list(payload: bytes, what: str) -> list[Any]:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, list):
-        raise BrokerError(f"a {what} of {len(payload)} bytes that is no JSON list")
+        raise BrokerError(f"a {what} of {len(payload)} bytes that is not a JSON list")
     return fields
 
 

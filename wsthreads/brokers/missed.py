@@ -66,11 +66,11 @@ def read_missed(
         while count := _missed(name, after, until):
             entries = call(name, MISSED, ["log"], after.id, until.id, min(count, READ_ENTRIES), only_for)
             if not entries:
-                raise Gap(f"the log of room {name!r:.80} has no longer what the session has missed")
+                raise Gap(f"the log of room {name!r:.80} no longer has what the session missed")
             for entry, fields in entries:
                 position, former, data = _parse(name, until.epoch, entry, fields)
                 if not after.is_followed_by(position, former):
-                    raise Gap(f"the log of room {name!r:.80} has no longer all that the session has missed")
+                    raise Gap(f"the log of room {name!r:.80} no longer has all that the session missed")
                 after = position
                 if data:
                     stream.append(Missed(name, position, _decoded(name, data)))

@@ -89,7 +89,7 @@ class Packages:
             raise PackageError(self._of_node(name.removeprefix("node:"), importer))
         match = re.fullmatch(_NAME, name)
         if match is None:
-            raise PackageError(f"{name:.80} is no name of a package")
+            raise PackageError(f"{name:.80} is not the name of a package")
         package, subpath = match["package"], "." + match["subpath"]
         own = self.owner(importer)
         if own is not None and self._json(own).get("name") == package and "exports" in self._json(own):
@@ -184,7 +184,7 @@ class Packages:
         if target.startswith("./"):
             return self._file(own, name, target)
         if target.startswith("#"):
-            raise PackageError(f"its package.json maps it to {target:.80}, which is no file and no package")
+            raise PackageError(f"its package.json maps it to {target:.80}, which is neither a file nor a package")
         return self.find(target, importer)
 
     def _without_exports(self, folder: str, package: str, subpath: str, data: dict[str, Any]) -> str:

@@ -84,7 +84,7 @@ def encoded(value: Any) -> Encoded:
         nonlocal key
         if not isinstance(other, (bytes, bytearray, memoryview)):
             hint = f": {_ITERATED}" if isinstance(other, Iterator) else ""
-            raise TypeError(f"{type(other).__name__} is no JSON value{hint}")
+            raise TypeError(f"{type(other).__name__} is not a JSON value{hint}")
         key = key or token_hex(8)
         parts.append(bytes(other))
         return {key: len(parts) - 1}

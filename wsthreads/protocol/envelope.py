@@ -158,7 +158,7 @@ def _shown(digits: str) -> str:
 
 def _number(digits: str) -> int:
     if _NUMBER.fullmatch(digits) is None or (number := int(digits)) > MAX_NUMBER:
-        raise ProtocolError(f"{_shown(digits)} is no number from 0 to {MAX_NUMBER}")
+        raise ProtocolError(f"{_shown(digits)} is not a number from 0 to {MAX_NUMBER}")
     return number
 
 
@@ -195,9 +195,9 @@ def _object(text: str, kind: str) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):  # without the error's text, which may contain the token
-        raise ProtocolError(f"a {kind} that is no JSON") from None
+        raise ProtocolError(f"a {kind} that is not JSON") from None
     if not isinstance(value, dict):
-        raise ProtocolError(f"a {kind} that is no JSON object")
+        raise ProtocolError(f"a {kind} that is not a JSON object")
     return value
 
 

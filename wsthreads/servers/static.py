@@ -104,5 +104,5 @@ def _part_of(size: int, wanted: str) -> str | None:
 
 
 def _is_hidden(path: str) -> bool:
-    """Whether a part of the path begins with a dot, `..` included. A path with NUL is no file, either."""
+    """Whether a part of the path begins with a dot, `..` included. A path with NUL is not a file, either."""
     return "\0" in path or any(part.startswith(".") and part != ".well-known" for part in path.split("/"))

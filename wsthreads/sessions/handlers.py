@@ -50,7 +50,7 @@ log = get_logger(__name__)
 class PythonHandler(Handler):
     """Calls the functions of `target`, an instance of a class or a module, in the session's own thread.
 
-    An exception of a function ends only that call. This includes exceptions that are no `Exception`: SystemExit,
+    An exception of a function ends only that call. This includes exceptions that are not an `Exception`: SystemExit,
     KeyboardInterrupt, GeneratorExit, `asyncio.CancelledError`. The thread belongs to the WSGI server, and such an
     exception would end gunicorn's worker. A process that a function forks ends when the function returns.
 

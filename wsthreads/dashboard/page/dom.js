@@ -3,7 +3,7 @@
 export const $ = (id) => document.getElementById(id);
 
 /**
- * Create an element with properties and children. A name that is no property of the element becomes an attribute;
+ * Create an element with properties and children. A name that is not a property of the element becomes an attribute;
  * onclick and the like become listeners. String children become text. null, undefined and false are skipped, both as
  * properties and as children.
  */

@@ -1,5 +1,5 @@
 // Values as text for the console, as `util.inspect` of Node shows them: same braces, names, quotes, depth and line
-// breaks. Loaded when a script first writes a value that is no text.
+// breaks. Loaded when a script first writes a value that is not text.
 //
 // As in inspect.js, nothing here throws, no getter of the script runs, and the text is bounded: by `budget`, and by 100
 // entries of each object. It differs from Node where a log differs from a terminal: an error inside a value is shown by
