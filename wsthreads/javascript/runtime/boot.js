@@ -1,5 +1,4 @@
-// What all other parts of the runtime need: calls to Python, and built-ins that are saved before a script can replace
-// them.
+// For all other parts of the runtime: calls to Python, and built-ins, saved before a script can replace them.
 //
 // The parts are joined into the body of one function in the order boot, inspect, console, timers, options, objects,
 // rooms, requests, lazy, module, calls, roomcalls, python, loop. The parts in the folder `lazy` are loaded when they are
@@ -10,12 +9,12 @@
 // A script may change any object that it can reach: Array.prototype, Map.prototype.get, Promise.resolve. So the other
 // parts follow three rules. They call no method of the standard library by its name, only the functions saved here.
 // They read arrays by index, since spread, destructuring and `for … of` use an iterator. And they read no property that
-// a prototype could answer that the script has changed. So a script never gets hold of an object of the runtime.
+// the script may have set on a prototype. So a script never gets an object of the runtime.
 //
-// A deadline may stop the runtime, too, at any backward jump or call. So each change of the runtime's state is one
-// operation of the engine (a Map.set, a splice), which happens or does not happen, but is never half done.
+// A deadline may also stop the runtime, at any backward jump or call. So each change of the runtime's state is one
+// operation of the engine (a Map.set, a splice), which is done fully or not at all.
 
-// Calls a Python function by name. It is dukpy's function, until `connect` replaces it by that of our C module.
+// Calls a Python function by name. It is dukpy's function until `connect` replaces it by that of our C module.
 let python = globalThis.call_python;
 const {
   max_room_name_chars: MAX_ROOM_NAME_CHARS, max_user_chars: MAX_USER_CHARS, max_id_chars: MAX_ID_CHARS,
@@ -73,7 +72,7 @@ const bytesOfBuffer = asGetter(ArrayBuffer.prototype, "byteLength");
 const bytesOfSharedBuffer = asGetter(SharedArrayBuffer.prototype, "byteLength");
 
 // The runtime's own maps and arrays. Their prototypes are these objects, which a script cannot reach. Only single
-// values are passed to Python: JSON.stringify calls toJSON, and uses arrays of its own that a script can break.
+// values are passed to Python: JSON.stringify calls toJSON, and uses ordinary arrays, which a script can break.
 // (Without our C module, dukpy makes an array of the values: there, a script's Array.prototype.toJSON ends the
 // isolate.)
 const MAP = { __proto__: null };
@@ -98,7 +97,7 @@ function append(array, item) {
   array[array.length] = item;
 }
 
-// A registry that calls `callback` with what was held for an object, some time after nobody can reach the object any more.
+// A registry that calls `callback` with an object's held value, some time after nothing refers to the object.
 function newRegistry(callback) {
   const registry = new TheFinalizationRegistry(callback);
   return {
@@ -123,27 +122,25 @@ function hideHost() {
 
 hideHost();
 
-// The engine would call this property with the frames of a stack, and a frame gives access to its function.
+// The engine would call this property with the frames of a stack. A frame gives access to its function.
 deleteProperty(Error, "prepareStackTrace");
 
-// In this version of the engine, both give access to memory beyond the buffer: `grow` does not allocate any, and `sort`
+// In this version of the engine, both give access to memory beyond the buffer: `grow` allocates no memory, and `sort`
 // of a typed array does not notice that its comparison has called `resize`.
 deleteProperty(SharedArrayBuffer.prototype, "grow");
 deleteProperty(ArrayBuffer.prototype, "resize");
 
-// The engine makes a call of this method of each template literal, so the runtime, which has many, would call the
-// script's.
+// The engine calls this method for each template literal. The runtime has many, and would call the script's method.
 defineProperty(String.prototype, "concat", { __proto__: null, writable: false, configurable: false });
 
-// The parcel: bytes travel in it between the languages, as an ArrayBuffer that the engine copies. (Without an engine
-// they travel as text, of characters up to U+00FF.) So do long texts, as long as `python` is dukpy's function, which
-// would quote and parse each character.
-// A part of the runtime comes in it, too.
+// The parcel carries bytes between the languages, as an ArrayBuffer that the engine copies. (Without an engine they
+// travel as text, of characters up to U+00FF.) It also carries parts of the runtime, and long texts as long as `python`
+// is dukpy's function, which would quote and parse each character.
 const parcel = { __proto__: null, bytes: null, text: null, part: null };
 let parcelsText = HAS_ENGINE;
 const LONG_TEXT = 1024;  // Python decides for the other direction
 
-// The answer of a Python function. An error comes as {error: class, message}, and is thrown here.
+// The answer of a Python function. An error arrives as {error: class, message}, and is thrown here.
 function answered(answer) {
   if (typeof answer === "object" && answer !== null && !isArray(answer)) {
     throw new ERRORS[answer.error](answer.message);

@@ -1,16 +1,16 @@
 // Calls the functions of the handler, and reports their errors.
 
-// What became of an event; the next pull reports it to Python. A positive number is a ticket: the number of a promise
+// The outcome of an event; the next pull reports it to Python. A positive number is a ticket: the number of a promise
 // that the handler returned. "settled" follows later with the same ticket.
 const DONE = 0;
 const FAILED = -1;
 
-let handlers = { __proto__: null };  // all that the script exports; only functions of a handler are called
+let handlers = { __proto__: null };  // all exports of the script; only handler functions are called
 let lastTicket = 0;
 
 // Calls `handler` without `this`, and directly, so that a stack shows no frames of the runtime above the script's.
-// `answer`, if there is one, gets what the function returns, and may throw for it (`returned`). It also gets the error of
-// the function, and says whether this is an answer, too, and no failure (`failed`).
+// `answer.returned`, if there is an `answer`, gets the value that the function returns, and may throw. `answer.failed`
+// gets the error of the function, and says whether this is also an answer, not a failure.
 function callHandler(hook, state, first, second, answer = null) {
   const handler = handlers[hook];
   if (handler === undefined || state === undefined) {
@@ -72,8 +72,8 @@ function callHandler(hook, state, first, second, answer = null) {
   return ticket;
 }
 
-// Calls a handler function that belongs to no session. `succeeded(value, ticket)` gets what it returned, with the ticket
-// of its promise if there was one. There is no onError for its errors.
+// Calls a handler function that belongs to no session. `succeeded(value, ticket)` gets its return value, with the
+// ticket of its promise if there was one. Its errors are not passed to onError.
 function callWithoutSession(hook, values, succeeded) {
   const handler = handlers[hook];
   if (handler === undefined) {
@@ -112,7 +112,7 @@ function callWithoutSession(hook, values, succeeded) {
 }
 
 // Logs the error, unless an equal one was logged (`isKnown`), and passes it to onError. Returns onError's promise, if
-// it returns one.
+// any.
 function handlerFailed(hook, state, error, isKnown, answer) {
   if (answer !== null && answer.failed(error)) {
     return undefined;
@@ -138,7 +138,7 @@ function onErrorFailed(state, error, isKnown = false) {
   python("failed", "onError", state.id, describe(error), isKnown);
 }
 
-// `typeof`, with own names for functions whose call only returns a generator.
+// `typeof`, with separate names for functions whose call only returns a generator.
 function kindOfExport(value) {
   const prototype = typeof value === "function" ? attempt(() => getPrototypeOf(value), null) : null;
   if (prototype === GENERATOR_FUNCTION) {
@@ -152,7 +152,7 @@ function isGenerator(value) {
     (apply(isPrototypeOf, GENERATOR, [value]) || apply(isPrototypeOf, ASYNC_GENERATOR, [value]));
 }
 
-// The error for a function that returned a generator. Its stack is the place of the function.
+// The error for a function that returned a generator. Its stack names the place of the function.
 function notRun(hook) {
   const handler = handlers[hook];
   const error = new ERRORS.TypeError(`${hook} returned a generator, whose body never runs: drop the *`);
@@ -165,12 +165,12 @@ function isThenable(value) {
   return typeof value === "object" && value !== null && typeof value.then === "function";
 }
 
-// `when`, for the promise of a handler function. A generator as its value is a failure.
+// `when` for the promise of a handler function. If its value is a generator, this is a failure.
 function whenRun(hook, promise, fulfilled, failed) {
   when(promise, (value) => isGenerator(value) ? failed(notRun(hook), true) : fulfilled(value), (error) => failed(error));
 }
 
-// Instead of `await`: the error of a call that was stopped at its deadline cannot be caught by `catch`.
+// Used instead of `await`: `catch` cannot catch the error of a call that was stopped at its deadline.
 function when(promise, fulfilled, rejected) {
   try {
     apply(then, resolved(promise), [fulfilled, rejected]);

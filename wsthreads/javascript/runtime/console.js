@@ -6,7 +6,7 @@ const toWhole = parseInt;
 
 const MAX_LINE = 100000;  // characters of all values together; each value has at most MAX_TEXT
 
-// What is written before each line: `console.group` changes it.
+// The indentation of each line: `console.group` changes it.
 const indentation = { __proto__: null, text: "" };
 
 const console = {};
@@ -41,9 +41,9 @@ function callStack() {
   return stackOf(new ERRORS.Error(""));
 }
 
-// Returns parts (see inspect.js). The first is the line: texts as they are, other values as Node shows them (see
-// lazy/inspection.js); in a first text, %s %d %i %f %j %o %O %c and %% are replaced. Then follow the stacks of the errors
-// among the values. `before` is what stands before the first error: Python looks at that error's text, and at no other.
+// Returns parts (see inspect.js). The first is the line: texts unchanged, other values as Node shows them (see
+// lazy/inspection.js); in a first text, %s %d %i %f %j %o %O %c and %% are replaced. The stacks of the errors among the
+// values follow. `before` is the text before the first error: Python looks only at that error's text.
 function formatted(values) {
   const line = { __proto__: null, budget: newBudget(MAX_LINE), errors: arrayOf(), first: null, before: undefined };
   let used = 0;
@@ -79,7 +79,7 @@ function formatted(values) {
   return withStacks(text, line);
 }
 
-// `piece`, which comes behind `text`: that is what stands before the first error, if it has just been shown.
+// Returns `piece`, which follows `text`. If the first error is in `piece`, `text` is the text before it.
 function noted(line, text, piece) {
   if (line.first !== null && line.before === undefined) {
     line.before = text;
@@ -127,7 +127,7 @@ function shown(value, line, depth = 2) {
   return text;
 }
 
-// Whether a value's text needs no further part of the runtime.
+// Whether a value can be shown without another part of the runtime.
 function isSimple(value) {
   return value === undefined || value === null || typeof value === "boolean" || (typeof value === "number" && value !== 0);
 }
@@ -151,7 +151,7 @@ function asNumber(value, convert) {
   }, "NaN");
 }
 
-// Whether a value is a function, or an object with a toString of the script.
+// Whether a value is a function, or an object with a toString from the script.
 function isText(value) {
   if (typeof value !== "object" || value === null || looksLikeError(value)) {
     return typeof value === "function";

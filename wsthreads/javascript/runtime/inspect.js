@@ -1,15 +1,15 @@
-// Values and errors as text for logs. Nothing here throws, even if a getter or proxy does, and no text is longer than
+// Values and errors as text for logs. Nothing here throws, even if a getter or proxy throws, and no text is longer than
 // MAX_TEXT.
 //
 // An error's message may be a client's text, with lines that look like a stack. So text and stacks travel to Python
-// apart: `parts` is an array of text, stack, text, stack, and so on. A stack is one that the engine made, or "".
+// separately: `parts` is an array of text, stack, text, stack, and so on. A stack was made by the engine, or is "".
 
 const MAX_DEPTH = 6;
 const MAX_ENTRIES = 100;
 const MAX_TEXT = 20000;
 const MAX_STACK = 8000;
 const MAX_PARTS = 2 * 20;
-const LARGEST = 2n ** 4096n;  // writing out a number takes time in proportion to the square of its length
+const LARGEST = 2n ** 4096n;  // the time to write a number grows with the square of its length
 
 const mapEntries = asFunction(Map.prototype.entries);
 const nextOfMap = asFunction(getPrototypeOf(new Map().entries()).next);
@@ -35,7 +35,7 @@ function describe(error) {
     const parts = arrayOf();
     appendError(parts, "", error, newBudget(MAX_TEXT), arrayOf());
     return inJson(parts);
-  } catch {  // there may be no memory left, so this makes no text
+  } catch {  // there may be no memory left, so this makes no new text
     return isOutOfMemory(error) ? '["InternalError: out of memory",""]' : '["something was thrown that cannot be read",""]';
   }
 }
@@ -61,7 +61,7 @@ function inJson(parts) {
   return `[${text}]`;
 }
 
-// Whether the value is an Error, or an object that inherits from one, as people wrote before there were classes.
+// Whether the value is an Error, or an object that inherits from one, as in code from before there were classes.
 function looksLikeError(value) {
   if (typeof value !== "object" || value === null) {
     return false;
@@ -92,7 +92,7 @@ function stackOf(error) {
   return typeof stack === "string" ? cut(stack, MAX_STACK) : "";
 }
 
-// `parents` are the errors whose cause this one is.
+// `parents` are the errors that have this one as their cause.
 function appendError(parts, prefix, error, budget, parents) {
   append(parts, prefix + headOf(error, budget));
   append(parts, stackOf(error));
@@ -163,7 +163,7 @@ function includes(items, item) {
   return items.indexOf(item) >= 0;
 }
 
-// JSON if the value has one, else a readable text: for cycles, BigInt, Map, Set, functions, symbols.
+// The value as JSON if possible, else as a readable text: for cycles, BigInt, Map, Set, functions, symbols.
 function inspect(value) {
   return inspected(value, arrayOf(), newBudget(MAX_TEXT), null);
 }
@@ -231,7 +231,7 @@ function inspectedObject(object, parents, budget, errors) {
       kind === "[object WeakSet]") {
     return spent(budget, `${object}`);
   }
-  if (object instanceof Room) {  // all its fields are private; in quotes, so that an object around it is still JSON
+  if (object instanceof Room) {  // its fields are private; quoted, so that an object around it stays JSON
     return quote(`Room ${object.getName()}`);
   }
   if (object instanceof Session) {
@@ -253,7 +253,7 @@ function innerOf(object, name, inner) {
   return property === undefined || hasOwn(property, "value") ? inner(property?.value) : "Symbol(getter)";
 }
 
-// As many of `length` items as the budget allows.
+// As many of the `length` items as the budget allows.
 function listed(length, budget, show) {
   let text = "";
   for (let index = 0; index < length; index++) {

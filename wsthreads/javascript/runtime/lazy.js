@@ -1,10 +1,10 @@
-// Parts of the runtime that are loaded when a script first uses them, from the folder `lazy`. What a script does not use
-// costs neither time nor memory.
+// Parts of the runtime that are loaded when a script first uses them, from the folder `lazy`. Unused parts cost neither
+// time nor memory.
 //
-// A part is the body of a function of `tools`, and returns an object. It may be loaded long after the script has changed
-// the standard library, so what writes logs takes the saved functions from `tools` and follows the rules of boot.js. The
-// web's globals also use methods that a script may have changed: such a script can see what they keep, and break them for
-// itself. No part gives the script `tools`, or a function of it.
+// A part is the body of a function of `tools`, and returns an object. It may be loaded long after the script has
+// changed the standard library, so the parts that write logs take the saved functions from `tools` and follow the rules
+// of boot.js. The web's globals also use methods that a script may have changed: such a script can see their data, and
+// break them for itself. No part gives the script `tools`, or a function of it.
 
 const parts = newMap();
 let tools = null;
@@ -19,7 +19,7 @@ function part(name) {
   return found;
 }
 
-// The web's globals, by the part that has them. A global's first use loads its part.
+// The web's globals, by part. The first use of a global loads its part.
 const GLOBALS = {
   __proto__: null,
   encoding: ["TextEncoder", "TextDecoder", "atob", "btoa"],
@@ -50,7 +50,7 @@ for (const [partName, names] of Object.entries(GLOBALS)) {
   }
 }
 
-// QuickJS's own has a `timeOrigin` that counts from the start of the machine. It is a time as in Date.now().
+// The `timeOrigin` of QuickJS counts from the start of the machine. It must be a time as in Date.now().
 const timeOrigin = Date.now() - now();
 publish("performance", freeze({ now, timeOrigin, toJSON: () => ({ timeOrigin }) }));
 
@@ -129,15 +129,15 @@ function asFunction2(method) {
 
 const TheDOMException = DOMException;
 
-// How the console shows an object with this prototype: the names of its getters, or a function of the object and of
-// `add(key, value)`.
+// Sets how the console shows objects with this prototype: the names of their getters, or a function of the object and
+// of `add(key, value)`.
 const shownAs = newMap();
 
 function showAs(prototype, shown) {
   shownAs.set(prototype, shown);
 }
 
-// Makes a class look as the web's do: methods are enumerable, objects have a tag, and the console shows these getters.
+// Makes a class look like the web's: methods are enumerable, objects have a tag, and the console shows these getters.
 function webClass(made, name, shown) {
   const { prototype } = made;
   const names = ownNamesOf(prototype);
@@ -152,7 +152,7 @@ function webClass(made, name, shown) {
   }
 }
 
-// Whether a value is one of the objects that handlers receive, or of the web.
+// Whether a value is an object that handlers receive, or an object of the web's.
 function isHostObject(value) {
   return value instanceof Visitor || value instanceof Room || value instanceof User || value instanceof Peer ||
     shownAs.has(getPrototypeOf(value));

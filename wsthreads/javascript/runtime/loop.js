@@ -3,12 +3,12 @@
 const MAX_FAILED_PULLS = 3;
 
 const states = newMap();
-let version = makeVersion();  // the version that the handlers are of
+let version = makeVersion();  // the version of the handlers
 const loading = newMap();  // versions whose top level has not ended, by ticket
-let dispatched = 0;  // how many events were begun; tells Python whether its last event arrived
+let dispatched = 0;  // number of events begun; tells Python whether its last one arrived
 
-// Returns when Python answers a pull with nothing. Throws when an event's call was stopped, or left no memory to
-// continue. Python then reports that event, and may call this again.
+// Returns when Python answers a pull with nothing. Throws if an event's call was stopped, or if it left too little
+// memory to continue. Python then reports that event, and may call this again.
 function loop() {
   hideHost();
   finishRoomCalls();
@@ -80,7 +80,7 @@ const dispatch = {
     return callHandler("onResume", state);
   },
 
-  // Another process has handed the session over, with these attributes.
+  // Another process has passed the session here, with these attributes.
   adopt(event) {
     const state = makeState(event[1]);
     state.told.handshake = event[2];
@@ -224,7 +224,7 @@ const dispatch = {
     return DONE;
   },
 
-  // The outcomes of posts: for each its number, an error message or undefined, whether it may have been handled.
+  // The outcomes of posts. Each has its number, an error message or undefined, and whether it may have been handled.
   posted(event) {
     for (let index = 2; index < event.length; index += 3) {
       settlePost(event[index], event[index + 1], event[index + 2]);
@@ -236,13 +236,13 @@ const dispatch = {
     return returned(event[2], event[3], event[4], event[5], event[6], event[7]);
   },
 
-  // Comes right after a load that was not the first one.
+  // Follows directly after a load that was not the first.
   reload() {
     owner = version;
     return callWithoutSession("onReload", arrayOf(), () => {});
   },
 
-  // A version is given up: its top level does not end.
+  // A version is given up because its top level does not end.
   refuse(event) {
     const refused = loading.get(event[2]);
     if (refused !== undefined) {
@@ -253,13 +253,13 @@ const dispatch = {
   },
 };
 
-// A version: one loading of the script, as the owner of timers. `calls` counts the pending calls that began while it was
-// the last version. `former` is the version before, if calls were pending when that ended.
+// A version is one loading of the script. It owns timers. `calls` counts the pending calls that began while it was the
+// last version. `former` is the version before, if calls were pending when that version ended.
 function makeVersion() {
   return { __proto__: null, hasEnded: false, calls: 0, former: null };
 }
 
-// Whether a call is pending that began while this was the last version, or earlier.
+// Whether any call is pending that began while this was the last version, or earlier.
 function isCalled(version) {
   for (let one = version; one !== null; one = one.former) {
     if (one.calls > 0) {
@@ -269,8 +269,8 @@ function isCalled(version) {
   return false;
 }
 
-// `ticket` is that of the session's last call that returned a promise. `calledIn` is the version in which it began, while
-// it is pending.
+// `ticket` belongs to the session's last call that returned a promise. While that is pending, `calledIn` is the version
+// in which it began.
 function makeState(id) {
   const told = { __proto__: null, handshake: null, attributes: null, returned: null };
   return { __proto__: null, id, session: null, ticket: 0, calledIn: null, told };
@@ -282,7 +282,7 @@ function beginCall(state) {
   version.calls++;
 }
 
-// The call has settled, or its session has been given up.
+// Ends a call that has settled, or whose session was given up.
 function endCall(state) {
   if (state !== undefined && state.calledIn !== null) {
     state.calledIn.calls--;
@@ -290,13 +290,13 @@ function endCall(state) {
   }
 }
 
-// Whether verdict_of, in Python, can judge the value as it is.
+// Whether verdict_of, in Python, can judge the value unchanged.
 function isPlain(value) {
   return value === undefined || value === null || typeof value === "boolean" || isFinite(value) ||
     typeof value === "string";
 }
 
-// Any other value, in JSON: a list with its text. If the value has `close`, the code, the reason and the names of other
+// Any other value as JSON: a list with its text. If the value has `close`, the code, the reason and the names of other
 // properties follow.
 function inWords(value) {
   if (typeof value !== "object" || !("close" in value)) {

@@ -1,6 +1,6 @@
-// What scripts import from "wsthreads": handles that need no session, and the sessions.
+// The exports of "wsthreads" for scripts: handles that need no session, and the sessions.
 //
-// The functions are frozen: two files of a script that import one get the same object.
+// The functions are frozen, because all files of a script get the same object.
 
 let handleOfUser, handleOfPeer;
 
@@ -69,7 +69,7 @@ class Peer {
 
 freezeClasses(User, Peer);
 
-// The names and values that the server was given for the script. Neither the console nor an error shows the values.
+// The script's settings, as names and values. Neither the console nor an error shows the values.
 const ENV = { __proto__: null };
 for (const [name, value] of Object.entries(GIVEN_ENV)) {
   defineProperty(ENV, name, { __proto__: null, value, enumerable: true });
@@ -92,7 +92,7 @@ const module = {
 
   session: freeze((id) => new Peer(checkedText("a session id", id, MAX_ID_CHARS))),
 
-  // The objects that handlers receive, the oldest first. Without those whose onClose was called.
+  // The session objects, the oldest first. Without those whose onClose was called.
   sessions: freeze(() => {
     const found = [];
     states.forEach(({ session }) => {

@@ -1,21 +1,21 @@
 // The objects that a script receives: the request of a handshake, the session.
 //
 // All are frozen. The data of the handshake (`told`) is kept here, so that looking it up needs no call to Python. After
-// onClose a session can still be used: it is closed, and in no room, and joins none. Its room handles still reach the
-// members, as those without a session do, which `module` makes.
+// onClose a session can still be used: it is closed, is in no room, and cannot join one. Its room handles still reach
+// the members, like the handles without a session that `module` makes.
 
 const bufferOfData = asGetter(DataView.prototype, "buffer");
 const startOfData = asGetter(DataView.prototype, "byteOffset");
 const bytesOfData = asGetter(DataView.prototype, "byteLength");
 const setBytes = asFunction(TYPED_ARRAY.set);
 
-// What tells Python which session an object is; null for other objects.
+// Tells Python which session an object is; null for other objects.
 let handleOfSession;
 
 class Visitor {
   #told;
 
-  constructor({ told }) {  // not `state`, which has the session: without a cycle, no garbage collection is needed
+  constructor({ told }) {  // not `state`, which refers to the session: a cycle would need garbage collection
     this.#told = told;
   }
 
@@ -120,7 +120,7 @@ class Session extends Visitor {
     answered(python("set_expiry", this.#id, checkedTime(unixSeconds)));
   }
 
-  // For a client that speaks wsthreads.1: a promise of its answer.
+  // Returns a promise of the answer. The client must speak wsthreads.1.
   request(message, options) {
     return requested(this.#id, message, options);
   }
@@ -142,8 +142,8 @@ class Session extends Visitor {
   }
 }
 
-// A script can reach a class by `constructor`. It could change what is an instance of it, or make an object whose name
-// was not checked. So it gets another function there.
+// Replaces `constructor`. A script that reached the class there could change `instanceof`, or make an object whose name
+// was not checked.
 function freezeClasses(...classes) {
   for (let index = 0; index < classes.length; index++) {
     const { name, prototype } = classes[index];
@@ -169,7 +169,7 @@ function checkClose(code, reason) {
   }
 }
 
-// `text`, if it is a string of 1 to `limit` characters. `what` it is: "a room name".
+// Returns `text` if it is a string of 1 to `limit` characters. `what` describes it: "a room name".
 function checkedText(what, text, limit) {
   if (typeof text !== "string") {
     throw new ERRORS.TypeError(`${what} is a string, not ${kindOf(text)}`);
@@ -178,7 +178,7 @@ function checkedText(what, text, limit) {
   if (length >= 1 && length <= limit) {
     return text;
   }
-  const isHuge = length > 4 * limit;  // it may come from a client, and is not scanned
+  const isHuge = length > 4 * limit;  // it may come from a client: not scanned
   const size = isHuge ? trunc(length / 2) : charactersOf(text);
   if (size < 1 || size > limit) {
     const given = isHuge ? `${size} or more` : size;
@@ -219,12 +219,12 @@ function looked(table, name) {
   return hasOwn(table, name) ? table[name] : null;
 }
 
-// The only option of a method that sends.
+// The option `latest`, the only one of methods that send.
 function latestOf(caller, options) {
   return options === undefined ? undefined : ifGiven(optionsOf(caller, options, SEND_OPTIONS).latest, checkedLatest);
 }
 
-// Passes a message to the host function `name`: short text as it is, long text and bytes in the parcel. The last three
+// Passes a message to the host function `name`: short text directly, long text and bytes in the parcel. The last three
 // arguments may be undefined.
 function carried(name, caller, message, id, second, keep, latest) {
   if (typeof message === "string") {

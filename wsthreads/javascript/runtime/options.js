@@ -1,5 +1,5 @@
-// Arguments of the methods that a script calls: options, numbers, and values that become JSON. Everything of a script
-// is read once, so that a getter or a proxy cannot answer differently after it was checked.
+// Arguments of the methods that a script calls: options, numbers, and values that become JSON. Each value from a script
+// is read once, so that a getter or a proxy cannot answer differently after the check.
 
 const parsed = JSON.parse;
 const MAX_KEY_CHARS = 256;  // of an attribute, and of `latest`
@@ -8,7 +8,7 @@ const BROADCAST_OPTIONS = arrayOf("keep", "latest");
 const SEND_OPTIONS = arrayOf("latest");
 const CLOSE_OPTIONS = arrayOf("banS");
 
-// The options of a method, as an object without a prototype.
+// The options of a method as an object without a prototype.
 function optionsOf(caller, options, names) {
   const read = { __proto__: null };
   if (options === undefined) {
@@ -49,7 +49,7 @@ function checkedKeep(keep) {
   return keep;
 }
 
-// `check(value)` if an option is given. null counts as not given, since session.getParameter() returns null.
+// Returns `check(value)` if an option is given. null means not given, because session.getParameter() returns null.
 function ifGiven(value, check) {
   return value === undefined || value === null ? undefined : check(value);
 }
@@ -61,7 +61,7 @@ function checkedKey(key) {
   return checkedText("the key of an attribute", key, MAX_KEY_CHARS);
 }
 
-// A whole number in a range. If the history is off, Python says so.
+// A whole number in a range. Python reports that the history is off.
 function checkedWhole(what, number, least, most) {
   if (!isInteger(number) || most > 0 && (number < least || number > most)) {
     const kind = typeof number === "number" ? ERRORS.RangeError : ERRORS.TypeError;
@@ -77,9 +77,9 @@ function checkedPosition(since) {
   return since;
 }
 
-// A function for JSON.stringify that notes the first number that is not finite, and where it is, in `found`.
+// A function for JSON.stringify that notes the first number that is not finite, and its place, in `found`.
 function newNotFinite() {
-  const holders = arrayOf(), names = arrayOf();  // the way to the value that is looked at
+  const holders = arrayOf(), names = arrayOf();  // the path to the current value
   const notFinite = { __proto__: null, found: undefined, check };
   function check(name, value) {
     if (apply(isPrototypeOf, NUMBER_PROTOTYPE, [value])) {
@@ -109,13 +109,13 @@ function newNotFinite() {
 
 const isObjectOrNumber = (value) => typeof value === "number" || typeof value === "object" && value !== null;
 
-// The value as JSON text. `what` it is: "a presence value".
+// The value as JSON text. `what` describes it: "a presence value".
 function jsonOf(what, value) {
   let text, cause, notFinite;
   try {
     text = quote(value);
     if (typeof text === "string" && isObjectOrNumber(value) && hasText(text, "null")) {
-      notFinite = newNotFinite();  // JSON.stringify makes null of NaN and Infinity
+      notFinite = newNotFinite();  // JSON.stringify turns NaN and Infinity into null
       text = quote(value, notFinite.check);
     }
   } catch (error) {  // a cycle, a BigInt, or a toJSON that throws

@@ -1,7 +1,8 @@
-// The functions of imported Python files. A call is made by a thread of Python's; its result comes back as an event.
+// The functions of imported Python files. A Python thread makes the call; its result arrives as an event.
 //
-// Values cross as JSON. What JSON does not have is a special value: bytes, and handles on sessions, rooms and users. In
-// arguments, its place in the JSON is an object with its number under the key SPECIAL, and a second list has the values.
+// Values travel as JSON. A special value is one that JSON does not have: bytes, or a handle on a session, a room or a
+// user. In arguments, an object with its number under the key SPECIAL takes its place in the JSON, and a second list
+// has the values.
 
 const SPECIAL = "\0";
 const MAX_LEVELS = 200;
@@ -9,10 +10,10 @@ const MAX_SAFE = 2 ** 53 - 1;
 const MAX_ARGUMENT_CHARS = 4 * 1024 * 1024;  // more takes too long: bytes are copied one by one
 const PIECE_CHARS = 4096;
 
-// What waits for a result, by ticket.
+// Calls that wait for a result, by ticket.
 const waiting = newMap();
 
-// The export for a Python function, by its number.
+// The export for a Python function, by the function's number.
 function imported(number, name, isGenerator) {
   const call = isGenerator ? (...args) => iterated(number, name, args) : (...args) => called(number, name, args);
   defineProperty(call, "name", { __proto__: null, value: name });
@@ -23,14 +24,14 @@ function called(number, name, args) {
   let sent;
   try {
     sent = inPython(name, args);
-  } catch (error) {  // as of any async function
+  } catch (error) {  // as in any async function
     return new ThePromise((_, reject) => reject(error));
   }
   return asked((ticket) => sent.specials === null ? python("call_function", ticket, number, sent.text) :
     python("call_function", ticket, number, sent.text, `[${apply(joinTexts, sent.specials, [","])}]`));
 }
 
-// A promise for the result of a call, which `ask` begins.
+// A promise for the result of a call. `ask` begins the call.
 function asked(ask) {
   const ticket = ++lastTicket;
   const stack = callStack();
@@ -50,8 +51,8 @@ function asked(ask) {
   });
 }
 
-// The event of a result: of the value, or of an exception's class, text and frames. An object with `key`, a random text,
-// stands for bytes: those of all of them are in `bytes`, and `sizes` says how many each has.
+// The event of a result: the value, or an exception's class, text and frames. An object with `key`, a random text,
+// stands for bytes. `bytes` has all bytes one after the other, and `sizes` their sizes.
 function returned(ticket, isValue, value, key, sizes, bytes) {
   const call = waiting.get(ticket);
   if (call === undefined) {
@@ -87,7 +88,8 @@ function viewsOf(buffer, sizes) {
   return views;
 }
 
-// `told` has the name of the error's class, its text and its frames; perhaps its cause and the errors in it, as the same.
+// `told` has the name of the error's class, its text and its frames. It may have its cause and the errors in it, in the
+// same form.
 function errorOf(told, stack) {
   const name = told[0], frames = told[2];
   const error = new ERRORS[hasOwn(ERRORS, name) ? name : "Error"](told[1]);
@@ -109,8 +111,8 @@ function errorOf(told, stack) {
   return error;
 }
 
-// An async iterator over a Python generator. Its calls are made one after the other, in their order. Only its methods refer
-// to `held`: once nobody can call them any more, the generator is ended after the calls that were made.
+// An async iterator over a Python generator. Its calls are made one after the other, in their order. Only its methods
+// refer to `held`: once nothing refers to the methods, the generator is ended after the calls that were made.
 function iterated(number, name, args) {
   let last = called(number, name, args);  // the number of the generator, in the end
   const generator = last;
@@ -134,10 +136,10 @@ function iterated(number, name, args) {
           resolve(state.hasEnded && kind === "end_of" ? { value: undefined, done: true } : result);
         }, (error) => {
           state.hasEnded = true;
-          python("drop_generator", opened);  // if it is still open: the error may be a timeout, or this side's
+          python("drop_generator", opened);  // it may still be open: after a timeout, or an error on this side
           reject(error);
         });
-      }, (error) => {  // it was not opened: the first step says so
+      }, (error) => {  // it was not opened: the first step reports this
         if (state.hasEnded || kind === "end_of") {
           resolve({ value: undefined, done: true });
         } else {
@@ -148,7 +150,7 @@ function iterated(number, name, args) {
       when(before, go, go);
     });
     last = step;
-    when(step, settled, settled);  // whoever called it gets the error
+    when(step, settled, settled);  // the caller gets the error
     return step;
   };
   when(generator, (opened) => {
@@ -172,7 +174,7 @@ function iterated(number, name, args) {
   return iterator;
 }
 
-let iterators = null;  // made when a script first has one
+let iterators = null;  // made for a script's first one
 
 function endDropped(state) {
   if (state.isDropped && state.steps === 0 && state.opened !== 0 && !state.hasEnded) {
@@ -181,7 +183,7 @@ function endDropped(state) {
   }
 }
 
-// The arguments of a call: `text` is their JSON, `specials` an array of the special values, or null.
+// The arguments of a call. `text` is their JSON, and `specials` an array of the special values, or null.
 function inPython(name, args) {
   const sent = { __proto__: null, text: "[", pieces: null, size: 0, bytes: 0, specials: null, name };
   let { length } = args;
@@ -203,7 +205,7 @@ function inPython(name, args) {
   return sent;
 }
 
-// Adding to a text copies it, so a long one is made of pieces. A large argument is refused before all of it was looked at.
+// Adding to a text copies it, so a long text is made of pieces. A large argument is refused before all of it was read.
 function add(sent, piece) {
   sent.text += piece;
   if (sent.text.length < PIECE_CHARS) {
@@ -283,7 +285,7 @@ function putObject(sent, value, depth) {
     return;
   }
   const prototype = getPrototypeOf(value);
-  if (prototype !== null && prototype !== OBJECT) {  // JSON would make {} of most of them
+  if (prototype !== null && prototype !== OBJECT) {  // JSON would turn most of them into {}
     throw new ERRORS.TypeError(`${sent.name} takes JSON values, bytes and handles, not ${kindOf(value)}`);
   }
   const names = keysOf(value);

@@ -1,5 +1,5 @@
-// Requests: those of the script to its clients, what comes of them, and the answers to requests of clients. Also what
-// another process gets of a session: its attributes as JSON.
+// The script's requests to its clients, their outcomes, and the answers to requests of clients. Also the attributes of
+// a session as JSON, for another process.
 
 const MAX_WAIT_MS = 2 ** 31 - 1;
 const MAX_ATTRIBUTE_LEVELS = 200;
@@ -59,7 +59,7 @@ function checkedTimeout(timeoutMs) {
   return timeoutMs;
 }
 
-// `name` is the class of an error, whose text is `value`, or null.
+// `name` is the class of an error with the text `value`, or null.
 function settleRequest(ticket, name, value) {
   const request = requests.get(ticket);
   if (request === undefined) {
@@ -87,7 +87,7 @@ function replied(event) {
   return DONE;
 }
 
-// What answers the client's request of this number: see callHandler.
+// An object that answers the client's request of this number: see callHandler.
 function answerTo(number) {
   return {
     __proto__: null,
@@ -106,7 +106,7 @@ function answerTo(number) {
   };
 }
 
-// What takes the value of onSuspend: attributes for another process, or nothing.
+// An object that takes the value of onSuspend: attributes for another process, or nothing.
 function handedOver(state) {
   const { told } = state;
   told.returned = null;
@@ -126,8 +126,8 @@ function handedOver(state) {
   };
 }
 
-// The attributes of a session as JSON, or what onSuspend returned. Throws a TypeError for a value that would be another
-// one afterwards.
+// The attributes of a session, or the value that onSuspend returned, as JSON. Throws a TypeError for a value that JSON
+// would change.
 function attributesInJson({ attributes, returned }) {
   if (returned !== null) {
     return returned;
@@ -142,7 +142,7 @@ function attributesInJson({ attributes, returned }) {
   return `{${apply(joinTexts, texts, [","])}}`;
 }
 
-// Throws a TypeError for a value that JSON would make another one of.
+// Throws a TypeError for a value that JSON would change.
 function checkJson(what, value, depth) {
   if (typeof value === "string" || typeof value === "boolean" || value === null || isFinite(value)) {
     return;

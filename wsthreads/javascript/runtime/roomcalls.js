@@ -1,9 +1,9 @@
-// The functions of rooms: onRoomStart, onPost, onTick, onRoomEnd. Python hands over many calls in one event, for rooms
-// that are due at the same time: an event for each would cost more than a short onTick.
+// The functions of rooms: onRoomStart, onPost, onTick, onRoomEnd. Python passes many calls in one event, for rooms that
+// are due at the same time: an event for each call would cost more than a short onTick.
 //
-// A batch ends after SLICE_MS, and Python hands over the rest of it again, behind what else waits. So the deadline of the
-// event is one for each call, and a thousand ticks delay no message for long. A call that returns a promise delays no
-// other room: the further calls of its room wait in Python.
+// A batch ends after SLICE_MS, and Python passes the rest again, after other waiting events. So the event's deadline
+// works as one for each call, and a thousand ticks delay no message for long. A call that returns a promise delays no
+// other room: the other calls of its room wait in Python.
 
 const SLICE_MS = 10;
 const START = 0;
@@ -13,10 +13,10 @@ const END = 3;
 const HOOK_OF = arrayOf("onRoomStart", "onPost", "onTick", "onRoomEnd");
 
 const ownedRooms = newMap();  // by name
-// How many calls of the last batch were begun, the last of them at this time. If the batch was stopped, this outlives it.
+// The number of calls begun in the last batch, and the time of the last one. Kept even if the batch was stopped.
 const batch = { __proto__: null, isRunning: false, begun: 0, at: 0 };
 
-// The event has four elements for each call: kind, name of the room, fencing number, and what the function receives.
+// The event has four elements for each call: kind, name of the room, fencing number, and the function's argument.
 function runRoomCalls(event) {
   batch.begun = 0;
   batch.isRunning = true;
@@ -36,7 +36,7 @@ function runRoomCalls(event) {
   finishRoomCalls();
 }
 
-// Tells Python which calls were begun, also when the loop starts again after the last of them was stopped.
+// Tells Python which calls were begun, also when the loop starts again after the last call was stopped.
 function finishRoomCalls() {
   if (batch.isRunning) {
     batch.isRunning = false;
@@ -46,7 +46,7 @@ function finishRoomCalls() {
 
 function runRoomCall(event, index, kind, name, fencingNumber, value) {
   const owned = ownedRoom(name, fencingNumber);
-  if (owned.waitsIn === event) {  // a promise is pending since a call before, in this batch
+  if (owned.waitsIn === event) {  // an earlier call of this batch has returned a promise
     return;
   }
   if (kind === END) {
@@ -96,7 +96,7 @@ function senderOf(value) {
   return value.length < 3 ? null : { id: value[1], user: value[2] ?? null };
 }
 
-// What the runtime keeps of a room that this process owns. A new fencing number is a new ownership.
+// The runtime's data of a room that this process owns. A new fencing number is a new ownership.
 function ownedRoom(name, fencingNumber) {
   let owned = ownedRooms.get(name);
   if (owned === undefined || owned.room.fencingNumber !== fencingNumber) {

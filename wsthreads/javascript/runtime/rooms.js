@@ -1,7 +1,7 @@
-// The rooms that a script receives: handles. A handle is its room's name and whose it is (`id`): the id of a session,
+// The rooms that a script receives are handles. A handle has its room's name and its owner `id`: the id of a session,
 // null without one, or the fencing number of an ownership. Python looks up the rest at each call.
 
-// What tells Python which room an object is; null for other objects.
+// Tells Python which room an object is; null for other objects.
 let handleOfRoom;
 
 class Room {
@@ -63,7 +63,7 @@ class Room {
     return parsed(answered(python("attributes", this.#id, this.#name)));
   }
 
-  // `change` may run more than once: again if somebody else has changed the value in the meantime.
+  // `change` runs again if the value has changed in the meantime.
   updateAttribute(key, change) {
     const name = freeKey(this.#name, key);
     if (typeof change !== "function") {
@@ -161,12 +161,13 @@ class OwnedRoom extends Room {
 
 freezeClasses(Room, SessionRoom, OwnedRoom);
 
-// The attributes whose updates call a function just now. If a call is stopped at its deadline, no `finally` runs; so the
+// The attributes whose updates call a function now. If a call is stopped at its deadline, no `finally` runs, so the
 // loop clears this for each event.
 let updating = newMap();
 const updatedIn = (room, key) => `${room.length} ${room}${key}`;
 
-// The key of an attribute that is not being updated: otherwise an update would see another value again and again.
+// Checks that an attribute is not being updated, and returns its key. Otherwise an update would repeat forever, because
+// the value always changes.
 function freeKey(room, key) {
   if (updating.has(updatedIn(room, checkedKey(key)))) {
     throw new ERRORS.Error(
@@ -185,8 +186,8 @@ function broadcast(name, caller, message, options, id, room) {
   carried(name, `${caller} takes`, message, id, room, keep, ifGiven(given.latest, checkedLatest));
 }
 
-// Messages as Python passes them: texts, the sizes of those that the parcel has one after the other, or bytes as a text
-// in an array.
+// Messages in the form that Python passes: texts, sizes of messages that follow each other in the parcel, or bytes as a
+// text in an array.
 function messagesOf(entries) {
   const { bytes } = parcel;
   parcel.bytes = null;
@@ -203,7 +204,7 @@ function messagesOf(entries) {
   return entries;
 }
 
-// Logs, once for a script, that a method did nothing since the session of its room handle has ended.
+// Logs, once for a script, that a method did nothing because the session of its room handle has ended.
 function toldOfEnd(method, hadEffect) {
   if (!hadEffect && warnedOf.end !== true) {
     warnedOf.end = true;
@@ -215,7 +216,7 @@ function toldOfEnd(method, hadEffect) {
 const posts = newMap();
 let lastPost = 0;
 
-// The promise of a post. Its error is made now, since only now the stack shows the script's line.
+// The promise of a post. Its error is made now, because only now does the stack show the script's line.
 function posted(id, room, text) {
   const error = new ERRORS.Error("");
   setHidden(error, "name", "PostError");
@@ -234,7 +235,7 @@ function setHidden(object, name, value) {
   defineProperty(object, name, { __proto__: null, value, writable: true, configurable: true, enumerable: false });
 }
 
-// `message` says why the post has failed, or is undefined. `isUnknown`: it may have been handled nevertheless.
+// `message` is the reason of a failure, or undefined. With `isUnknown` the post may have been handled anyway.
 function settlePost(number, message, isUnknown) {
   const post = posts.get(number);
   if (post === undefined) {

@@ -1,12 +1,12 @@
 // setTimeout, setInterval and their clear functions. Times are milliseconds of `now`.
 //
 // A timer belongs to the version of the script whose top level set it, directly or in a timer's callback. It ends with
-// that version, at a reload. A timer that was set in a session's call belongs to no version and runs on, since the
-// session stays: otherwise a promise that waits for the timer would never settle.
+// that version, at a reload. A timer that was set in a session's call belongs to no version and continues after a
+// reload, because the session stays: otherwise a promise that waits for the timer would never settle.
 //
-// QuickJS does not tell whose a promise job is. A job behind a version's timer may be the rest of a session's call that
-// has waited for that timer. So a timer that is set there runs on after the reload, as long as a call is pending that
-// began before the reload. A job behind a session's event counts as the session's, also if it is top-level code.
+// QuickJS does not tell who owns a promise job. A job after a version's timer may be the rest of a session's call that
+// has waited for that timer. So a timer that is set there continues after the reload as long as a call is pending that
+// began before the reload. A job after a session's event counts as the session's, even if it is top-level code.
 
 const MAX_DELAY_MS = 2 ** 31 - 1;
 
@@ -45,7 +45,7 @@ function startTimer(kind, callback, delay, args, repeats) {
   return timer.id;
 }
 
-// As in Node: an invalid or too long delay counts as 1 ms. Each kind of them is logged once.
+// As in Node, an invalid or too long delay counts as 1 ms. Each kind is logged once.
 function periodOf(kind, delay) {
   const asked = toNumber(delay);
   if (asked >= 1 && asked <= MAX_DELAY_MS) {
@@ -79,7 +79,7 @@ function enqueue(timer) {
   timers.splice(firstAfter(timer.due), 0, timer);
 }
 
-// The place of the first timer that is due later than `due`.
+// The index of the first timer that is due later than `due`.
 function firstAfter(due) {
   let low = 0;
   let high = timers.length;

@@ -3,13 +3,13 @@
 const { webClass, startTimeout, callStack, setHidden, DOMException, part } = tools;
 const { Event, EventTarget, hasListeners } = part("events");
 
-const PRIVATE = {};  // whoever has it may make an AbortSignal
+const PRIVATE = {};  // needed to make an AbortSignal
 let abort, makeSignal;
 
 class AbortSignal extends EventTarget {
   #isAborted = false;
   #reason = undefined;
-  // Signals of AbortSignal.any, which abort with this one. Only those with listeners are kept alive.
+  // Signals of AbortSignal.any that abort with this one. Only those with listeners are kept alive.
   #dependents = [];
   #kept = new Set();
   #sources = [];

@@ -1,14 +1,14 @@
 // Bodies of requests and responses (https://fetch.spec.whatwg.org/#bodies).
 //
-// A body has a source, whose `pull` promises the next bytes, or null at the end: memory, a server, or a branch of a
-// clone. Whoever pulls waits for the result before the next call.
+// A body has a source: memory, a server, or a branch of a clone. Its `pull` promises the next bytes, or null at the
+// end. Callers wait for the result before the next call.
 
 const { part, webClass, kindOf, bytesOf, encodeText, decodeBytes, readFetched, takeFetched, endFetch, DOMException,
   newRegistry, callStack, setHidden } = tools;
 
 const EMPTY = new Uint8Array(0);
 
-// Ends a fetch whose body nobody can read any more.
+// Ends a fetch when nothing refers to its body any longer.
 const dropped = newRegistry(endFetch);
 
 function fromMemory(bytes) {
@@ -55,7 +55,7 @@ function fromServer(number, abortion) {
   return { memory: null, pull, cancel };
 }
 
-// What a script gets for an error of Python's half.
+// The error that a script gets for an error of the Python half.
 function fetchError(error) {
   const { name, message, stack } = error;
   if (error instanceof TypeError || error instanceof DOMException) {
@@ -66,7 +66,7 @@ function fetchError(error) {
   return made;
 }
 
-// Two sources, each of which gives all bytes of `source`.
+// Two sources that each give all bytes of `source`.
 function tee(source) {
   if (source.memory !== null) {
     return [fromMemory(source.memory), fromMemory(source.memory)];
@@ -160,7 +160,7 @@ class Body {
 
 let streamOf, bodyOf;
 
-// The bytes as they arrive. It has what most programs use of the web's ReadableStream.
+// The bytes as they arrive. Has the part of the web's ReadableStream that most programs use.
 class BodyStream {
   #body;
   #last = Promise.resolve();
@@ -264,7 +264,7 @@ class BodyStream {
   }
 }
 
-// The body of a Request or Response for what a script gives, and its content type.
+// The body of a Request or Response from a script's value, and its content type.
 function extracted(value) {
   if (value === null || value === undefined) {
     return [null, null];
@@ -295,7 +295,7 @@ function unavailable(name) {
   return new TypeError(`${name}() is not available in scripts: use bytes() or text()`);
 }
 
-// What Request and Response have in common. `of` gives the Body of one, or null.
+// The common part of Request and Response. `of` returns the Body of one, or null.
 function addBody(made, of) {
   const bytes = async (one) => {
     const body = of(one);

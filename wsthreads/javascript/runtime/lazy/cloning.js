@@ -4,7 +4,7 @@ const { DOMException, kindOf, isHostObject } = tools;
 
 const ERRORS = { Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
 
-// How to tell what an object is, whatever its prototype: a method that works only on that kind.
+// Recognizes an object with any prototype: by a method that works only on objects of that kind.
 const is = (read) => (value) => {
   try {
     read(value);
@@ -59,7 +59,7 @@ function structuredClone(value, options = {}) {
     seen.set(buffer, buffer.slice(0));
   }
   const result = cloned(value, seen);
-  for (const buffer of transfer) {  // now that nothing can fail
+  for (const buffer of transfer) {  // from here on nothing can fail
     buffer.transfer();
   }
   return result;

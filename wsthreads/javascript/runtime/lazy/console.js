@@ -1,5 +1,6 @@
-// The rarer methods of `console`: tables, times, counts, groups. As the Console Standard (https://console.spec.whatwg.org)
-// has them, with the texts of Node. The arguments are in arrays of the script, so they are read by index only.
+// The rarer methods of `console`: tables, times, counts, groups. They follow the Console Standard
+// (https://console.spec.whatwg.org), with the texts of Node. The arguments are in arrays of the script, so they are
+// read by index only.
 
 const {
   getOwnPropertyDescriptor, keysOf, isArray, isFinite, max, floor, toFixed, toText, padEnd, padStart, mapEntries,
@@ -48,7 +49,7 @@ function dir(value, options) {
   say(INFO, text);
 }
 
-// One line of text, whatever percent signs it has.
+// One line of text. Percent signs in it have no meaning.
 function say(level, text) {
   writeParts(level, arrayOf(text, ""));
 }
@@ -186,7 +187,7 @@ function table(data, columns) {
   } else {
     fill(data, columns, head, rows, budget);
   }
-  say(INFO, `\n${drawn(head, rows)}`);  // whatever a log has before the text, the rows are aligned
+  say(INFO, `\n${drawn(head, rows)}`);  // begins with a line break, so the rows are aligned
 }
 
 
@@ -258,7 +259,7 @@ function valueOf(object, name) {
   return getOwnPropertyDescriptor(object, name)?.value;
 }
 
-// In one line, without what is inside of inner objects.
+// In one line, without the contents of inner objects.
 function cell(value, budget) {
   const isWide = value !== null && typeof value === "object" && !isArray(value) && attempt(() => keysOf(value).length > 2, true);
   return show(value, budget, null, isWide ? -1 : 0, Infinity, 3);

@@ -90,7 +90,7 @@ class CryptoKey {
       }
       return key.#data;
     };
-    // The hash of a key that may be used so.
+    // The hash of a key that permits this use.
     algorithmOf = (key, usage) => {
       dataOf(key);
       if (!key.#usages.includes(usage)) {
@@ -195,7 +195,7 @@ class SubtleCrypto {
   }
 }
 
-// Takes as long for all signatures of one length.
+// Takes the same time for all signatures of the same length.
 function isEqual(one, other) {
   if (one.length !== other.length) {
     return false;
@@ -207,7 +207,7 @@ function isEqual(one, other) {
   return difference === 0;
 }
 
-// Without the last bits, if the length is no multiple of 8.
+// Clears the last bits if the length is not a multiple of 8.
 function cutTo(data, length) {
   if (length % 8 !== 0) {
     data[data.length - 1] &= 0xFF00 >> length % 8;

@@ -29,7 +29,7 @@ class TextEncoder {
   }
 }
 
-// Writes as many whole characters as there is room for.
+// Writes as many whole characters as fit.
 function into(bytes, text) {
   let read = 0;
   let written = 0;

@@ -1,9 +1,9 @@
-// Event, CustomEvent, EventTarget (https://dom.spec.whatwg.org/#events). There is no tree of targets here, so an event has
-// one target and no phases but its own.
+// Event, CustomEvent, EventTarget (https://dom.spec.whatwg.org/#events). There is no tree of targets here, so an event
+// has one target, and only the phase AT_TARGET.
 
 const { webClass, reportFailure, DOMException, now, part } = tools;
 
-// What EventTarget does with an event, and AbortSignal with a target.
+// The inner functions for EventTarget and AbortSignal.
 let dispatch, isStoppedAtOnce, mayBePassive, hasListeners;
 
 class Event {
@@ -231,7 +231,7 @@ function flagsOf(options) {
   return { capture: Boolean(capture), once: Boolean(once), passive: Boolean(passive), signal };
 }
 
-// An error of one listener is reported, and the others are called.
+// An error of one listener is reported, and the others are still called.
 function call(callback, target, event) {
   try {
     if (typeof callback === "function") {

@@ -283,7 +283,7 @@ async function followed({ method, url, headers, redirect }, bytes, send, abortio
     if (count === MAX_REDIRECTS) {
       throw new TypeError(`${method} ${new URL(url).origin}: more than ${MAX_REDIRECTS} redirects`);
     }
-    // Headers are bytes, which arrive as Latin-1. Browsers take those of an address for UTF-8.
+    // Headers are bytes and arrive as Latin-1. Browsers read the bytes of an address as UTF-8.
     const escaped = location.replace(/[\x80-\xff]/g, (byte) => "%" + byte.charCodeAt().toString(16));
     const next = new URL(escaped, url);
     const isOfSameOrigin = next.origin === new URL(url).origin;

@@ -1,5 +1,5 @@
-// Headers (https://fetch.spec.whatwg.org/#headers-class). A request's headers leave out those that only the connection
-// itself says. Python refuses these, too.
+// Headers (https://fetch.spec.whatwg.org/#headers-class). A request leaves out headers that only the connection itself
+// may set. Python refuses these, too.
 
 const { webClass, kindOf } = tools;
 
@@ -12,7 +12,7 @@ let makeHeaders, setDefault;
 
 const isBlank = (char) => char === " " || char === "\t" || char === "\n" || char === "\r";
 
-/** The text without blanks around it. A regular expression would look for the end from each blank in between. */
+/** The text without blanks around it. A regular expression would be slow with many blanks in the text. */
 function stripped(text) {
   let begin = 0;
   let end = text.length;
@@ -111,7 +111,7 @@ class Headers {
     return this.#guard !== "request" || !OWN.includes(key);
   }
 
-  // Sorted by name. Equal names are joined, but those of cookies.
+  // Sorted by name. Headers with equal names are joined, except cookies.
   #sorted() {
     this.#entries ??= [...this.#lists.keys()].sort().flatMap((name) => name === "set-cookie" ?
       this.getSetCookie().map((value) => [name, value]) : [[name, this.get(name)]]);
@@ -156,7 +156,7 @@ class Headers {
       headers.#guard = guard;
       return headers;
     };
-    // Of a body: does not replace what the script has set.
+    // The type of a body. Does not replace a type that the script has set.
     setDefault = (headers, name, value) => {
       if (value !== null && !headers.has(name)) {
         headers.append(name, value);

@@ -1,9 +1,9 @@
-// Values as text for the console, as `util.inspect` of Node shows them: same braces, names, quotes, depth and line
-// breaks. Loaded when a script first writes a value that is not text.
+// Values as text for the console, like `util.inspect` of Node: same braces, names, quotes, depth and line breaks.
+// Loaded when a script first writes a value that is not text.
 //
 // As in inspect.js, nothing here throws, no getter of the script runs, and the text is bounded: by `budget`, and by 100
-// entries of each object. It differs from Node where a log differs from a terminal: an error inside a value is shown by
-// its message, and its stack follows below the line.
+// entries of each object. One difference from Node, for logs: an error inside a value is shown as its message, and its
+// stack follows below the line.
 
 const {
   apply, getOwnPropertyDescriptor, getPrototypeOf, hasOwn, keysOf, isArray, isView, isEnumerable, symbolsOf, max, min,
@@ -21,7 +21,7 @@ const MAX_NAME = 1000;
 const MAX_KEYED = 1000;  // of longer arrays, only the elements are shown
 
 // Errors inside the value are appended to `errors`, if that is not null. `depth` is the number of levels below `value`.
-// `width` is that of a line, `most` the number of entries of an object.
+// `width` is the width of a line, and `most` the number of entries of an object.
 function show(value, budget, errors, depth = 2, width = 80, most = MAX_ENTRIES) {
   const to = {
     __proto__: null, budget, errors, depth, width, most, parents: arrayOf(), references: arrayOf(), indent: 0, deepest: 0,
@@ -77,7 +77,7 @@ function sizeFrom(read, object) {
   return attempt(() => read(object), -1);
 }
 
-// What a value of each kind is shown as: a text before the braces, braces, and what stands between them.
+// How each kind of value is shown: the text before the braces, the braces, and the text between them.
 function formattedObject(object, to, level) {
   const name = classOf(object);
   const tag = tagOf(object);
@@ -180,7 +180,7 @@ function shapeOther(shape, object, name, tag, to) {
   }
 }
 
-// What an object of one of the web's classes shows: see showAs.
+// The content of an object of one of the web's classes: see showAs.
 function ofTheWeb(object, shown, to) {
   const output = arrayOf();
   const add = (key, value) => {
@@ -213,7 +213,7 @@ function named(name, kind, text) {
   return name === kind ? text : `${prefix(name, "", kind)}${text}`;
 }
 
-// Names and symbols of properties that are shown. Not the elements of an array.
+// Names and symbols of the properties to show. Without the elements of an array.
 function keysIn(object, withoutElements) {
   const keys = arrayOf();
   const names = keysOf(object);
@@ -324,7 +324,7 @@ function elements(array, to, level) {
   return output;
 }
 
-// The rest of an array with holes.
+// The remaining elements of an array with holes.
 function sparse(array, from, output, to, level) {
   const names = keysOf(array);
   let index = from;

@@ -1,4 +1,4 @@
-// How the console lays out texts: quotes, and entries in one line, in columns, or one entry a line. As Node does it.
+// Lays out texts for the console, like Node: quotes, and entries in one line, in columns, or one entry a line.
 
 const {
   getOwnPropertyDescriptor, isArray, max, min, sqrt, round, floor, codeAt, padStart, padEnd, hexOf, inUpperCase,
@@ -9,7 +9,7 @@ const COMPACT = 3;  // levels of objects in one line
 
 const ESCAPES = { __proto__: null, 8: "\\b", 9: "\\t", 10: "\\n", 12: "\\f", 13: "\\r", 92: "\\\\" };
 
-// In single quotes, or those that the text does not have.
+// In single quotes, or in other quotes if the text contains these.
 function quoted(text) {
   let hasSingle = false, hasDouble = false, hasBack = false, isPlain = true;
   for (let at = 0; at < text.length; at++) {
@@ -46,7 +46,8 @@ function spaces(count) {
   return padEnd("", count);
 }
 
-// In one line if it is short and has few levels; else long lists in columns, and anything else one entry a line.
+// In one line if it is short and has few levels. Otherwise long lists are in columns, and anything else has one entry a
+// line.
 function joined(base, { open, close, isList }, output, object, to, level) {
   const before = base === "" ? "" : `${base} `;
   const isLong = isList && output.length > 6;
@@ -92,7 +93,7 @@ function fits(output, start, width) {
   return total <= width;
 }
 
-// As `groupArrayElements` of Node: as many columns as make the whole about square.
+// Like `groupArrayElements` of Node: the number of columns makes the block about square.
 function inColumns(output, array, to) {
   const count = to.most < output.length ? output.length - 1 : output.length;  // without "... more items"
   let total = 0;

@@ -1,4 +1,4 @@
-// What the console calls a value: its class, its kind, and primitive values in an object.
+// How the console names a value: its class, its kind, and primitive values in an object.
 
 const {
   apply, getOwnPropertyDescriptor, getPrototypeOf, sliceOfText, textOfSymbol, textOfFunction, numberIn, stringIn,
@@ -14,7 +14,7 @@ function numberText(value) {
   return value === 0 && 1 / value < 0 ? "-0" : `${value}`;
 }
 
-// The name of the class, "" if none can be told, null for an object without a prototype.
+// The name of the class, "" if it has none, null for an object without a prototype.
 function classOf(object) {
   let prototype = object;
   for (let depth = 0; prototype !== null && depth < MAX_DEPTH; depth++) {
