@@ -1,14 +1,14 @@
 /* Calls from JavaScript to Python without JSON: one function for the runtime of scripts, `python(name, ...arguments)`.
  *
  * Optional: if it is not built, or with WSTHREADS_PURE_PYTHON=1, dukpy's call_python does the same at ten times the
- * cost. What must hold:
+ * cost. Rules:
  *
  * - Everything here runs in the isolate's thread, with the GIL held, inside a call of the engine.
- * - Text, numbers, booleans, null and undefined are passed as they are, other values of JavaScript as JSON. Python
+ * - Text, numbers, booleans, null and undefined are passed directly, other values of JavaScript as JSON. Python
  *   answers with one of these (None is undefined), with a tuple of them, which becomes an array, or with bytes, which
  *   are JSON.
  * - A Python exception never enters JavaScript: `refusal(name, error)` turns it into an answer.
- * - If JavaScript throws here, for lack of memory, its exception continues to the caller.
+ * - If JavaScript throws here, for lack of memory, its exception is passed to the caller.
  *
  * It needs no header of the engine: the engine's functions are passed as addresses, and quickjs.py has checked the
  * layout.
@@ -88,7 +88,7 @@ static PyObject *text_of(Context *context, Value value) {
     return result;
 }
 
-/* As in JSON: 1000.0 is 1000, and numbers that are not finite are null. */
+/* As in JSON, 1000.0 is 1000, and numbers that are not finite are null. */
 static PyObject *number_of(double number) {
     if (!isfinite(number)) Py_RETURN_NONE;
     return number == floor(number) && fabs(number) < 1e21 ? PyLong_FromDouble(number) : PyFloat_FromDouble(number);
@@ -114,7 +114,7 @@ static PyObject *to_python(Bridge *self, Context *context, Value value) {
     return result;
 }
 
-/* A Python object as a value. On failure an exception, of JavaScript, or of Python if one is set there. */
+/* A Python object as a value. On failure a JavaScript exception, or a Python exception if one is set. */
 static Value to_javascript(Context *context, PyObject *object) {
     if (object == Py_None) return UNDEFINED;
     if (PyBool_Check(object)) return (Value){.u.int32 = object == Py_True, .tag = TAG_BOOL};
@@ -167,7 +167,7 @@ static PyObject *refused(Bridge *self, PyObject *name) {
     return answer;
 }
 
-/* The function of a name, a new reference. NULL with an exception, and without one if there is none. */
+/* The function with a name, a new reference. NULL without an exception if there is none, NULL with one on failure. */
 static PyObject *function_of(Bridge *self, PyObject *name) {
 #if PY_VERSION_HEX >= 0x030D0000
     PyObject *function;
@@ -265,7 +265,7 @@ static PyObject *bridge_make(Bridge *self, PyObject *args) {
             return NULL;
         }
     }
-    /* All scripts have the same engine: a thread that is in the engine already finds its functions unchanged. */
+    /* All scripts have the same engine, so a thread that is already in the engine sees no change. */
     static pthread_mutex_t importing = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&importing);
     for (size_t i = 0; i < sizeof imports / sizeof *imports; i++) {

@@ -1,12 +1,12 @@
-/* What differs between Pythons with and without a GIL. A free-threaded build defines Py_GIL_DISABLED. */
+/* The differences between Pythons with and without a GIL. A free-threaded build defines Py_GIL_DISABLED. */
 #ifndef WSTHREADS_COMPAT_H
 #define WSTHREADS_COMPAT_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* Between these two, no other thread changes the object. With a GIL they do nothing: the GIL is held. Between them
- * stands no `return`, and no call that locks the same object. */
+/* Between these two, no other thread changes the object. With a GIL they do nothing, because the GIL is held. The code
+ * between them must not contain `return`, or a call that locks the same object. */
 #ifndef Py_BEGIN_CRITICAL_SECTION
 #define Py_BEGIN_CRITICAL_SECTION(object) {
 #define Py_END_CRITICAL_SECTION() }
@@ -19,8 +19,8 @@
 #define NEEDS_NO_GIL
 #endif
 
-/* Stands between a store and a load that two threads do in opposite order: at least one of them sees the other's store.
- * With a GIL, passing it on does that. */
+/* Used between a store and a load that two threads do in opposite order: at least one of them sees the other's store.
+ * With a GIL, the change of its holder has this effect. */
 #ifdef Py_GIL_DISABLED
 #define FENCE() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #else

@@ -1,9 +1,10 @@
-/* FastPath, as in wsthreads.sessions.turn: how nearly all messages and requests of a session are taken and handled.
+/* FastPath, as in wsthreads.sessions.turn: takes and handles nearly all messages and requests of a session.
  *
- * The Python version takes 40 bytecodes and six calls, of which hardly anything is in the caches of the processor when
- * the thread of the next session runs: it costs 3 times as much as in a loop.
+ * The Python version takes 40 bytecodes and six calls. Almost none of this is in the processor's caches when the thread
+ * of the next session runs, so it costs 3 times as much as in a loop.
  *
- * The fields are guarded by `lock`, which Python code takes, too; but whoever has the turn writes `runner` and `thread`.
+ * `lock` guards the fields. Python code takes it, too. The thread that has the turn writes `runner` and `thread`
+ * without it.
  */
 #include "_fast_path.h"
 
@@ -12,7 +13,7 @@
 #include "_rlock.h"
 
 #define DLE 0x10 /* envelope.DLE */
-#define MAX_DIGITS 15 /* of an id that is certainly not above envelope.MAX_NUMBER */
+#define MAX_DIGITS 15 /* digits of an id that is never above envelope.MAX_NUMBER */
 
 typedef struct {
     PyObject_HEAD
@@ -27,15 +28,15 @@ typedef struct {
 static PyObject *name_begin_close, *name_give_up_turn, *name_message, *name_handle_request, *name_handle_waiting,
     *name_session_thread;
 
-/* What `pass_by` takes: an ordinary message, or a request. */
+/* An ordinary message or a request, for `pass_by`. */
 typedef struct {
     PyObject *data; /* a strong reference */
-    Py_ssize_t size; /* of the data, as Python's `len` has it */
+    Py_ssize_t size; /* of the data, like Python's `len` */
     unsigned long long id; /* 0 for an ordinary message */
     PyObject *number; /* the id, a strong reference; NULL for an ordinary message */
 } Message;
 
-/* As envelope.usual_request: the id, and where the data begins; 0 for any other message. */
+/* Like envelope.usual_request: the id, and the start of the data; 0 for any other message. */
 static unsigned long long request_id(const void *text, int kind, Py_ssize_t size, Py_ssize_t *data_at) {
     if (size < 4 || PyUnicode_READ(kind, text, 1) != 'q' || PyUnicode_READ(kind, text, 2) == '0') return 0;
     unsigned long long id = 0;
@@ -49,7 +50,7 @@ static unsigned long long request_id(const void *text, int kind, Py_ssize_t size
     return at < size && PyUnicode_READ(kind, text, at) == ':' ? id : 0;
 }
 
-/* 1, or 0 for a message that is for `Intake.accept`, or -1 with an exception. */
+/* 1, or 0 for a message that `Intake.accept` must handle, or -1 with an exception. */
 static int parse(PyObject *whole, Message *message) {
     int is_text = PyUnicode_Check(whole);
     if (!is_text && !PyBytes_Check(whole)) return 0;
@@ -87,8 +88,8 @@ static int may_hear(FastPath *self, const Message *message) {
            PyDict_Size(self->unanswered) < self->most_unanswered;
 }
 
-/* Count a message and take the turn: 1. 0, and nothing happens, if that is for `Intake.accept` to do. -1, and nothing
- * happens, with an exception. */
+/* Count a message and take the turn: returns 1. Otherwise nothing happens: 0 if `Intake.accept` must do this, -1 with
+ * an exception. */
 static int enter(FastPath *self, PyObject *carrier, const Message *message) {
     if (!try_lock_of(self)) return 0;
     long long left = self->ack_bytes_at - message->size;
@@ -109,7 +110,7 @@ static int enter(FastPath *self, PyObject *carrier, const Message *message) {
     return passes;
 }
 
-/* Give up the turn, without changing the exception that is set; -1 if there is one. */
+/* Give up the turn, without changing the current exception; -1 if there is one. */
 static int leave(FastPath *self) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -129,7 +130,7 @@ static int leave(FastPath *self) {
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* Have the session know its thread, the calling one; -1 with an exception on failure. */
+/* Record the calling thread as the session's thread; -1 with an exception on failure. */
 static int name_thread(FastPath *self, PyObject *session) {
     self->runner = PyThread_get_thread_ident();
     if (self->thread == self->runner) return 0;
@@ -156,7 +157,7 @@ static int handle(FastPath *self, const Message *message) {
     return none == NULL ? -1 : 0;
 }
 
-/* The handler has failed: close the session. The exception that is set remains. */
+/* The handler has failed: close the session. Keeps the current exception. */
 static void close_after_failure(FastPath *self) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -171,7 +172,7 @@ static void close_after_failure(FastPath *self) {
     PyErr_Restore(type, value, traceback);
 }
 
-/* Handle the events that came meanwhile; -1 with an exception on failure. */
+/* Handle the events that arrived in the meantime; -1 with an exception on failure. */
 static int handle_waiting(FastPath *self, PyObject *carrier) {
     if (!has_events(self)) return 0;
     PyObject *none = PyObject_CallMethodOneArg((PyObject *)self, name_handle_waiting, carrier);

@@ -15,8 +15,8 @@ typedef struct {
     size_t header_bytes; /* including the key, the last four bytes */
 } Frame;
 
-/* 1 if `data` begins with the complete header of an unfragmented, masked data frame; 0 if more bytes are needed to
- * tell; -1 for any other frame, and for bytes that are not a frame. */
+/* 1 if `data` begins with the complete header of an unfragmented, masked data frame; 0 if it may do so with more bytes;
+ * -1 for any other frame, and for bytes that are not a frame. */
 static inline int parse_data_frame(const uint8_t *data, size_t size, Frame *frame) {
     if (size > 0 && data[0] != FIN_TEXT && data[0] != FIN_BINARY) return -1;
     if (size > 1 && !(data[1] & 0x80)) return -1;
@@ -32,7 +32,8 @@ static inline int parse_data_frame(const uint8_t *data, size_t size, Frame *fram
     return frame->payload_bytes > (length_bytes == 2 ? 125 : 0xFFFF) ? 1 : -1; /* -1: not the shortest form */
 }
 
-/* Unmasks, and returns whether the result is ASCII. In one pass, since a long message would leave the nearest cache. */
+/* Unmasks, and returns whether the result is ASCII. In one pass, because a long message does not stay in the nearest
+ * cache. */
 static inline int unmask(uint8_t *to, const uint8_t *from, size_t size, const uint8_t key[4]) {
     uint64_t wide, seen = 0;
     uint8_t twice[8];

@@ -11,7 +11,7 @@
 
 /* ---- the queue ---- */
 
-/* Queue an item, and give the mutex back. Returns whether the inbox is open; otherwise nothing happens. */
+/* Queue an item, and release the mutex. Returns whether the inbox is open; otherwise nothing happens. */
 static bool append_locked(Inbox *inbox, Item *item) {
     bool is_open = !inbox->is_closed, wake = is_open && inbox->is_waited_for;
     if (is_open) {
@@ -47,7 +47,7 @@ static Item *take_locked(Inbox *inbox) {
     return item;
 }
 
-/* The next item, NULL if none comes in time (negative: no limit). */
+/* The next item, NULL if none arrives in time (negative: no limit). */
 static Item *take(Inbox *inbox, double timeout_s) {
     Item *item;
     int error = 0;

@@ -1,8 +1,8 @@
-/* Intake: how much of a session's messages may wait for the isolate's thread; and `pump`, which reads them.
+/* Intake: limits how many of a session's messages wait for the isolate's thread. `pump` reads them.
  *
- * `pump` needs no GIL, so a session's thread disturbs no other thread meanwhile. It keeps the texts that
- * frames.decode_message accepts, and gives back everything else as it came. It waits for nothing but its client: if the
- * intake is full, the turn over, or the inbox closed, it gives back, too. javascript/inbox.py has the same class without
+ * `pump` needs no GIL, so a session's thread does not disturb other threads while it runs. It keeps the texts that
+ * frames.decode_message accepts, and returns everything else unchanged. It waits only for its client: it also returns
+ * the bytes if the intake is full, the turn over, or the inbox closed. javascript/inbox.py has the same class without
  * `pump`.
  */
 #include "_inbox.h"
@@ -53,8 +53,8 @@ static PyObject *intake_get_count(Intake *self, void *closure) {
     return PyLong_FromSsize_t(__atomic_load_n(&self->count, __ATOMIC_ACQUIRE));
 }
 
-/* shut(inbox, turn): once this has returned, `pump` keeps nothing more of this turn. The counts of texts and bytes at
- * that moment; None if the turn was over before. */
+/* shut(inbox, turn): after this, `pump` keeps nothing more of this turn. Returns the counts of texts and bytes at that
+ * moment; None if the turn was already over. */
 static PyObject *intake_shut(Intake *self, PyObject *args) {
     Inbox *inbox;
     unsigned long long turn;
@@ -121,20 +121,20 @@ static bool is_utf8(const uint8_t *at, size_t size) {
     return true;
 }
 
-/* What a call of `pump` was given. */
+/* The arguments of a call of `pump`. */
 typedef struct {
     Inbox *inbox;
     int fd;
     size_t max_bytes, due_texts, due_bytes; /* due: so many are left */
     uint64_t turn;
-    bool is_escaped; /* of a client whose messages need acknowledgements, and which escapes what begins with DLE */
+    bool is_escaped; /* the client needs acknowledgements, and escapes messages that begin with DLE */
     bool is_due;
 } Order;
 
 /* The first byte of the control messages of wsthreads.1, and of escaped messages. */
 enum { DLE = 0x10 };
 
-/* A text was kept, which came as so many bytes. */
+/* Record a kept text, which took `bytes` on the wire. */
 static void count_due(Order *order, size_t bytes) {
     if (!order->is_escaped) return;
     order->due_texts -= order->due_texts > 0;
@@ -142,7 +142,7 @@ static void count_due(Order *order, size_t bytes) {
     order->is_due = order->due_texts == 0 || order->due_bytes == 0;
 }
 
-/* Put the texts at the beginning of `data` into the inbox. Returns how many bytes they have. */
+/* Put the texts at the beginning of `data` into the inbox. Returns their number of bytes. */
 static size_t put_texts(Intake *self, Order *order, const uint8_t *data, size_t size) {
     size_t at = 0;
     Frame frame;
@@ -170,7 +170,7 @@ static size_t put_texts(Intake *self, Order *order, const uint8_t *data, size_t 
     return at;
 }
 
-/* `put_texts`, if the turn is not over. Moves `data` and `size` behind the texts. */
+/* Like `put_texts`, if the turn is not over. Moves `data` and `size` to after the texts. */
 static void keep_texts(Intake *self, Order *order, const uint8_t **data, size_t *size) {
     if (__atomic_load_n(&self->turn, __ATOMIC_ACQUIRE) != order->turn) return;
     size_t done = put_texts(self, order, *data, *size);

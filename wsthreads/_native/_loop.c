@@ -1,7 +1,7 @@
-/* MessageLoop, as in wsthreads.javascript.message_loop: how a script's loop goes from one text message to the next.
+/* MessageLoop, as in wsthreads.javascript.message_loop: the step of a script's loop from one text message to the next.
  *
- * It does what Loop._pull does, for a message that follows a message if nothing else is to be done between them. In all
- * other cases it changes nothing, and calls Loop._pull. Only the isolate's thread calls `pull`.
+ * It does the same as Loop._pull for a message that directly follows a message, with nothing else to do between them.
+ * In all other cases it changes nothing, and calls Loop._pull. Only the isolate's thread calls `pull`.
  */
 #include "_loop.h"
 
@@ -45,7 +45,7 @@ static int may_be_closing(PyObject *state) {
     return answer;
 }
 
-/* Whether there is something that `hindrances` names: each is empty, nearly always. */
+/* Whether any object in `hindrances` is not empty. Nearly always all are empty. */
 static int is_hindered(MessageLoop *self) {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(self->hindrances); i++) {
         Py_ssize_t size = PyObject_Size(PyTuple_GET_ITEM(self->hindrances, i));
@@ -72,7 +72,7 @@ static int has_handled(MessageLoop *self, PyObject *const *args) {
     return waits < 0 ? -1 : !waits;
 }
 
-/* Whether the next thing in the inbox is a text for a session that may handle it now. */
+/* Whether the next item of the inbox is a text for a session that may handle it now. */
 static int has_next(MessageLoop *self) {
     PyObject *state = next_intake((Inbox *)self->inbox);
     if (state == NULL) return 0;
@@ -85,7 +85,7 @@ static int has_next(MessageLoop *self) {
     return closing < 0 ? -1 : !closing;
 }
 
-/* 1 if the usual case is there. 0, or -1 with an exception: nothing has happened. */
+/* 1 in the usual case. Otherwise nothing happens: 0, or -1 with an exception. */
 static int is_usual(MessageLoop *self, PyObject *const *args) {
     if (self->must_end || self->is_full || self->times == NULL || self->times == Py_None) return 0;
     if (self->inbox == NULL || !Py_IS_TYPE(self->inbox, &InboxType) || self->arm == NULL || self->has_jobs == NULL ||

@@ -1,6 +1,6 @@
 /* OutboxState; and append_all, lock_queued, unlock: functions of wsthreads.protocol.fanout for many outboxes at once.
  *
- * append_all only appends to memory. Its caller holds the room's order lock.
+ * append_all writes only to memory. Its caller holds the room's order lock.
  */
 #include "_outboxes.h"
 
@@ -185,7 +185,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* Names are made once: another interpreter of the process may fill its module, too. */
+/* Names are made once: another interpreter of the process may also fill its module. */
 static int spell(PyObject **name, const char *text) {
     if (*name == NULL) *name = PyUnicode_InternFromString(text);
     return *name == NULL ? -1 : 0;

@@ -1,10 +1,10 @@
 /* OutboxState, the base class of an outbox (wsthreads.protocol.writer.Writer): the attributes that C functions use.
  *
  * - Each of them is a member of the C struct. Any thread may read it at any time.
- * - An object that the outbox keeps for as long as it lives, its queue and its lock, may be used without a reference.
- *   So may what only the holder of its lock replaces, by the holder. Of the others, only the address counts: they are
+ * - The queue and the lock, which the outbox keeps for its whole life, may be used without a reference. So may objects
+ *   that only the holder of the lock replaces, by the holder. Of the others, only the address is used: they are
  *   constants, or None until they are set.
- * - For other objects, such as an outbox of the Python classes, Python is asked.
+ * - For other objects, such as an outbox of the Python classes, these functions call Python.
  */
 #ifndef WSTHREADS_OUTBOXES_H
 #define WSTHREADS_OUTBOXES_H
@@ -24,12 +24,12 @@ typedef struct {
 
 extern PyTypeObject OutboxStateType;
 extern PyObject *attribute_names[ATTRIBUTES];
-extern PyTypeObject *usual_type; /* the first subtype of OutboxState that was met: set once, and kept for good; atomic */
+extern PyTypeObject *usual_type; /* the first subtype of OutboxState seen: set once, and kept; atomic */
 
-/* Whether objects of the type are OutboxStates, where it is not the usual type. */
+/* Whether objects of a type other than the usual one are OutboxStates. */
 int is_state_type(PyTypeObject *type);
 
-/* The outbox as the C struct; NULL if it is none. */
+/* The outbox as the C struct; NULL if it is not an OutboxState. */
 static inline OutboxState *state_of(PyObject *outbox) {
     PyTypeObject *type = Py_TYPE(outbox);
     return type == __atomic_load_n(&usual_type, __ATOMIC_RELAXED) || is_state_type(type) ? (OutboxState *)outbox : NULL;

@@ -1,6 +1,6 @@
-/* Functions that read from sockets, as the Python functions in wsthreads.protocol.transport and frames do.
+/* Functions that read from sockets, like the Python functions in wsthreads.protocol.transport and frames.
  *
- * decode_message accepts exactly the frames that frames.decode_message accepts; so does receive_message.
+ * decode_message and receive_message accept exactly the frames that frames.decode_message accepts.
  */
 #define _GNU_SOURCE /* POLLRDHUP */
 #include "_reading.h"
@@ -25,7 +25,7 @@
 
 /* ---- the queue for the GIL ---- */
 
-/* Each number below may be set by the compiler: tests/bench/tricks.py measures what it brings. */
+/* The compiler may set each number below: tests/bench/tricks.py measures their effect. */
 #ifndef MAX_WAITING
 #define MAX_WAITING 16 /* threads that ask for the GIL at once; the others wait in front of a turnstile */
 #endif
@@ -38,13 +38,13 @@ static sem_t gate;
 
 #ifndef Py_GIL_DISABLED
 
-static sem_t turnstile; /* as many threads as this admits wait for the GIL */
+static sem_t turnstile; /* its value is the number of threads that may still ask for the GIL */
 
 static int prepare_turnstile(void) {
     return 0;
 }
 
-static void renew_turnstile(void) { /* also in a forked process, where the threads that would release it are missing */
+static void renew_turnstile(void) { /* also in a forked process, which lacks the threads that would release it */
     sem_init(&turnstile, 0, MAX_WAITING);
     sem_init(&gate, 0, MAX_BUSY);
 }
@@ -79,9 +79,10 @@ void end_work(void) {}
 
 #else
 
-/* Without a GIL, a busy thread keeps its place at the gate until it reads again. So one core is left to the clients that
- * send little. Otherwise they wait for seconds: Python's locks make a thread that finds them taken give up its core again
- * and again. After `MAX_BUSY_WAIT_MS` a thread goes on without a place, since a handler may block while it has one. */
+/* Without a GIL, a busy thread keeps its place at the gate until it reads again. So one core is free for the clients
+ * that send little. Otherwise they wait for seconds: a thread that finds one of Python's locks taken gives up its core
+ * again and again. After `MAX_BUSY_WAIT_MS` a thread continues without a place, because a handler may block while it
+ * has one. */
 #define MAX_BUSY_WAIT_MS 200
 
 static pthread_key_t place; /* set in the threads that have a place */
@@ -136,7 +137,7 @@ void end_work(void) {
 
 /* ---- receive(fd, size) -> bytes ---- */
 
-/* Most messages are small: they are read into the stack, so that no larger buffer is allocated. */
+/* Most messages are small. They are read into the stack, which avoids a large buffer. */
 #define STACK_BYTES 2048
 
 static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
@@ -218,7 +219,7 @@ static PyObject *decoded(const uint8_t *data, size_t size, size_t max_bytes, siz
     size_t header = frame.header_bytes, bytes = (size_t)frame.payload_bytes;
     if (frame.payload_bytes > max_bytes || frame.payload_bytes > size - header) return NULL;
     int is_text = data[0] == FIN_TEXT;
-    /* Most text is ASCII, and so its own UTF-8: it is unmasked directly into the str. */
+    /* Most text is ASCII, which is its own UTF-8, so it is unmasked directly into the str. */
     PyObject *message = is_text ? PyUnicode_New((Py_ssize_t)bytes, 127) : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bytes);
     if (message == NULL) return NULL;
     uint8_t *payload = is_text ? PyUnicode_1BYTE_DATA(message) : (uint8_t *)PyBytes_AS_STRING(message);

@@ -1,8 +1,9 @@
 /* Reading from sockets, and the queue for the GIL.
  *
  * A thread that waits for the GIL wakes up every 5 ms to ask for it. If thousands of clients send or leave at once,
- * thousands of threads do that, and nothing else gets done for minutes. So only `MAX_WAITING` threads wait for the GIL;
- * the others wait for their turn on a semaphore, without a time limit. Without a GIL, only busy threads do, for a moment.
+ * thousands of threads do this, and nothing else happens for minutes. So only `MAX_WAITING` threads wait for the GIL;
+ * the others wait for their turn on a semaphore, without a time limit. Without a GIL, only busy threads wait, for a
+ * moment.
  */
 #ifndef WSTHREADS_READING_H
 #define WSTHREADS_READING_H
@@ -23,11 +24,11 @@ double monotonic(void);
 
 /* `data` is the beginning of a data frame: returns a copy, with the bytes of the frame that arrive within 50 ms, and
  * sets `size` to the size of the copy. NULL if `data` is not such a beginning, or the message has more than
- * `max_bytes`. If the rest takes longer, the caller gets an incomplete frame; its time limit and its UTF-8 are the
- * caller's concern. Needs no GIL. */
+ * `max_bytes`. If the rest takes longer, the caller gets an incomplete frame. The caller checks the time limit and the
+ * UTF-8. Needs no GIL. */
 uint8_t *with_rest(int fd, const uint8_t *data, size_t *size, size_t max_bytes);
 
-/* Adds what reads from sockets to the module; -1 with an exception on failure. */
+/* Adds the functions that read from sockets to the module; -1 with an exception on failure. */
 int add_reading_functions(PyObject *module);
 
 #endif

@@ -1,11 +1,11 @@
 /* RLock: threading.RLock without timeouts, for the lock of an outbox, which is taken for every delivery.
  *
- * Taking it costs about 50 instructions. threading's RLock is called by methods and reads a clock: that was 1,300 of
- * the 1,900 instructions of a delivery, beside the system call.
+ * Taking it costs about 50 instructions. threading's RLock is called by methods and reads a clock: 1,300 of the 1,900
+ * instructions of a delivery, without the system call.
  *
- * It needs no GIL. The owner is written by the thread that has the mutex, so a thread that reads its own number there has
- * the lock, and any other number tells it that it does not. Only the owner uses the count. A thread that waits for the
- * mutex releases the GIL. No signal handler runs during the wait, which is short: no thread holds this lock for long.
+ * It needs no GIL. Only the thread that has the mutex writes the owner, so a thread has the lock exactly if it reads
+ * its own number there. Only the owner uses the count. A thread that waits for the mutex releases the GIL. No signal
+ * handler runs during the wait, which is short: no thread holds this lock for long.
  */
 #include "_rlock.h"
 
@@ -20,7 +20,7 @@ typedef struct {
     Py_ssize_t count;
 } RLock;
 
-enum { NOBODY = 0 }; /* what PyThread_get_thread_ident never returns */
+enum { NOBODY = 0 }; /* PyThread_get_thread_ident never returns this */
 
 static int is_ours(RLock *self) {
     return __atomic_load_n(&self->owner, __ATOMIC_RELAXED) == PyThread_get_thread_ident();
@@ -37,7 +37,7 @@ int try_rlock(PyObject *lock) {
         self->count++;
         return 1;
     }
-    FENCE(); /* who finds it taken has left work that the owner sees after the release */
+    FENCE(); /* a thread that finds it taken has left work that the owner sees after the release */
     if (pthread_mutex_trylock(&self->mutex)) return 0;
     own(self, 1);
     return 1;

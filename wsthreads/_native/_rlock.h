@@ -6,7 +6,7 @@
 
 extern PyTypeObject RLockType;
 
-/* Take an RLock if it is free or this thread has it. Whether it was taken. */
+/* Take an RLock if it is free or this thread has it. Returns whether it was taken. */
 int try_rlock(PyObject *lock);
 
 /* Release it. -1 with an exception if this thread does not have it. */

@@ -1,16 +1,16 @@
 /* send_queues and post: write the queued frames of outboxes to their sockets, as wsthreads.protocol.outbox does.
  *
- * What must hold:
+ * Rules:
  *
- * - The GIL is released around the system calls and nothing else. It is kept where there is one outbox with little to
- *   send, since getting the GIL back takes longer than the call.
+ * - The GIL is released only around the system calls. It is kept for one outbox with little to send, because getting
+ *   the GIL back takes longer than the call.
  * - The caller of send_queues holds the lock of every outbox that it passes. So no other thread takes from their
  *   queues, writes to their sockets or closes them; it may append. A finalizer in this thread could: the locks are
- *   re-entrant. So nothing that the garbage collector tracks is allocated from the moment when frames are taken from a
- *   queue until an incomplete write is marked in `_draining`. The caller removes that mark.
- * - Frames of a subclass of bytes (frames.MarkedFrame) are written like others. Where they are joined for an incomplete
- *   write, the caller gets the frames back, since it may remove some of them. So it does if the outbox keeps what it
- *   has written (protocol.kept): all frames are taken for written, and the caller takes some of them back.
+ *   re-entrant. So no object that the garbage collector tracks may be allocated between taking frames from a queue and
+ *   marking an incomplete write in `_draining`. The caller removes that mark.
+ * - Frames of a subclass of bytes (frames.MarkedFrame) are written like others. If they are joined for an incomplete
+ *   write, the caller gets the frames back, because it may remove some of them. It also gets them back if the outbox
+ *   keeps written frames (protocol.kept): all frames count as written, and the caller takes some of them back.
  */
 #include "_sending.h"
 
@@ -70,7 +70,7 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
         Py_XDECREF(row);
     }
     for (Py_ssize_t i = 0; result == NULL && i < done; i++) {
-        /* The caller does not learn what is left of these writes, so their streams end here. */
+        /* The caller does not get the rest of these writes, so their streams end here. */
         if (writes[i].data != NULL) shutdown(writes[i].fd, SHUT_RDWR);
     }
     for (Py_ssize_t i = 0; i < total; i++) release_write(&writes[i]);
@@ -87,8 +87,8 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
 
 static PyObject *flush, *after_send;
 
-/* _send_queues and _after_send_locked for one outbox, whose lock the caller holds. 1 if all queued frames are written,
- * 0 if there is more to do, -1 with an exception. */
+/* _send_queues and _after_send_locked for one outbox. The caller holds its lock. 1 if all queued frames are written, 0
+ * if there is more to do, -1 with an exception. */
 static int send_queue_locked(PyObject *outbox) {
     Write write = {.data = NULL};
     Shared none = {.count = 0, .data = NULL};
@@ -101,7 +101,7 @@ static int send_queue_locked(PyObject *outbox) {
     if (end_write(&write, outbox)) return 1;
     PyObject *sent = PyLong_FromSsize_t(write.sent), *data = sent ? unsent(&write) : NULL;
     PyObject *told = data ? PyObject_CallMethodObjArgs(outbox, after_send, data, sent, NULL) : NULL;
-    if (data == NULL) shutdown(write.fd, SHUT_RDWR); /* the outbox does not learn what is left of the write */
+    if (data == NULL) shutdown(write.fd, SHUT_RDWR); /* the outbox does not get the rest of the write */
     Py_XDECREF(data);
     Py_XDECREF(sent);
     Py_XDECREF(told);

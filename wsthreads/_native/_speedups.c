@@ -1,8 +1,8 @@
 /* The module `_speedups`: C versions of the functions and types that run for each message or each delivery.
  *
  * Optional: without it, or with WSTHREADS_PURE_PYTHON=1, the Python versions of the same names are used. This file has
- * the module, and what makes frames: `encode_text`, as frames.message_frame does, and `escaped_frame`, as envelope's. The
- * rest, by file:
+ * the module and two functions that make frames: `encode_text`, like frames.message_frame, and `escaped_frame`, like
+ * envelope's. The rest, by file:
  *
  * - _outboxes.c: append_all, lock_queued, unlock    - _inbox.c: Inbox      - _rlock.c: RLock
  * - _sending.c, _writes.c: send_queues, post        - _intake.c: Intake    - _metrics.c: Tally, Histogram

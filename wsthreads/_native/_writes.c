@@ -1,4 +1,4 @@
-/* One write to a socket: the frames of an outbox's queue as one bytes object. See _sending.c for what must hold. */
+/* One write to a socket: the frames of an outbox's queue as one bytes object. See _sending.c for the rules. */
 #include "_writes.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-/* The first `count` frames of a queue, as one bytes object; NULL with an exception on failure. `marked` becomes whether
+/* The first `count` frames of a queue, as one bytes object; NULL with an exception on failure. Sets `marked` to whether
  * any of several frames is more than bytes. */
 static PyObject *joined(PyObject *queue, Py_ssize_t count, int *marked) {
     Py_ssize_t size = 0;
@@ -51,7 +51,7 @@ void forget_shared(Shared *shared) {
     Py_CLEAR(shared->data);
 }
 
-/* How many of the first `count` frames of a queue are messages, and not pings, pongs or the HTTP answer. */
+/* The number of messages in the first `count` frames of a queue. Pings, pongs and the HTTP answer are not messages. */
 static Py_ssize_t count_messages(PyObject *queue, Py_ssize_t count) {
     Py_ssize_t messages = 0;
     for (Py_ssize_t i = 0; i < count; i++) messages += !(*PyBytes_AS_STRING(PyList_GET_ITEM(queue, i)) & CONTROL);
@@ -97,8 +97,8 @@ static Tally *tally_of(PyObject *outbox) {
     return state ? &state->tally : NULL;
 }
 
-/* Append the counted frames of a queue to `kept`, and count the messages in `write` anew. Returns their bytes, or -1 with
- * an exception. */
+/* Append the counted frames of a queue to `kept`, and count the messages in `write` again. Returns their bytes, or -1
+ * with an exception. */
 static Py_ssize_t keep(PyObject *kept, PyObject *queue, Py_ssize_t count, Write *write) {
     Py_ssize_t size = 0;
     write->messages = 0;
@@ -112,7 +112,7 @@ static Py_ssize_t keep(PyObject *kept, PyObject *queue, Py_ssize_t count, Write 
     return size;
 }
 
-/* Drop what was appended to `kept` behind the first `count` frames, without changing the exception that is set. */
+/* Drop the frames in `kept` after the first `count`, without changing the current exception. */
 static void forget_kept(PyObject *kept, Py_ssize_t count) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -123,7 +123,7 @@ static void forget_kept(PyObject *kept, Py_ssize_t count) {
 /* Make `write->data` of all frames of a queue, if the outbox is not closing, and append them to `kept`: None, or the list
  * of frames that the outbox keeps. Sets `count` to their number. -1 with an exception on failure. */
 static int hold_queue(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *shared, Write *write, Py_ssize_t *count) {
-    /* The frames and this in one look: whoever closes an outbox marks it before the close frame is queued. */
+    /* Read together with the frames: an outbox is marked as closing before its close frame is queued. */
     int open = is(outbox, CLOSE_FRAME, Py_None);
     if (open < 1) {
         write->fd = -1;

@@ -7,7 +7,7 @@
 /* One write to a socket, of all frames that an outbox has queued. */
 typedef struct {
     PyObject *data; /* bytes, a strong reference; NULL if there is nothing to send here */
-    PyObject **frames; /* strong references: the frames in `data` if the caller may want them back; else NULL */
+    PyObject **frames; /* strong references: the frames in `data` if the caller may need them; else NULL */
     Py_ssize_t count; /* of `frames` */
     Py_ssize_t messages; /* in `data` */
     Py_ssize_t kept_bytes; /* of `data`, if the outbox keeps */
@@ -16,7 +16,8 @@ typedef struct {
     int error;
 } Write;
 
-/* The members of a room mostly have the same frames in their queues: keep the frames of the last queue, and their join.
+/* The members of a room mostly have the same frames in their queues. Keeps the frames of the last queue, and their
+ * join.
  */
 #define MAX_SHARED 64
 
@@ -30,19 +31,19 @@ typedef struct {
 
 /* Take the queued frames of an outbox; -1 with an exception on failure. Afterwards:
  *
- * - `fd` < 0: nothing is taken, because of TLS, or because the outbox is closing, ended or full, or has written more
- *   than its window holds. The caller handles it.
- * - otherwise, `data` is NULL if nothing is queued. */
+ * - `fd` < 0: nothing is taken, because of TLS, or because the outbox is closing, ended or full, or its window is full.
+ *   The caller handles it.
+ * - Otherwise, `data` is NULL if nothing is queued. */
 int begin_write(Write *write, PyObject *outbox, Shared *shared);
 
 /* Needs no GIL. */
 void do_write(Write *write);
 
-/* Count the bytes written. Returns whether they were all; then `data` is released. Otherwise marks the outbox, and the
- * caller continues with it. */
+/* Count the written bytes. Returns whether all were written; then `data` is released. Otherwise marks the outbox, and
+ * the caller continues with it. */
 int end_write(Write *write, PyObject *outbox);
 
-/* What `Outbox._after_send_locked` gets of an incomplete write: a new reference, or NULL with an exception. */
+/* An incomplete write for `Outbox._after_send_locked`: a new reference, or NULL with an exception. */
 PyObject *unsent(const Write *write);
 
 void release_write(Write *write);
