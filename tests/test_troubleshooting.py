@@ -65,8 +65,8 @@ PAGE = text_of("docs/how-to/troubleshooting")
 #: The texts in the terms of its definition lists.
 QUOTED = [text for term in re.findall(r"^(``.*)\n {4}\S", PAGE, re.M) for text in re.findall(r"``(.+?)``", term)]
 
-#: What a user sees that is no text of a message: codes, which stand with one, and a setting.
-NOT_TEXTS = {"1006", "1008", "1009", "1011", "1012", "1013", "cpu_affinity", "failed", "wsthreads_ticks_skipped_total"}
+#: What a user sees that is no text of a message: codes, which stand with one, and a metric.
+NOT_TEXTS = {"1006", "1008", "1009", "1011", "1012", "1013", "failed", "wsthreads_ticks_skipped_total"}
 
 ECHO = "export function onMessage(session, message) { session.send(message); }"
 APP = ("wsthreads:create_app('echo.js')",)
