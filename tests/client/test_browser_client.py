@@ -364,7 +364,7 @@ def test_an_open_connection_is_replaced_when_the_page_has_stood_still(run):
       const counts = [sockets.length];
       sleep(60_000); await tick(60_000);  // as a hidden page may
       counts.push(sockets.length);
-      sleep(3_600_000); await tick(9_999);
+      sleep(3_600_000); await tick(10_099);
       counts.push(sockets.length);
       await tick(1);
       counts.push(sockets.length);
@@ -380,7 +380,7 @@ def test_an_open_connection_is_replaced_when_the_page_has_stood_still(run):
     assert (
         run("""
       const [socket, events] = make();
-      await settled(); sockets[0].open(); sleep(100_000); await tick(10_000);
+      await settled(); sockets[0].open(); sleep(100_000); await tick(10_100);
       return events[1];
     """)
         == lost
@@ -402,7 +402,7 @@ def test_an_open_connection_is_replaced_when_the_page_comes_back(run, event, rep
       const [socket, events] = make();
       await settled(); sockets[0].open(); await tick(5000);
       {event};
-      await tick(0);
+      await tick(100);
       sockets.at(-1).open();
       socket.send("x");
       socket.close(); sockets.at(-1).end(1000);
@@ -410,6 +410,31 @@ def test_an_open_connection_is_replaced_when_the_page_comes_back(run, event, rep
       return [sockets.length, sockets.at(-1).sent, timers.size];
     """)
     assert result == [2 if replaced else 1, ["x"], 0]
+
+
+def test_options_in_the_place_of_subprotocols_are_an_error(run):
+    told = run("""
+      const [socket] = make(), Socket = socket.constructor;
+      new Socket("/", "one").close(); new Socket("/", ["one"]).close();
+      try { new Socket("/", { maxPause: 5 }); } catch (error) { return `${error}`; }
+    """)
+    assert told == "TypeError: options are the third argument"
+
+
+def test_when_the_page_comes_back_what_the_browser_has_received_comes_first(run):
+    """The page was busy or frozen, and its user was kicked meanwhile."""
+    result = run("""
+      const [socket, events] = make();
+      const heard = [];
+      socket.onmessage = ({ data }) => heard.push(data);
+      socket.onclose = ({ code }) => heard.push(code);
+      await settled(); sockets[0].open();
+      window.dispatchEvent(new Event("online"));
+      sockets[0].onmessage({ data: "you were kicked" }); await settled();
+      sockets[0].end(4003); await tick(60_000);
+      return [heard, sockets.length, socket.readyState, timers.size];
+    """)
+    assert result == [["you were kicked", 4003], 1, 3, 0]
 
 
 def test_it_wakes_up_when_the_page_does(run):
@@ -583,7 +608,7 @@ def test_a_replaced_connection_is_closed_after_two_seconds_if_the_new_one_gets_n
 @pytest.mark.parametrize(
     ("event", "state", "told"),
     [("sockets[0].end(3000)", 1, []), ("sockets[1].end(1006)", 0, [1006]), ("socket.close()", 2, []),
-     ("window.dispatchEvent(new Event('online'))", 0, [1006])],
+     ("window.dispatchEvent(new Event('online')); await tick(100)", 0, [1006])],
 )  # fmt: skip
 def test_a_replaced_connection_ends_with_itself_the_new_one_and_the_client(run, event, state, told):
     result = run(f"""{RENEWED}

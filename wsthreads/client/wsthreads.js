@@ -31,6 +31,7 @@ const OVERLAP_MS = 2000;  // meanwhile, the server's handler joins its rooms
 const LONGEST_TIMER_MS = 2 ** 31 - 1;  // browsers run longer ones at once
 const EARLIEST_MS = 1e11;  // an earlier time was probably meant in seconds
 const WATCH_MS = 10_000;  // how often the client checks whether the page was suspended
+const EVENTS_MS = 100;  // after a pause, events that the browser already has come first, such as a final close
 const PROBE_MS = 2000;  // the wait for a sign of life, if the session can be resumed
 const UNACKNOWLEDGED = 1_024;  // the page acknowledges after this many messages,
 const UNACKNOWLEDGED_BYTES = 65_536;  // or this many bytes
@@ -150,6 +151,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
   constructor(url, protocols = [], options = {}) {
     super();
+    if (typeof protocols !== "string" && !Array.isArray(protocols)) throw new TypeError("options are the third argument");
     const unknown = Object.keys(options).find((name) => !Object.hasOwn(DEFAULTS, name));
     if (unknown !== undefined) {
       throw new TypeError(`no such option: ${unknown}; there are: ${Object.keys(DEFAULTS).join(", ")}`);
@@ -261,10 +263,12 @@ export class ReconnectingWebSocket extends EventTarget {
     if (this.#isOpen && this.#session) this.#probe(this.#session.token ? PROBE_MS : this.#session.timeoutMs);
   };
 
-  // Replace an open connection at once, because it may be dead. Or end the wait for the next one.
+  // Replace an open connection, because it may be dead. Or end the wait for the next one.
   #renew() {
-    if (this.#state === OPEN) this.#lost({ code: 1006, reason: "the page was away" }, { delay: 0 });
-    else this.reconnect();
+    if (this.#state !== OPEN) this.reconnect();
+    else this.#after("away", EVENTS_MS, () => {
+      if (this.#state === OPEN) this.#lost({ code: 1006, reason: "the page was away" }, { delay: 0 });
+    });
   }
 
   #watch() {
