@@ -4,8 +4,8 @@
 //   { type: "register" or "login", name, password }
 //
 // and receives { type: "token", token, user } or { type: "error", text }. Then it connects again, with ?token=…, and
-// receives { type: "message", id, user, text, at }: the last 50 messages, and all that follow. Both can overlap, so the
-// client shows them in the order of their ids, each once. It sends:
+// receives { type: "message", id, user, text, at }: the last 50 messages, and all later ones. Both can overlap, so the
+// client shows each message once, in the order of the ids. It sends:
 //
 //   { type: "message", text }
 //   { type: "logout" }           ends the logins and the sessions of the user, on all devices
@@ -14,7 +14,7 @@ import { user } from "wsthreads";
 import { last, login, logout, register, save, user_of as userOf } from "./_accounts.py";
 
 const MAX_TEXT = 2000;
-const MAX_LOGINS = 20; // a minute, from one address: hashing a password takes a thread, which others wait for
+const MAX_LOGINS = 20; // per minute and address: hashing a password uses a thread that others wait for
 const logins = new Map(); // by address
 let minute = 0;
 const inJson = (type, fields) => JSON.stringify({ type, ...fields });
@@ -22,7 +22,7 @@ const wellFormed = (_, value) => (typeof value === "string" ? value.toWellFormed
 
 export async function onHandshake(request) {
   const token = request.getParameter("token");
-  if (!token) return; // a client that is going to log in
+  if (!token) return; // this client will log in
   const name = await userOf(token);
   if (name === null) return { close: 4001, reason: "log in again" };
   request.setUser(name);

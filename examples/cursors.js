@@ -1,12 +1,12 @@
-// Everybody in a room sees where the others point: ws://127.0.0.1:5000/ws/cursors?user=ann&room=board
+// Everybody in a room sees the cursors of the others: ws://127.0.0.1:5000/ws/cursors?user=ann&room=board
 // Its page is public/cursors. A client sends { x, y }, each from 0 to 1. A client receives:
 //
 //   { type: "welcome", people }                    the first message; people are those of room.presence()
-//   { type: "presence", joined, left, changed }    people who have come or gone
-//   { type: "cursor", user, x, y }                 where somebody else points now
+//   { type: "presence", joined, left, changed }    people who joined or left
+//   { type: "cursor", user, x, y }                 another user's new position
 //
-// Only the last position of each user matters. With `latest`, a client that reads slowly skips the older ones. A client
-// that reads fast gets all of them.
+// Only the last position of each user matters. With `latest`, a slow client skips the older positions. A fast client
+// gets all of them.
 
 const MAX_NAME = 40;
 
@@ -18,7 +18,7 @@ function nameFrom(visitor, parameter) {
 export function onHandshake(request) {
   const name = nameFrom(request, "user");
   if (!name) return { close: 4000, reason: "say who you are: ?user=ann" };
-  request.setUser(name); // A demo: it believes any name. A real site takes it from its login: docs/how-to/handshakes.rst.
+  request.setUser(name); // This demo accepts any name. A real site uses its login: docs/how-to/handshakes.rst.
 }
 
 export function onOpen(session) {

@@ -1,24 +1,24 @@
-// A game for four players a room, who catch coins: ws://127.0.0.1:5000/ws/game?user=ann&room=garden
+// A game for four players per room, who catch coins: ws://127.0.0.1:5000/ws/game?user=ann&room=garden
 // Its page is public/game. To play over three workers:
 //
 //   gunicorn -k wsthreads.gunicorn.ThreadWorker -w 3 --threads 100 \
 //     'wsthreads:create_app("game.js", static="public", serve_client=True, redis="redis://localhost")'
 //
 // Each room has one owner, which is one of the processes. The owner has the game in a variable, moves the players 20
-// times a second, and sends the result to all. What a player sends reaches the owner from every process, by room.post().
-// The owner saves the game in an attribute of the room. If the owner ends, another process goes on from there.
+// times a second, and sends the result to all. room.post() passes the messages of players from every process to the
+// owner. The owner saves the game in an attribute of the room. If the owner ends, another process continues from there.
 //
 // A client sends { x, y }: the direction to go, from -1 to 1. { x: 0, y: 0 } stops. A client receives:
 //
 //   { type: "state", owner, tick, players, coin, winner }    20 times a second; winner: a name, or null
-//   { type: "again" }                                        what you sent may be lost: send it again
+//   { type: "again" }                                        your last message may be lost: send it again
 
 export const tickRate = 20;
 
 const SEATS = 4;
 const SEAT_KEPT_S = 10; // for a player whose connection is lost
-const SIZE = 600; // of the field; everything is in its units
-const SPEED = 260; // in one second
+const SIZE = 600; // of the field; all lengths use its unit
+const SPEED = 260; // per second
 const PLAYER = 22; // radius
 const COIN = 14;
 const COINS_TO_WIN = 10;
@@ -37,14 +37,14 @@ function nameFrom(visitor, parameter) {
 export function onHandshake(request) {
   const name = nameFrom(request, "user");
   if (!name) return { close: 4000, reason: "say who you are: ?user=ann" };
-  request.setUser(name); // A demo: it believes any name. A real site takes it from its login: docs/how-to/handshakes.rst.
+  request.setUser(name); // This demo accepts any name. A real site uses its login: docs/how-to/handshakes.rst.
 }
 
 export function onOpen(session) {
   const room = session.room(nameFrom(session, "room") || "lobby");
   session.setAttribute("room", room);
   room.join({ presence: true });
-  steer(session, 0, 0); // takes a seat, or comes back to it
+  steer(session, 0, 0); // takes a seat, or returns to it
 }
 
 export function onMessage(session, message) {
@@ -78,10 +78,10 @@ export function onTick(room, dt) {
   } else {
     for (const player of game.players) move(game, player, dt);
   }
-  room.broadcast(stateOf(room, game), { latest: "state", keep: false }); // a slow client needs the last one only
+  room.broadcast(stateOf(room, game), { latest: "state", keep: false }); // a slow client needs only the last one
   if (game.tick % tickRate === 0) {
     freeSeats(room, game);
-    room.setAttribute("game", game); // once a second, as each time is a round trip to Redis
+    room.setAttribute("game", game); // once a second, because each time is a round trip to Redis
   }
 }
 
@@ -90,7 +90,7 @@ export function onRoomEnd(room) {
   games.delete(room.getName());
 }
 
-/** The game of a room. A new owner, and a script that was loaded again, go on with what was saved. */
+/** The game of a room. A new owner, and a reloaded script, continue with the saved game. */
 function gameOf(room) {
   const name = room.getName();
   if (!games.has(name)) {

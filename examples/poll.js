@@ -1,7 +1,7 @@
-// A poll whose count is right over any number of processes: ws://127.0.0.1:5000/ws/poll?user=ann&room=lunch
+// A poll with a correct count over any number of processes: ws://127.0.0.1:5000/ws/poll?user=ann&room=lunch
 // Its page is public/poll. A client sends its choice as text, and may change its mind. A client receives:
 //
-//   { type: "poll", changes, counts: { Soup: 2, … }, mine }    first; mine: what this user has chosen, or null
+//   { type: "poll", changes, counts: { Soup: 2, … }, mine }    first; mine: this user's choice, or null
 //   { type: "poll", changes, counts }                          after each vote
 //
 // The votes are an attribute of the room, which all processes share. updateAttribute() is atomic. But of two processes,
@@ -18,7 +18,7 @@ function nameFrom(visitor, parameter) {
 export function onHandshake(request) {
   const name = nameFrom(request, "user");
   if (!name) return { close: 4000, reason: "say who you are: ?user=ann" };
-  request.setUser(name); // A demo: it believes any name. A real site takes it from its login: docs/how-to/handshakes.rst.
+  request.setUser(name); // This demo accepts any name. A real site uses its login: docs/how-to/handshakes.rst.
 }
 
 export function onOpen(session) {

@@ -1,6 +1,6 @@
 // A chat with any number of rooms, which users name: ws://127.0.0.1:5000/ws/rooms?user=alice&room=garden
-// It shows who is there and who is typing, and has private messages. Who joins sees the last 50 messages. After a lost
-// connection, a client connects with `since`, the last position that it has received, and misses nothing. Run it with
+// It shows who is present and who is typing, and has private messages. New members see the last 50 messages. After a
+// lost connection, a client connects with `since`, the last position that it received, and misses nothing. Run it with
 //
 //   wsthreads run rooms.js --history-messages 1000 --static public --serve-client
 //
@@ -10,7 +10,7 @@
 //   { type: "private", to, text }    to one user, in any room
 //   { type: "typing", typing }       whether the user is typing: true or false
 //
-// A client receives, also what it has sent itself, so that a user's other tabs show it, too:
+// A client receives these, including its own messages, so that a user's other tabs show them, too:
 //
 //   { type: "message", id, from, text, timestamp, position }    first those before: the last 50, or all after `since`
 //   { type: "welcome", id, room, people, complete, position }   then this; people are those of room.presence();
@@ -32,7 +32,7 @@ function nameFrom(visitor, parameter) {
 export function onHandshake(request) {
   const name = nameFrom(request, "user");
   if (!name) return { close: 4000, reason: "say who you are: ?user=alice" };
-  request.setUser(name); // A demo: it believes any name. A real site takes it from its login: docs/how-to/handshakes.rst.
+  request.setUser(name); // This demo accepts any name. A real site uses its login: docs/how-to/handshakes.rst.
 }
 
 export function onOpen(session) {
@@ -65,7 +65,7 @@ export function onMessage(session, message) {
 
 /**
  * The position is the one before this message. So a client that connects with it receives the message again, and
- * perhaps others that were sent at the same moment. It knows them by their id.
+ * perhaps others that were sent at the same moment. It recognizes them by their id.
  */
 function say(room, letter) {
   const id = Math.random().toString(36).slice(2);

@@ -3,10 +3,10 @@
 //   wsthreads run seats.js --resume-s 60
 //   ws://127.0.0.1:5000/ws/seats?user=ann
 //
-// A client needs the protocol wsthreads.1, as wsthreads.js and wsthreads.Client have it. It sends a request with the name
-// of a seat, and gets the reply "A1 is yours", or the error "bob keeps A1". If somebody has the seat, that client gets the
-// request "ann asks for A1", and gives the seat away by the reply "yes". A lost connection changes nothing: requests and
-// replies wait until the client is back, at most 60 s. seats.py is the same in Python.
+// A client needs the protocol wsthreads.1, which wsthreads.js and wsthreads.Client have. It sends a request with the
+// name of a seat, and gets the reply "A1 is yours", or the error "bob keeps A1". If somebody has the seat, that client
+// gets the request "ann asks for A1", and gives up the seat with the reply "yes". A lost connection changes nothing:
+// requests and replies wait until the client is back, at most 60 s. seats.py is the same in Python.
 
 import { RequestError } from "wsthreads";
 
@@ -16,7 +16,7 @@ const holders = new Map(); // seat → session
 export function onHandshake(request) {
   const name = request.getParameter("user");
   if (!name) return { close: 4000, reason: "say who you are: ?user=ann" };
-  request.setUser(name); // A demo: it believes any name. A real site takes it from its login: docs/how-to/handshakes.rst.
+  request.setUser(name); // This demo accepts any name. A real site uses its login: docs/how-to/handshakes.rst.
 }
 
 export async function onRequest(session, seat) {

@@ -37,7 +37,7 @@ sockets = WebSocketApp(app.wsgi_app)
 
 @app.post("/token")
 def token():
-    """A placeholder for a view that identifies its user by a cookie or a password. This one believes any name."""
+    """A placeholder for a view that identifies its user by a cookie or a password. This one accepts any name."""
     user = request.form.get("user", "").strip()
     if not user:
         return jsonify(error="say who you are"), 400

@@ -1,4 +1,4 @@
-// The field for the next message, and who gets it: the room, or one person.
+// The field for the next message, and its recipient: the room, or one person.
 
 import { $ } from "./dom.js";
 import * as people from "./people.js";
@@ -22,7 +22,7 @@ export function addressTo(name) {
   $("text").focus();
 }
 
-/** Give a text back that could not be sent, unless there is another one. */
+/** Put a text that could not be sent back into the field, unless the field has another text. */
 export function giveBack(text) {
   $("text").value ||= text;
 }

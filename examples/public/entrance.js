@@ -24,8 +24,8 @@ export function start(join) {
   else $($("user").value ? "room" : "user").focus();
 }
 
-/** Whether the server has rooms.js. If only chat.js is served, offer its one room: a path that is none answers 404. Call it
- * when a connection has failed, because browsers write such an answer to the console. */
+/** Whether the server has rooms.js. If only chat.js is served, offer its one room: an unknown path answers 404. Call it
+ * only after a connection has failed, because browsers write such an answer to the console. */
 export async function findRooms() {
   const answer = await fetch("ws/rooms").catch(() => null);
   if (answer?.status !== 404) return true;

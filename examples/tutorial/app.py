@@ -30,7 +30,7 @@ def index():
 
 @app.post("/token")
 def token():
-    """A placeholder: it believes any name. A real view checks a session cookie or a password."""
+    """A placeholder: it accepts any name. A real view checks a session cookie or a password."""
     user = request.form.get("user", "").strip()[:40]
     return jsonify(token=tokens.dumps(user)) if user else (jsonify(error="say who you are"), 400)
 

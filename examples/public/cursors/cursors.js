@@ -1,11 +1,11 @@
-// The board's page: it sends where this user points, and shows where the others do.
+// The board's page: it sends this user's position, and shows the positions of the others.
 
 import { $, element } from "../dom.js";
 import { ReconnectingWebSocket } from "../wsthreads.js"; // served by: wsthreads run --serve-client
 
 const given = new URLSearchParams(location.search);
 const user = given.get("user") ?? sessionStorage.getItem("user") ?? `guest-${Math.floor(Math.random() * 1000)}`;
-sessionStorage.setItem("user", user); // so that a reload is the same user
+sessionStorage.setItem("user", user); // a reloaded page has the same user
 
 const url = new URL("../ws/cursors", location.href);
 url.search = new URLSearchParams({ user, room: given.get("room") ?? "" });

@@ -1,4 +1,4 @@
-// The game's page: it shows what the server sends, and sends where the player wants to go.
+// The game's page: it shows the server's states, and sends the player's direction.
 
 import { $ } from "../dom.js";
 import { ReconnectingWebSocket } from "../wsthreads.js"; // served by: wsthreads run --serve-client
@@ -7,13 +7,13 @@ import * as players from "./players.js";
 import { Steering } from "./steering.js";
 
 const AGAIN_MS = 500;
-const QUIET_MS = 1000; // without a state for so long, the page says so
+const QUIET_MS = 1000; // without a state for this time, the page shows a message
 
 let socket = null;
 let me = "";
 let state = null; // the last one
-let shownAt = 0; // when it came
-let times = []; // when those of the last second came
+let shownAt = 0; // when it arrived
+let times = []; // when those of the last second arrived
 const steering = new Steering($("field"), send);
 
 function join(user, room) {
@@ -63,7 +63,7 @@ function receive(message) {
   players.show(state, me);
   steering.follow(mine());
   if (mine() ? isNewOwner : hadSeat || state.players.length < 4) {
-    send(steering.direction); // takes a seat, or tells a new owner, who knows what was saved a second ago
+    send(steering.direction); // takes a seat, or informs a new owner, which has only the saved state
   }
 }
 

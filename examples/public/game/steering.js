@@ -1,10 +1,10 @@
-// Where the player wants to go: by keys, or by a mouse button or a finger that is held on the field.
+// The player's direction: by keys, or by a mouse button or a finger that is held on the field.
 
 const KEYS = {
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
   KeyA: [-1, 0], KeyD: [1, 0], KeyW: [0, -1], KeyS: [0, 1],
 };
-const NEAR = 12; // so close to the pointer, the player has arrived
+const NEAR = 12; // at this distance from the pointer, the player has arrived
 
 export class Steering {
   direction = { x: 0, y: 0 };
@@ -25,7 +25,7 @@ export class Steering {
     for (const type of ["pointerup", "pointercancel"]) field.addEventListener(type, () => this.#stop());
   }
 
-  /** The player is now at this place, { x, y }: with a pointer, the direction depends on it. */
+  /** Set the player's place, { x, y }: with a pointer, the direction depends on it. */
   follow(place) {
     this.#place = place ?? null;
     if (this.#pointer) this.#update();

@@ -11,17 +11,17 @@ const url = new URL("../ws/poll", location.href);
 url.search = new URLSearchParams({ user, room: given.get("room") ?? "" });
 const socket = new ReconnectingWebSocket(url, [], { minDelay: 300, maxDelay: 5000 });
 
-let newest = -1; // the number of the result that is shown
+let newest = -1; // the number of the shown result
 let counts = {}; // its votes
 let mine = null;
 
 socket.onmessage = ({ data }) => {
   const result = JSON.parse(data);
   if ("mine" in result) {
-    newest = -1; // a new session: the poll may have begun anew meanwhile
+    newest = -1; // a new session: the poll may have started again
     mine = result.mine;
   }
-  if (result.changes <= newest) return; // older than what is shown: it came from another process
+  if (result.changes <= newest) return; // older than the shown result: it came from another process
   newest = result.changes;
   counts = result.counts;
   show();
