@@ -17,7 +17,7 @@ lock = threading.Lock()  # guards holders; no request is sent under it
 
 
 def on_handshake(request):
-    request.user = request.get_parameter("user") or None  # A demo: it believes any name.
+    request.user = request.get_parameter("user") or None  # This demo accepts any name.
     return None if request.user else Refusal(4000, "say who you are: ?user=ann")
 
 

@@ -119,6 +119,13 @@ def test_everything_at_the_top_level_has_a_level_and_there_is_nothing_else():
     assert {name.partition(".")[0] for name, _ in modules()} == LEVELS.keys()
 
 
+def test_the_docstring_of_the_package_lists_everything_at_the_top_level_from_the_bottom_up():
+    listed = [re.findall(r"`(\w+)`", line) for line in re.findall(r"^- (`[^:]+):", wsthreads.__doc__, re.MULTILINE)]
+    order = [name for names in listed for name in names]
+    assert sorted([*order, "__main__", "__init__"]) == sorted(LEVELS)
+    assert [LEVELS[name] for name in order] == sorted(LEVELS[name] for name in order)
+
+
 def test_imports_lead_downward():
     wrong = []
     for importer, imported, place in our_imports():

@@ -2,6 +2,25 @@
 
 `__all__` lists the public API; everything else may change. A name is imported at its first use, so commands such as
 ``wsthreads --help`` start fast: they do not import the server.
+
+The packages and modules, from the bottom up. Each imports only entries above it:
+
+- `_native`: the optional C modules.
+- `errors`, `loggers`, `hosts`, `origins`, `config`: all errors, log output, host names, web origins, all settings.
+- `threads`: background threads, and the scheduling of the threads of sessions.
+- `monitoring`: logs, metrics, Prometheus and health checks.
+- `protocol`: from bytes to messages and back, on one connection.
+- `rooms`: members, users, presence and broadcasts in one process.
+- `sessions`: the life of a session, from the handshake to its end, and the calls of its handler.
+- `brokers`: rooms and sessions over several processes, by Redis.
+- `javascript`: handlers in JavaScript, in QuickJS.
+- `servers`: the HTTP server of ``wsthreads run``.
+- `client`: the clients in Python and for browsers.
+- `dashboard`: the page about the running server.
+- `app`: `WebSocketApp`, which joins all parts above.
+- `gunicorn`, `django`: the integrations.
+- `cli`: the command ``wsthreads``. `__main__` runs it as ``python -m wsthreads``.
+- `testing`, `logs`, `prometheus`: public modules for applications and their tests.
 """
 
 from importlib import import_module

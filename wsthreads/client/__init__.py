@@ -1,4 +1,4 @@
-"""Serves the browser client, wsthreads.js, over HTTP.
+"""The clients: `Client` for Python, and wsthreads.js for browsers, which this module serves over HTTP.
 
 `wsthreads.js` is an ES module without dependencies. `wsthreads.min.js` is the same module, minified by esbuild.
 `wsthreads.d.ts` has the types. With the setting `serve_client`, an app serves the minified module as `/wsthreads.js`,
