@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from tests.programs import DEADLINE_S
 from tests.wire import run_all
 from wsthreads import BrokerError
-from wsthreads.brokers import arrivals, held, messages, pending
+from wsthreads.brokers import arrivals, held_frames, messages, pending
 from wsthreads.brokers.keys import Keys
 from wsthreads.brokers.process import Endpoints
 from wsthreads.brokers.queue import PresenceKey, Question, SendQueue
@@ -190,7 +190,7 @@ class Someone:
         self._joined = frozenset(names)
         self.pending = under_way
         self.outbox = Outbox()
-        self._held_frames = held.HeldFrames(self.outbox)
+        self._held_frames = held_frames.HeldFrames(self.outbox)
 
     def send(self, frame):
         self.pending.hold(self, frame, self.pending.before_message(self))
@@ -330,7 +330,7 @@ def test_a_thread_s_frame_behind_another_thread_s_late_broadcast_goes_before_its
 
 
 def test_what_is_held_for_one_session_is_bounded(under_way, monkeypatch):
-    monkeypatch.setattr(held, "MAX_HELD_BYTES", 5)
+    monkeypatch.setattr(held_frames, "MAX_HELD_BYTES", 5)
     someone = Someone(under_way, "one")
     under_way.begin(1, ONE, None)
     for frame in (b"12", b"34"):

@@ -12,7 +12,7 @@ from tests.owned_worlds import Owned
 from tests.programs import wait_until
 from tests.room_worlds import RedisWorld
 from wsthreads import BrokerError
-from wsthreads.brokers import arrivals, kept, messages, posts
+from wsthreads.brokers import arrivals, messages, posts, stored_history
 from wsthreads.brokers.directory import sessions_in
 from wsthreads.brokers.positions import parse_published
 from wsthreads.brokers.questions import Questions, parse_answer
@@ -113,7 +113,7 @@ ENTRIES = some.tuples(
 )
 def test_a_stored_history_is_right_or_left_out(mark, entries):
     malformed = []
-    found = kept.parse_kept(b"epoch", mark, entries, NOW_MS, malformed.append)
+    found = stored_history.parse_kept(b"epoch", mark, entries, NOW_MS, malformed.append)
     assert len(found.entries) + len(malformed) <= len(entries) + 1
     assert all(number < 1e16 and age_s < 1e14 for number, _, age_s, _, _ in found.at(0.0))
 
@@ -121,7 +121,7 @@ def test_a_stored_history_is_right_or_left_out(mark, entries):
 @given(replaced("100", "300000", "1048576").map(lambda parts: " ".join(parts).encode()) | some.binary(max_size=20))
 def test_stored_limits_are_right_or_refused(text):
     with contextlib.suppress(BrokerError):
-        kept.parse_limits(text)
+        stored_history.parse_limits(text)
 
 
 PIECES = [b"+", b"3:abc", b"0:", b"-5:", b":", b"12", b"99999:", HUGE.encode(), b"_1:"]

@@ -9,7 +9,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.redis_proxy import Proxy
 from tests.room_worlds import Member, RedisWorld
 from wsthreads.brokers.messages import Broadcast, Close
-from wsthreads.brokers.missed import Gap, Missed, in_order, replay_for
+from wsthreads.brokers.missed_messages import Gap, Missed, in_order, replay_for
 from wsthreads.brokers.passages import Passages
 from wsthreads.brokers.positions import Position
 from wsthreads.brokers.session_state import PresenceState

@@ -10,7 +10,7 @@
  *   marking an incomplete write in `_draining`. The caller removes that mark.
  * - Frames of a subclass of bytes (frames.MarkedFrame) are written like others. If they are joined for an incomplete
  *   write, the caller gets the frames back, because it may remove some of them. It also gets them back if the outbox
- *   keeps written frames (protocol.kept): all frames count as written, and the caller takes some of them back.
+ *   keeps written frames (protocol.unacknowledged): all count as written, and the caller takes some of them back.
  */
 #include "_sending.h"
 

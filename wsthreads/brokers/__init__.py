@@ -9,7 +9,7 @@ Data in Redis:
 `messages`         encodes and decodes the messages between processes
 `positions`        positions in a room's log
 `keys`             the keys in Redis, with their contents and lifetimes
-`kept`             parses the history of a room
+`stored_history`   parses the history of a room
 `pipeline`         calls scripts, many in one round trip
 `log_scripts`      the Lua scripts that write and read the log of a room, and its history
 `scripts`          the Lua scripts for members, presence and bans
@@ -24,7 +24,7 @@ Queues and waits:
 
 =================  ======================================================================
 `pending`          broadcasts that have not come back from Redis
-`held`             the frames of a session that must not overtake these broadcasts
+`held_frames`      the frames of a session that must not overtake these broadcasts
 `interface`        the methods that rooms and links may call of each other
 `availability`     whether Redis answers, and how long a call waits for it
 `questions`        questions to other processes, and their answers
@@ -39,7 +39,7 @@ Queues and waits:
 For endpoints:
 
 =================  ======================================================================
-`away`             finds sessions that are moving between two processes
+`moving_sessions`  finds sessions that are moving between two processes
 `directory`        reaches users and single sessions in all processes
 `presence`         the presence of rooms, in all processes
 `history`          the histories of rooms, in all processes
@@ -51,7 +51,7 @@ For endpoints:
 Sessions that move between processes:
 
 =================  ======================================================================
-`missed`           reads the messages that a session has missed
+`missed_messages`  reads the messages that a session has missed
 `passages`         takes sessions out of the rooms of this process, or into them
 `exports`          moves sessions of this process to another one
 `imports`          moves sessions to this process

@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wsthreads.brokers.away import away_sessions, ids_away, is_away
+from wsthreads.brokers.moving_sessions import away_sessions, ids_away, is_away
 from wsthreads.errors import BrokerError
 from wsthreads.rooms.bans import Ban
 from wsthreads.rooms.directory import Directory, UserSession

@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 from threading import Condition
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wsthreads.brokers.kept import Stored, limits_text, parse_kept, parse_limits
 from wsthreads.brokers.positions import Position, new_epoch
 from wsthreads.brokers.scripts import HISTORY
+from wsthreads.brokers.stored_history import Stored, limits_text, parse_kept, parse_limits
 from wsthreads.errors import BrokerError, HistoryError
 from wsthreads.rooms.histories import OFF, Histories, check_count, messages_of
 from wsthreads.rooms.history import Entry, Limits, Log, Record, is_kept, payload_bytes

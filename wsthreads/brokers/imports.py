@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers.directory import is_session_id
 from wsthreads.brokers.exports import free
-from wsthreads.brokers.missed import Gap
+from wsthreads.brokers.missed_messages import Gap
 from wsthreads.brokers.passages import Passages
 from wsthreads.brokers.session_scripts import CLAIM, DROP, LOOK, SEEN_BYTES, claimed
 from wsthreads.brokers.session_state import ENDED, SessionState, StateError, decode_end, decode_state
@@ -24,7 +24,7 @@ from wsthreads.sessions.moves import BUSY, UNKNOWN, Ended, same_origin
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
-    from wsthreads.brokers.missed import Replay
+    from wsthreads.brokers.missed_messages import Replay
     from wsthreads.sessions.moves import Arriving, Claim, Moves
 
 __all__ = ["Imports"]

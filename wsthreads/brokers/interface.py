@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from wsthreads.brokers.kept import Stored
     from wsthreads.brokers.messages import Close, Direct, PresenceChange
     from wsthreads.brokers.pending import PendingBroadcasts
     from wsthreads.brokers.positions import Position
+    from wsthreads.brokers.stored_history import Stored
     from wsthreads.monitoring.metrics import Metrics
     from wsthreads.rooms.history import Limits
     from wsthreads.rooms.posts import Post, Settled

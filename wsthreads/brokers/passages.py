@@ -12,7 +12,7 @@ from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from wsthreads.brokers.missed import Gap, Replay, read_missed, replay_for
+from wsthreads.brokers.missed_messages import Gap, Replay, read_missed, replay_for
 from wsthreads.brokers.session_state import PresenceState
 from wsthreads.errors import BrokerError
 from wsthreads.rooms.names import SESSIONS_ROOM, is_hidden

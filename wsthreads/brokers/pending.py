@@ -4,7 +4,7 @@ Later messages must not overtake them.
 
 A broadcast reaches the members in this process when it comes back from the broker, which gives it its place in the
 room's order. The thread that broadcasts does not wait. Meanwhile, later frames for a session are held in the session's
-`HeldFrames` (see `held`).
+`HeldFrames` (see `held_frames`).
 
 Guarantees for each session:
 
@@ -12,9 +12,9 @@ Guarantees for each session:
 - Messages that one thread sends to the session, and broadcasts to its rooms, arrive in the order of the calls.
 
 The exception is a late broadcast: later frames overtake it. A broadcast is late in four cases. It has not come back
-after `LONGEST_S`. An answer of the broker is missing for that long. More than `held.MAX_HELD_BYTES` are held for one
-session. Or the session receives a later broadcast of the same thread first: the nodes of a cluster answer in any order,
-and after a break the rooms' logs are read one after the other. While something waits, the flusher looks for late
+after `LONGEST_S`. An answer of the broker is missing for that long. More than `held_frames.MAX_HELD_BYTES` are held for
+one session. Or the session receives a later broadcast of the same thread first: the nodes of a cluster answer in any
+order, and after a break the rooms' logs are read one after the other. While something waits, the flusher looks for late
 broadcasts, because it never waits for the broker.
 
 A finalizer may call `send` and `close` at any point of this module, in the thread that it interrupts. So these calls

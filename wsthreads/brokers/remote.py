@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.attributes import StoredAttributes
-from wsthreads.brokers.away import away_sessions, ids_away, is_away
 from wsthreads.brokers.directory import is_session_id, sessions_in
 from wsthreads.brokers.history import StoredHistory
-from wsthreads.brokers.kept import UNKNOWN_LIMITS, limits_text
+from wsthreads.brokers.moving_sessions import away_sessions, ids_away, is_away
 from wsthreads.brokers.outside import MAX_POST_S, Outside
 from wsthreads.brokers.posts import post_payload
 from wsthreads.brokers.presence import entry_of
 from wsthreads.brokers.questions import note_for_all
+from wsthreads.brokers.stored_history import UNKNOWN_LIMITS, limits_text
 from wsthreads.config import Config
 from wsthreads.errors import BrokerError, CloseCode, ConfigError, PostError, RoomNameError, UsageError
 from wsthreads.protocol.frames import check_close, message_frame

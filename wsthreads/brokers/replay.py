@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers import messages
 from wsthreads.brokers.arrivals import aged
-from wsthreads.brokers.kept import parse_kept
 from wsthreads.brokers.positions import Position, new_epoch
 from wsthreads.brokers.scripts import FETCH
+from wsthreads.brokers.stored_history import parse_kept
 from wsthreads.errors import counted
 from wsthreads.loggers import get_logger
 from wsthreads.rooms.names import SESSIONS_ROOM, user_of

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from wsthreads.brokers.attributes import SharedAttributes
 from wsthreads.brokers.directory import SharedDirectory
-from wsthreads.brokers.held import HeldFrames
+from wsthreads.brokers.held_frames import HeldFrames
 from wsthreads.brokers.history import SharedHistories
 from wsthreads.brokers.ownership import SharedOwnership
 from wsthreads.brokers.pending import LONGEST_S
@@ -34,10 +34,10 @@ from wsthreads.threads.lookups import look_up
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Link
-    from wsthreads.brokers.kept import Stored
     from wsthreads.brokers.messages import Close, Direct, PresenceChange
     from wsthreads.brokers.pending import PendingBroadcast
     from wsthreads.brokers.positions import Position
+    from wsthreads.brokers.stored_history import Stored
     from wsthreads.rooms.history import Limits
     from wsthreads.threads.drainer import Drainer
     from wsthreads.threads.flusher import Timers
@@ -313,7 +313,7 @@ class SharedRooms(Rooms[Session]):
 class SharedSession(Session):
     """A session in `SharedRooms`. Messages to it do not overtake earlier broadcasts of the same thread.
 
-    It is the `Front` of its `Outbox`: it may hold frames back.
+    It is the `FrameHolder` of its `Outbox`: it may hold frames back.
     """
 
     __slots__ = ("_held_frames", "_is_leaving", "_seating")
@@ -327,7 +327,7 @@ class SharedSession(Session):
         self._rooms._by_id[self.id] = self
         self._rooms.listen()
         self._held_frames = HeldFrames(self._outbox)
-        self._outbox.front = self
+        self._outbox.frame_holder = self
 
     def send(self, message: str | bytes, *, timeout: float | None = None, latest: str | None = None) -> bool:
         """As in `Session`. While a broadcast is pending, this returns true before the message is sent.

@@ -21,7 +21,6 @@ from redis.exceptions import RedisError
 from wsthreads.brokers import scripts
 from wsthreads.brokers.announcements import Announcements
 from wsthreads.brokers.availability import WAIT_S
-from wsthreads.brokers.kept import limits_text
 from wsthreads.brokers.keys import BEAT_S, KEYS_S, SHARDS, TOUCH_S
 from wsthreads.brokers.messages import encode_close
 from wsthreads.brokers.positions import new_epoch
@@ -29,6 +28,7 @@ from wsthreads.brokers.presence_writer import PresenceWriter
 from wsthreads.brokers.redis_errors import explain
 from wsthreads.brokers.registration import Registration
 from wsthreads.brokers.seats import Seat, Seats
+from wsthreads.brokers.stored_history import limits_text
 from wsthreads.errors import counted
 from wsthreads.loggers import get_logger
 

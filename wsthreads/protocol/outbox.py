@@ -23,8 +23,8 @@ from wsthreads._native import speedups
 from wsthreads.errors import ProtocolError, counted
 from wsthreads.protocol.encoding import PLAIN, Encoding
 from wsthreads.protocol.envelope import is_counted
-from wsthreads.protocol.kept import MIN_WINDOW_BYTES, Kept, nobody_cares
 from wsthreads.protocol.transport import NOWHERE, Transport
+from wsthreads.protocol.unacknowledged import MIN_WINDOW_BYTES, Kept, nobody_cares
 from wsthreads.protocol.writer import RLock, Writer
 from wsthreads.threads.flusher import Flusher
 
@@ -103,8 +103,8 @@ class Outbox(Writer):
         With `discard`, for a client that does not read, waiting frames are dropped, except for a write that has begun.
         Two threads that call this at the same time may both get True: `Channel` has decided before who closes.
         """
-        front = self.front
-        if front is not None and not discard and front._hold_close(frame):
+        holder = self.frame_holder
+        if holder is not None and not discard and holder._hold_close(frame):
             return True
         if not self.append_close(frame, discard=discard):
             return False
@@ -112,7 +112,7 @@ class Outbox(Writer):
         return True
 
     def append_close(self, frame: bytes, *, discard: bool = False) -> bool:
-        """`close`, but past the frames that `front` holds. Call `flush` afterwards."""
+        """`close`, but past the frames that `frame_holder` holds. Call `flush` afterwards."""
         if self._close_frame is not None or self._detached:
             return False
         self._discards = discard
@@ -159,9 +159,9 @@ class Outbox(Writer):
         return self._wait(lambda: self.is_suspended or not (self.is_blocked or self._backlog_bytes()), timeout_s)
 
     def wait_released(self, timeout_s: float) -> bool:
-        """Wait until `front` holds no frame, at most `timeout_s`. True also if nothing can be sent any more."""
-        front = self.front
-        return front is None or self._close_frame is not None or self._detached or front._wait_released(timeout_s)
+        """Wait until `frame_holder` holds no frame, at most `timeout_s`. True also if nothing can be sent any more."""
+        holder = self.frame_holder
+        return holder is None or self._close_frame is not None or self._detached or holder._wait_released(timeout_s)
 
     def detach(self) -> None:
         """Release the transport, for good. Afterwards, no call writes a byte."""
@@ -193,9 +193,9 @@ class Outbox(Writer):
 
     @property
     def bytes_waiting(self) -> int:
-        """Bytes that the kernel has not taken, including those that `front` holds. A snapshot."""
-        front = self.front
-        return (self._backlog_bytes() if self.is_blocked else 0) + (0 if front is None else front._held_bytes)
+        """Bytes that the kernel has not taken, including those that `frame_holder` holds. A snapshot."""
+        holder = self.frame_holder
+        return (self._backlog_bytes() if self.is_blocked else 0) + (0 if holder is None else holder._held_bytes)
 
     # Sessions that can go on over another connection
 

@@ -17,9 +17,9 @@ from wsthreads._native import speedups
 from wsthreads.monitoring.metrics import Tally
 from wsthreads.protocol.backlog import Backlog
 from wsthreads.protocol.envelope import is_counted
-from wsthreads.protocol.front import Front
-from wsthreads.protocol.kept import Kept, nobody_cares
+from wsthreads.protocol.frame_holder import FrameHolder
 from wsthreads.protocol.transport import NOWHERE, Transport
+from wsthreads.protocol.unacknowledged import Kept, nobody_cares
 from wsthreads.threads.flusher import Flusher, Timer
 
 __all__ = ["RLock", "Writer"]
@@ -66,7 +66,7 @@ class Writer(OutboxState):
         "_timeout_s",
         "_transport",
         "flusher",
-        "front",
+        "frame_holder",
         "latest_replaced",
         "max_bytes",
     )
@@ -83,7 +83,7 @@ class Writer(OutboxState):
         #: The most bytes that may wait for the client.
         self.max_bytes = max_bytes
         #: Holds frames back; None without a broker.
-        self.front: Front | None = None
+        self.frame_holder: FrameHolder | None = None
         self._transport = transport
         #: Runs its timers and watches its socket.
         self.flusher = flusher
@@ -326,7 +326,7 @@ class Writer(OutboxState):
         self._detached = True
         self._fd = -1
         self.is_blocked = self._is_full = False
-        self.front = None
+        self.frame_holder = None
         self._on_stuck = nobody_cares  # else a cycle of references would keep the connection in memory
         self._queue.clear()
         self._backlog = None

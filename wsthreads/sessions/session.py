@@ -32,7 +32,7 @@ def new_session_id() -> str:
     return secrets.token_urlsafe(16)
 
 
-class Asks(Protocol):
+class SessionRequests(Protocol):
     """The part of `Requests` that a session uses."""
 
     @property
@@ -59,7 +59,7 @@ class Channel(Protocol):
         """Whether there is a connection that is not closing, as far as the server knows."""
 
     @property
-    def requests(self) -> Asks | None:
+    def requests(self) -> SessionRequests | None:
         """Sends requests; None if the client's protocol has no requests."""
 
     @property
@@ -73,7 +73,7 @@ class Channel(Protocol):
         """
 
 
-class Surroundings(Protocol):
+class SessionEndpoint(Protocol):
     """The part of `Endpoint` that its sessions use."""
 
     path: str
@@ -214,7 +214,7 @@ class Session:
         self._requests.ask_later(message, self._request_timeout_s if timeout_s is None else timeout_s, done)
 
     @property
-    def _requests(self) -> Asks:
+    def _requests(self) -> SessionRequests:
         requests = self._channel.requests
         if requests is None:
             raise RequestError("this client does not speak wsthreads.1, which has requests")
@@ -324,12 +324,12 @@ class Session:
         return self.request.get_header(name)
 
     @property
-    def endpoint(self) -> Surroundings:
+    def endpoint(self) -> SessionEndpoint:
         """The `Endpoint` of this session, which gives access to users, other sessions and rooms.
 
         Raises `UsageError` if the app has been dropped meanwhile.
         """
-        endpoint: Surroundings | None = self._rooms.owner()
+        endpoint: SessionEndpoint | None = self._rooms.owner()
         if endpoint is None:
             raise UsageError("the session has ended, and its app has been dropped")
         return endpoint

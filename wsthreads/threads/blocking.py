@@ -24,7 +24,7 @@ LOCKING = (
     "wsthreads.protocol.fanout",
     "wsthreads.protocol.writer_threads",
     "wsthreads.brokers.pending",
-    "wsthreads.brokers.held",
+    "wsthreads.brokers.held_frames",
     "wsthreads.brokers.link",
     "wsthreads.brokers.publisher",
     "wsthreads.brokers.subscriptions",

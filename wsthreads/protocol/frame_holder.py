@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Front"]
+__all__ = ["FrameHolder"]
 
 
-class Front(Protocol):
+class FrameHolder(Protocol):
     """Holds frames of a session back before they come to its outbox.
 
     Over a broker, messages wait for earlier broadcasts.

@@ -20,9 +20,9 @@ from wsthreads.protocol.deflate import Agreement
 from wsthreads.protocol.encoding import encoding_for
 from wsthreads.protocol.envelope import ACK_BYTES, ACK_MESSAGES, Welcome
 from wsthreads.protocol.frames import MarkedFrame, close_frame, encode_frame, message_frame, parse_header
-from wsthreads.protocol.kept import MIN_WINDOW_BYTES
 from wsthreads.protocol.outbox import Outbox
 from wsthreads.protocol.transport import PlainTransport, TLSTransport
+from wsthreads.protocol.unacknowledged import MIN_WINDOW_BYTES
 
 WELCOME = message_frame(envelope.welcome(Welcome(True, "id.secret", 0, 60_000, 25_000, 20_000)))
 SPOKEN = encoding_for(None, enveloped=True)
