@@ -20,7 +20,6 @@ from typing import Protocol
 
 from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.fetch_requests import FetchFailed, Request
-from wsthreads.javascript.http_responses import MAX_HEAD_BYTES, Response
 from wsthreads.javascript.name_lookups import Addresses, NameLookups
 
 try:
@@ -28,6 +27,8 @@ try:
     from urllib3.exceptions import DecodeError, HTTPError, IncompleteRead
     from urllib3.response import BaseHTTPResponse
     from urllib3.util.ssl_ import create_urllib3_context
+
+    from wsthreads.javascript.http_responses import MAX_HEAD_BYTES, Response
 except ImportError as error:
     raise ImportError("fetch needs urllib3: pip install 'wsthreads[fetch]'") from error
 
