@@ -430,11 +430,26 @@ def test_when_the_page_comes_back_what_the_browser_has_received_comes_first(run)
       socket.onclose = ({ code }) => heard.push(code);
       await settled(); sockets[0].open();
       window.dispatchEvent(new Event("online"));
-      sockets[0].onmessage({ data: "you were kicked" }); await settled();
+      await tick(99); sockets[0].onmessage({ data: "you were kicked" }); await tick(99);
       sockets[0].end(4003); await tick(60_000);
       return [heard, sockets.length, socket.readyState, timers.size];
     """)
     assert result == [["you were kicked", 4003], 1, 3, 0]
+
+
+def test_a_connection_is_replaced_also_if_messages_come_all_the_time(run):
+    result = run("""
+      make();
+      await settled(); sockets[0].open();
+      window.dispatchEvent(new Event("online"));
+      for (let count = 0; count < 39; count++) {
+        await tick(50); sockets[0].onmessage?.({ data: "more" });
+      }
+      const before = sockets.length;
+      await tick(100);
+      return [before, sockets.length];
+    """)
+    assert result == [1, 2]
 
 
 def test_it_wakes_up_when_the_page_does(run):

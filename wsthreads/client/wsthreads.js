@@ -31,7 +31,7 @@ const OVERLAP_MS = 2000;  // meanwhile, the server's handler joins its rooms
 const LONGEST_TIMER_MS = 2 ** 31 - 1;  // browsers run longer ones at once
 const EARLIEST_MS = 1e11;  // an earlier time was probably meant in seconds
 const WATCH_MS = 10_000;  // how often the client checks whether the page was suspended
-const EVENTS_MS = 100;  // after a pause, events that the browser already has come first, such as a final close
+const EVENTS_MS = 100;  // after a pause, what the browser already has comes first, such as a final close
 const PROBE_MS = 2000;  // the wait for a sign of life, if the session can be resumed
 const UNACKNOWLEDGED = 1_024;  // the page acknowledges after this many messages,
 const UNACKNOWLEDGED_BYTES = 65_536;  // or this many bytes
@@ -265,10 +265,18 @@ export class ReconnectingWebSocket extends EventTarget {
 
   // Replace an open connection, because it may be dead. Or end the wait for the next one.
   #renew() {
-    if (this.#state !== OPEN) this.reconnect();
-    else this.#after("away", EVENTS_MS, () => {
-      if (this.#state === OPEN) this.#lost({ code: 1006, reason: "the page was away" }, { delay: 0 });
+    if (this.#state !== OPEN) {
+      this.reconnect();
+      return;
+    }
+    const { now } = this.#options;
+    const end = now() + PROBE_MS;
+    const wait = (heardAt) => this.#after("away", EVENTS_MS, () => {
+      if (this.#state !== OPEN) return;
+      if (this.#heardAt !== heardAt && now() < end) wait(this.#heardAt);
+      else this.#lost({ code: 1006, reason: "the page was away" }, { delay: 0 });
     });
+    wait(this.#heardAt);
   }
 
   #watch() {
