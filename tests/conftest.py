@@ -26,8 +26,9 @@ from wsthreads.brokers.redis import RedisBroker
 from wsthreads.servers.serving import Server
 from wsthreads.threads.flusher import Flusher
 
-# How long an example takes says more about the machine than about the code.
-hypothesis.settings.register_profile("wsthreads", deadline=None)
+# How long an example takes, or is made, says more about the machine than about the code.
+slow = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("wsthreads", deadline=None, suppress_health_check=slow)
 hypothesis.settings.load_profile("wsthreads")
 
 
