@@ -17,6 +17,7 @@ from wsthreads.javascript.exports import Exports
 from wsthreads.javascript.session_state import Event
 from wsthreads.javascript.stacks import Failure
 from wsthreads.javascript.values import message_from
+from wsthreads.threads.lookups import look_up
 
 if TYPE_CHECKING:
     from wsthreads.javascript.engine import Engine
@@ -71,7 +72,7 @@ class Replies:
 
     def handshake(self, session_id: str | None) -> SessionState | None:
         """The handshake of this id, if it has no answer yet."""
-        event = self._handshakes.get(session_id or "")
+        event = look_up(self._handshakes, session_id or "")
         return None if event is None else event.state
 
     def _set_user(self, session_id: str, name: str | None) -> None:

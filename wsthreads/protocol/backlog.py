@@ -11,6 +11,7 @@ from itertools import islice
 
 from wsthreads.protocol.envelope import is_counted
 from wsthreads.protocol.frames import MarkedFrame
+from wsthreads.threads.lookups import look_up
 
 __all__ = ["Backlog"]
 
@@ -62,7 +63,7 @@ class Backlog:
             if self._places is None:
                 self._places = {}
             if self._is_slow:
-                removed = self._remove(self._places.get(key, -1))
+                removed = self._remove(look_up(self._places, key, -1))
                 self._places[key] = self._gone + len(self.pieces)
         self.pieces.append(piece)
         self.bytes += len(piece)
@@ -186,7 +187,7 @@ class Backlog:
         return 1
 
     def _forget(self, piece: bytes, place: int) -> None:
-        if self._places and (key := _key_of(piece)) is not None and self._places.get(key) == place:
+        if self._places and (key := _key_of(piece)) is not None and look_up(self._places, key) == place:
             del self._places[key]
 
     def _remove_holes(self) -> None:

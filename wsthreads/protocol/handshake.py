@@ -21,6 +21,7 @@ from wsthreads.protocol.envelope import SUBPROTOCOL
 from wsthreads.protocol.heads import is_host
 from wsthreads.protocol.hints import foreign_protocol
 from wsthreads.protocol.proxies import PROXY_KEY, parse_address
+from wsthreads.threads.lookups import look_up
 
 __all__ = [
     "MAX_EXPIRY",
@@ -180,12 +181,12 @@ class Request:
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = "HTTP_" + key
-        value = self.environ.get(key)
+        value = look_up(self.environ, key)
         return None if value is None else str(value)
 
     def get_parameter(self, name: str) -> str | None:
         """The first value of a query parameter, URL-decoded as UTF-8, or None."""
-        return self.parameters.get(name)
+        return look_up(self.parameters, name)
 
     @cached_property
     def parameters(self) -> dict[str, str]:
