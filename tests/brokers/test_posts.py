@@ -8,9 +8,9 @@ from wsthreads import PostError, Sender
 from wsthreads.brokers.keys import Keys
 from wsthreads.brokers.posts import (
     MAX_UNSENT,
-    Intake,
     PostBox,
     SentPost,
+    TakenPosts,
     error_of,
     outcome_of,
     parse_entry,
@@ -179,15 +179,15 @@ def test_only_so_many_posts_wait_to_be_sent():
 
 
 def test_outcomes_are_told_in_the_order_of_the_posts():
-    intake = Intake()
-    intake.received = 4
-    intake.settle(1, 0, "one")
-    intake.settle(2, 7, "two")
-    assert intake.ready(9) == []
-    assert intake.open == 2
-    intake.settle(0, 0, "zero")
-    assert intake.ready(5) == ["zero", "one"]
-    assert intake.ready(7) == ["zero", "one", "two"]
-    intake.told(2)
-    assert (intake.first, intake.ready(7)) == (2, ["two"])
-    assert intake.rest() == ["two", "lost"], "the last one may be running"
+    taken = TakenPosts()
+    taken.received = 4
+    taken.settle(1, 0, "one")
+    taken.settle(2, 7, "two")
+    assert taken.ready(9) == []
+    assert taken.open == 2
+    taken.settle(0, 0, "zero")
+    assert taken.ready(5) == ["zero", "one"]
+    assert taken.ready(7) == ["zero", "one", "two"]
+    taken.told(2)
+    assert (taken.first, taken.ready(7)) == (2, ["two"])
+    assert taken.rest() == ["two", "lost"], "the last one may be running"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from wsthreads.brokers.posts import Intake
+from wsthreads.brokers.posts import TakenPosts
 
 if TYPE_CHECKING:
     from wsthreads.brokers.interface import Keeper
@@ -31,7 +31,7 @@ else:
 class Claim:
     """A room that this process wants to own, or owns."""
 
-    __slots__ = ("address", "closing", "fence", "holder", "intake", "is_closed", "keeper", "key")
+    __slots__ = ("address", "closing", "fence", "holder", "is_closed", "keeper", "key", "taken")
 
     def __init__(self, key: RoomKey, address: Address, keeper: Keeper) -> None:
         self.key = key
@@ -39,7 +39,7 @@ class Claim:
         self.keeper = keeper
         self.fence: int | None = None  # set while this process owns the room, as far as it knows
         self.holder: bytes | None = None  # the lease of another process that owns the room, if one does
-        self.intake = Intake()
+        self.taken = TakenPosts()
         # While this process owns the room: set while it has no members. The object tells one such period from another.
         self.closing: object | None = None
         self.is_closed = False  # whether it has also received all posts
@@ -48,12 +48,12 @@ class Claim:
 class Return:
     """The return of an owned room, or of the wish to own a room."""
 
-    __slots__ = ("address", "fence", "intake", "key", "ticket")
+    __slots__ = ("address", "fence", "key", "taken", "ticket")
 
     def __init__(self, claim: Claim, ticket: int, fence: int | None = None) -> None:
         self.key = claim.key
         self.address = claim.address
-        self.intake = claim.intake
+        self.taken = claim.taken
         self.fence = claim.fence if fence is None else fence
         self.ticket = ticket  # broadcasts with lower tickets are sent first
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.brokers import lease_scripts, scripts
 from wsthreads.brokers.claims import Claim, ShardLease, lease_time
 from wsthreads.brokers.keys import LEASE_S, MARGIN_S, RENEW_S, SHARDS, TOUCH_S
-from wsthreads.brokers.posts import Intake
+from wsthreads.brokers.posts import TakenPosts
 from wsthreads.brokers.turns import Turns
 from wsthreads.loggers import get_logger
 from wsthreads.threads.lookups import look_up
@@ -307,7 +307,7 @@ class Leases(Turns):
                     if look_up(self._claims, claim.key) is not claim:  # it is no longer wanted
                         self._return_locked(claim, fence)
                         continue
-                    claim.fence, claim.holder, claim.intake = fence, None, Intake()
+                    claim.fence, claim.holder, claim.taken = fence, None, TakenPosts()
                     claim.closing, claim.is_closed = None, False
                     self._turns[claim.key] = claim
                     self._events.append(partial(claim.keeper.begin, claim.key[1], fence))

@@ -125,7 +125,7 @@ class _Last(NamedTuple):
         return None if broadcast is None or broadcast.is_back else broadcast
 
 
-class _Here(threading.local):
+class _ThreadState(threading.local):
     """The broadcasts of the current thread. Without `__init__`, because a finalizer could find the object half made."""
 
     rooms: Mapping[RoomKey, _Last] = MappingProxyType({})  # never changed, only replaced
@@ -141,7 +141,7 @@ class PendingBroadcasts:
         self._rooms: dict[RoomKey, PendingBroadcast] = {}  # the last broadcast to each room, by any thread
         self._next = 0  # the next ticket
         self._low = 0  # all lower tickets have come back; only for the reader's thread
-        self._here = _Here()
+        self._thread_state = _ThreadState()
         #: Functions that end late broadcasts. The flusher calls them while a thread or a frame may have to wait.
         self.checks: list[Callable[[], object]] = []
         self._looking = threading.Lock()  # held while the flusher has a timer; taken without waiting
@@ -151,11 +151,11 @@ class PendingBroadcasts:
         broadcast = PendingBroadcast(ticket, exclude_id)
         self._out[ticket] = self._rooms[room] = broadcast
         self._next = ticket + 1
-        here = self._current()
-        last = here.rooms.get(room)
+        state = self._current()
+        last = state.rooms.get(room)
         other = None if last is None else last.other if last.broadcast.exclude_id == exclude_id else last.broadcast
-        here.rooms = {**here.rooms, room: _Last(broadcast, other)}
-        here.newest = broadcast
+        state.rooms = {**state.rooms, room: _Last(broadcast, other)}
+        state.newest = broadcast
 
     def forget(self, room: RoomKey) -> None:
         """The last member in this process has left a room. Called under the same lock as `begin`."""
@@ -262,13 +262,13 @@ class PendingBroadcasts:
         if self._out and self._looking.acquire(blocking=False):
             flusher.call_later(LOOK_S, partial(self._look, flusher))
 
-    def _current(self) -> _Here:
+    def _current(self) -> _ThreadState:
         """The current thread's broadcasts that have not come back."""
-        here = self._here
-        if here.newest is not None and here.newest.is_back:
-            here.rooms = {room: last for room, last in here.rooms.items() if not last.broadcast.is_back}
-            here.newest = next((last.broadcast for last in here.rooms.values()), None)
-        return here
+        state = self._thread_state
+        if state.newest is not None and state.newest.is_back:
+            state.rooms = {room: last for room, last in state.rooms.items() if not last.broadcast.is_back}
+            state.newest = next((last.broadcast for last in state.rooms.values()), None)
+        return state
 
     def _end(self, tickets: Iterable[int]) -> None:
         with ExitStack() as stack:  # end all of them, even if one fails

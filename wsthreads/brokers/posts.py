@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PART",
     "WINDOW",
-    "Intake",
+    "TakenPosts",
     "PostBox",
     "SentPost",
     "error_of",
@@ -226,7 +226,7 @@ class Outcome(NamedTuple):
     text: str
 
 
-class Intake:
+class TakenPosts:
     """The posts that the owner of a room has taken.
 
     The link's lock guards them. Only the writer's thread changes `received` and `first`.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsthreads.brokers import lease_scripts
 from wsthreads.brokers.claims import Claim, Return
-from wsthreads.brokers.posts import WINDOW, Intake, outcome_of, parse_entry
+from wsthreads.brokers.posts import WINDOW, TakenPosts, outcome_of, parse_entry
 from wsthreads.errors import PostError, WSThreadsError
 from wsthreads.rooms import posts as room_posts
 from wsthreads.threads.lookups import look_up
@@ -102,29 +102,29 @@ class Turns:
             turns, self._turns = self._turns, {}
             held, self._held = self._held, {}
             for key, claim in held.items():
-                if look_up(self._claims, key) is claim and claim.intake.outcomes:
-                    if claim.intake.outcomes[0].ticket <= gate:
+                if look_up(self._claims, key) is claim and claim.taken.outcomes:
+                    if claim.taken.outcomes[0].ticket <= gate:
                         turns[key] = claim
                     else:
                         self._held[key] = claim
             for key, claim in turns.items():
                 if claim.fence is not None:
-                    outcomes = claim.intake.ready(gate)
-                    if len(outcomes) < len(claim.intake.outcomes):
+                    outcomes = claim.taken.ready(gate)
+                    if len(outcomes) < len(claim.taken.outcomes):
                         self._held[key] = claim
-                    limit = 0 if claim.closing is not None else max(0, WINDOW - claim.intake.open)
+                    limit = 0 if claim.closing is not None else max(0, WINDOW - claim.taken.open)
                     self._take_turn(pipeline, claim, claim.fence, outcomes, limit)
 
     def _give_back(self, pipeline: Pipeline, each: Return) -> None:
-        intake = each.intake
+        taken = each.taken
         pipeline.call(
             lease_scripts.GIVE_BACK,
             self._keys.post_box(each.address),
             self._lease,
             each.fence or "",
             int(each.key in self._claims),
-            intake.first,
-            *intake.rest(),
+            taken.first,
+            *taken.rest(),
             then=partial(self._returned, each),
         )
 
@@ -150,18 +150,18 @@ class Turns:
         is_closing: bool | None = None,
         closing: object | None = None,
     ) -> None:
-        intake = claim.intake
+        taken = claim.taken
         pipeline.call(
             lease_scripts.TURN,
             self._keys.post_box(claim.address),
             fence,
-            intake.received,
+            taken.received,
             limit,
             TAKE_BYTES,
             "" if is_closing is None else int(is_closing),
-            intake.first,
+            taken.first,
             *outcomes,
-            then=partial(self._turned, claim, fence, len(outcomes), intake.received, closing),
+            then=partial(self._turned, claim, fence, len(outcomes), taken.received, closing),
         )
 
     def _returned(self, each: Return, _: Any) -> None:
@@ -180,7 +180,7 @@ class Turns:
             self._events.append(partial(self._lose_all, [(claim, fence)]))
             return
         with self._lock:
-            claim.intake.told(told)
+            claim.taken.told(told)
         if len(answer) > 1:
             self._events.append(partial(self._deliver, claim, fence, first, answer[1::2], answer[2::2]))
         if closing is not None:
@@ -201,11 +201,11 @@ class Turns:
 
         If two calls were made at the same time, the later one has also got the posts of the first one.
         """
-        intake, posts, refused = claim.intake, [], []
+        taken, posts, refused = claim.taken, [], []
         for number, (left, entry) in enumerate(zip(left_ms, entries, strict=True), first):
-            if number < intake.received:
+            if number < taken.received:
                 continue
-            settled = partial(self._settled, claim, intake, number)
+            settled = partial(self._settled, claim, taken, number)
             post = parse_entry(entry, settled)
             if post is None:
                 refused.append(partial(settled, PostError("a post that is not in the format of this version")))
@@ -216,14 +216,14 @@ class Turns:
         if posts and not claim.keeper.deliver(claim.key[1], fence, posts):
             return  # the room will be returned, with these posts
         with self._lock:
-            intake.received = max(intake.received, first + len(entries))
+            taken.received = max(taken.received, first + len(entries))
         for refuse in refused:
             refuse()
 
-    def _settled(self, claim: Claim, intake: Intake, number: int, error: WSThreadsError | None) -> None:
+    def _settled(self, claim: Claim, taken: TakenPosts, number: int, error: WSThreadsError | None) -> None:
         """A post was handled or has failed. Any thread."""
         with self._lock:
-            intake.settle(number, self._next_ticket(), outcome_of(error))
-            if look_up(self._claims, claim.key) is claim and claim.intake is intake and intake.outcomes:
+            taken.settle(number, self._next_ticket(), outcome_of(error))
+            if look_up(self._claims, claim.key) is claim and claim.taken is taken and taken.outcomes:
                 self._turns[claim.key] = claim
                 self._queue.not_empty.notify()

@@ -106,7 +106,7 @@ class ScriptHandler(Handler):
         self._lives: dict[int, _Life] = {}
         # The id and the life of the process that started last. Each message reads this. Without a GIL, a `get` of the
         # dict would be slow, see `StripedDict`.
-        self._here: tuple[int, _Life | None] = (0, None)
+        self._process_life: tuple[int, _Life | None] = (0, None)
         weakref.finalize(self, _release, self._lives).atexit = False
 
     def use_rooms(self, rooms: Rooms[Any]) -> None:
@@ -119,10 +119,10 @@ class ScriptHandler(Handler):
         `IsolateError` if no interpreter can be made, or if the last ones died too soon. Raises `ConfigError` if the
         setting `allow_net` needs a package that is not installed.
         """
-        process, life = self._here
+        process, life = self._process_life
         if life is None or process != os.getpid():
             life = self._lives.setdefault(os.getpid(), _Life())
-            self._here = os.getpid(), life
+            self._process_life = os.getpid(), life
         if life.isolate is not None and life.isolate.is_alive:
             return
         with life.lock:
@@ -348,7 +348,7 @@ class ScriptHandler(Handler):
 
     @property
     def _isolate(self) -> Isolate | None:
-        process, life = self._here
+        process, life = self._process_life
         return life.isolate if life is not None and process == os.getpid() else None
 
 

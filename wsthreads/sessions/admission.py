@@ -19,7 +19,7 @@ RETRY_AFTER_S = 5
 NO_THREAD = "a session holds a thread, and this server has none to spare: start it with more, such as --threads 500"
 
 
-class _Here(local):
+class _ThreadState(local):
     """State of the calling thread."""
 
     has_place = False
@@ -48,7 +48,7 @@ class Admission:
         #: After `close`: the end of the shutdown, by `monotonic`.
         self.ends_at = 0.0
         self._left_out = 0  # how many of the taken places belong to threads that have called `wait_others`
-        self._here = _Here()
+        self._thread_state = _ThreadState()
         self._changed = Condition()  # guards _taken, _taken_by, _left_out, _suspended, _waiting_by and goodbye
 
     def admit(self, address: str, *, may_come_back: bool) -> tuple[str, bool]:
@@ -83,7 +83,7 @@ class Admission:
             if network:
                 self._taken_by[network] = look_up(self._taken_by, network, 0) + 1
             self._taken += 1
-        self._here.has_place = True
+        self._thread_state.has_place = True
         return network
 
     def shortage(self, network: str = "") -> HandshakeRefused | None:
@@ -109,9 +109,9 @@ class Admission:
                 if not self._taken_by[network]:
                     del self._taken_by[network]
             self._taken -= 1
-            if self._here.is_left_out:
+            if self._thread_state.is_left_out:
                 self._left_out -= 1
-            self._here.has_place = self._here.is_left_out = False
+            self._thread_state.has_place = self._thread_state.is_left_out = False
             self._changed.notify_all()
 
     def suspend(self, address: str = "", *, surely: bool = False, leaves: bool = False) -> str | None:
@@ -169,7 +169,7 @@ class Admission:
     @property
     def has_place(self) -> bool:
         """Whether the calling thread has a place, because it runs a handshake or a session."""
-        return self._here.has_place
+        return self._thread_state.has_place
 
     def wait_others(self, timeout_s: float) -> int:
         """Wait at most `timeout_s` until the other sessions have left. Returns how many remain.
@@ -178,8 +178,8 @@ class Admission:
         """
         deadline = monotonic() + timeout_s
         with self._changed:
-            if not self._here.is_left_out:
-                self._here.is_left_out = True
+            if not self._thread_state.is_left_out:
+                self._thread_state.is_left_out = True
                 self._left_out += 1
                 self._changed.notify_all()
             while (others := self._taken - self._left_out + self._suspended) > 0:

@@ -52,7 +52,7 @@ LOOK_S = (1.5, 3.0)
 INHERITED_LOOK_S = 0.4
 INHERITED_LOOK_SHARE = 0.01
 
-_here = threading.local()  # `thread`: the calling thread's PinnedThread, while it is one
+_thread_state = threading.local()  # `thread`: the calling thread's PinnedThread, while it is one
 _pinned: dict[int, PinnedThread] = {}  # by native id; single operations are atomic under the GIL
 
 
@@ -204,7 +204,7 @@ class Affinity:
 
         With `may_batch`, the thread does not preempt others, if `place` allows that.
         """
-        thread: PinnedThread | None = getattr(_here, "thread", None)
+        thread: PinnedThread | None = getattr(_thread_state, "thread", None)
         if thread is None or thread.affinity is not self:
             thread = PinnedThread(self, None)
         thread.begin(may_batch=may_batch)
@@ -230,7 +230,7 @@ class PinnedThread(ScheduledThread):
         self._roams = False
 
     def __enter__(self) -> Self:
-        _here.thread = self
+        _thread_state.thread = self
         _pinned[threading.get_native_id()] = self
         if self._place is not self.affinity.place:
             self.runs_handler()
@@ -239,7 +239,7 @@ class PinnedThread(ScheduledThread):
         return self
 
     def __exit__(self, *_: object) -> None:
-        _here.thread = None
+        _thread_state.thread = None
         self._leave()
         _pinned.pop(threading.get_native_id(), None)
 
@@ -309,20 +309,20 @@ def use_all_cores() -> None:
     Without this call, the new thread or program gets all cores within a second. Does nothing in threads that are not
     kept on a core.
     """
-    thread: PinnedThread | None = getattr(_here, "thread", None)
+    thread: PinnedThread | None = getattr(_thread_state, "thread", None)
     if thread is not None:
         thread.use_all_cores()
 
 
 def leave_core() -> None:
     """If the calling thread is pinned, it leaves its core for good."""
-    thread: PinnedThread | None = getattr(_here, "thread", None)
+    thread: PinnedThread | None = getattr(_thread_state, "thread", None)
     if thread is not None:
         thread.only_reads()
 
 
 def preempt_others() -> None:
     """If the calling thread is pinned, it leaves the batch class for good, because others wait for it."""
-    thread: PinnedThread | None = getattr(_here, "thread", None)
+    thread: PinnedThread | None = getattr(_thread_state, "thread", None)
     if thread is not None:
         thread.preempt_others()
