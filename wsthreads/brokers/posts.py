@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 __all__ = [
     "PART",
     "WINDOW",
-    "TakenPosts",
     "PostBox",
     "SentPost",
+    "TakenPosts",
     "error_of",
     "outcome_of",
     "parse_entry",
