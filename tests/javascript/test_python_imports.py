@@ -1071,6 +1071,50 @@ def delete_(new, new_): pass
     ]
 
 
+def test_annotations_that_cannot_be_looked_at_are_any(tmp_path: Path) -> None:
+    (tmp_path / "store.py").write_text(
+        """
+import typing
+from typing import Dict, List, NamedTuple, Sequence, Tuple, TypedDict
+def bare(a: List, b: Sequence, c: Dict, d: "dict[str]") -> Tuple: pass
+def empty() -> tuple[()]: pass
+class Node(NamedTuple):
+    name: str
+    next: "Node | None"
+def nodes() -> Node: pass
+class Pair(NamedTuple): first: "NoSuchName"; second: int
+def pair() -> Pair: pass
+class Row(TypedDict): first: "NoSuchName"
+def row() -> Row: pass
+class Unhashable(type):
+    def __hash__(self, other=None): raise ValueError
+    __eq__ = __subclasscheck__ = __hash__
+class Evil(metaclass=Unhashable): pass
+def evil(value: Evil) -> Evil: pass
+class Fails:
+    def __call__(self): pass
+    def __getattr__(self, name): raise ValueError
+def fails(value: Fails(), other: int) -> Fails(): pass
+"""
+    )
+    (tmp_path / "chat.js").write_text('import * as store from "./store.py"; export function onMessage() {}')
+    with Program([sys.executable, "-m", "wsthreads", "check", "--types", "chat.js"], cwd=tmp_path) as check:
+        assert check.wait() == 0
+    lines = (tmp_path / "store.py.d.ts").read_text().splitlines()
+    assert [line for line in lines[1:] if line] == [
+        "export interface Row {",
+        "  first: any;",
+        "}",
+        "export function bare(a: any[], b: any[], c: Record<string, any>, d: Record<string, any>): Promise<any[]>;",
+        "export function empty(): Promise<[]>;",
+        "export function nodes(): Promise<[string, any[] | null]>;",
+        "export function pair(): Promise<[any, any]>;",
+        "export function row(): Promise<Row>;",
+        "export function evil(value: any): Promise<any>;",
+        "export function fails(value: any, other: any): Promise<any>;",
+    ]
+
+
 def test_check_names_what_cannot_cross(tmp_path: Path) -> None:
     (tmp_path / "store.py").write_text(
         """from dataclasses import dataclass

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from wsthreads.javascript.python_functions import PythonFunction
 
-__all__ = ["may_cross", "remarks_on_functions"]
+__all__ = ["hints_of", "may_cross", "remarks_on_functions"]
 
 #: The types of JSON, and bytes. Their subclasses, such as a NamedTuple or a StrEnum, cross, too.
 _CROSSES = (bool, int, float, str, list, tuple, dict, bytes, bytearray, memoryview, type(None))
@@ -41,15 +41,15 @@ def _on_parameters(function: PythonFunction) -> Iterator[str]:
 
 
 def _on_result(function: PythonFunction, plain: Callable[..., Any]) -> Iterator[str]:
-    try:
-        hint = typing.get_type_hints(plain).get("return", Any)
-    except Exception:  # a name in an annotation is only for type checkers
-        return
+    hint = hints_of(plain).get("return", Any)
     verb = "returns"
     if function.is_generator:
         verb, arguments = "yields", get_args(hint)
         hint = arguments[0] if arguments else Any
-    stranger = _stranger_in(hint)
+    try:
+        stranger = _stranger_in(hint)
+    except Exception:  # raised by a class of the user's, such as by its metaclass
+        return
     if stranger is not None:
         yield f"{function.name} {verb} {stranger}, which a script cannot have: use JSON values or bytes"
 
@@ -65,7 +65,7 @@ def _stranger_in(hint: Any) -> str | None:
         seen.append(each)
         origin = get_origin(each)
         if typing.is_typeddict(each):
-            waiting += typing.get_type_hints(each).values()
+            waiting += hints_of(each).values()
         elif origin is typing.Annotated:
             waiting.append(get_args(each)[0])
         elif origin is typing.Union or origin is types.UnionType:
@@ -77,6 +77,14 @@ def _stranger_in(hint: Any) -> str | None:
         elif isinstance(each, type) and not may_cross(each):
             return each.__name__
     return None
+
+
+def hints_of(owner: Any) -> dict[str, Any]:
+    """The annotations of a function or class. None of them if one names what exists only for type checkers."""
+    try:
+        return typing.get_type_hints(owner)
+    except Exception:  # annotations are code of the user's
+        return {}
 
 
 def may_cross(kind: type) -> bool:

@@ -7,10 +7,10 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args, get_origin
 
-from wsthreads.javascript.crossings import may_cross
+from wsthreads.javascript.crossings import hints_of, may_cross
 from wsthreads.javascript.python_functions import PythonFunction
 
 __all__ = ["declarations_of"]
@@ -55,14 +55,12 @@ class _Writer:
         self.handles: set[str] = set()
         self.interfaces: dict[str, str] = {}  # for TypedDicts, by name
         self._names: dict[Any, str] = {}  # of these interfaces
+        self._tuples: list[Any] = []  # the NamedTuples whose fields are being written
         self._is_argument = False
 
     def function(self, function: PythonFunction) -> str:
         plain = inspect.unwrap(function.function)
-        try:
-            hints = typing.get_type_hints(plain)
-        except Exception:  # an annotation that does not exist when the program runs
-            hints = {}
+        hints = hints_of(plain)
         try:
             parameters = list(inspect.signature(function.function).parameters.values())
         except (TypeError, ValueError):  # a built-in function without a signature
@@ -82,17 +80,25 @@ class _Writer:
         return f"{name}{optional}: {self.type(hint)}"
 
     def _iterated(self, hint: Any) -> str:
-        arguments = get_args(hint) if get_origin(hint) in _GENERATORS else ()
+        arguments = get_args(hint) if _is_one_of(get_origin(hint), _GENERATORS) else ()
         return f"AsyncIterableIterator<{self.type(arguments[0]) if arguments else 'any'}>"
 
     def type(self, hint: Any) -> str:
         """The TypeScript type for an annotation: ``any`` if unknown, ``never`` if a script cannot get such objects."""
+        try:
+            return self._type(hint)
+        except Exception:  # raised by a class of the user's, such as by its metaclass
+            return "any"
+
+    def _type(self, hint: Any) -> str:
         if hint is Any:  # a class, in newer versions of Python
             return "any"
-        if any(hint is each for each in _BYTES):
+        if _is_one_of(hint, _BYTES):
             return "ArrayBuffer | ArrayBufferView" if self._is_argument else "Uint8Array"
-        if hint in _SIMPLE if isinstance(hint, collections.abc.Hashable) else False:
+        if _is_one_of(hint, _SIMPLE):
             return _SIMPLE[hint]
+        if hint is typing.Tuple:  # unlike tuple[()]
+            return "any[]"
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is Literal:
             return " | ".join(dict.fromkeys(map(self._literal, arguments)))
@@ -104,16 +110,15 @@ class _Writer:
         if not self._is_argument and isinstance(kind, type) and not typing.is_typeddict(kind) and not may_cross(kind):
             return "never"
         if origin is None and isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields"):
-            hints = typing.get_type_hints(hint)
-            return f"[{', '.join(self.type(hints.get(field, Any)) for field in hint._fields)}]"
+            return self._named_tuple(hint)
         if origin is tuple:
             if len(arguments) == 2 and arguments[1] is ...:
                 return f"{_grouped(self.type(arguments[0]))}[]"
             return f"[{', '.join(map(self.type, arguments))}]"
-        if origin in _MAPPINGS:
-            return f"Record<string, {self.type(arguments[1])}>"
-        if origin in _SEQUENCES:
-            return f"{_grouped(self.type(arguments[0]))}[]"
+        if _is_one_of(origin, _MAPPINGS):
+            return f"Record<string, {self.type(arguments[1]) if len(arguments) > 1 else 'any'}>"
+        if _is_one_of(origin, _SEQUENCES):
+            return f"{_grouped(self.type(arguments[0]))}[]" if arguments else "any[]"
         if typing.is_typeddict(hint):
             return self._interface(hint)
         name = getattr(hint, "__name__", "")
@@ -121,6 +126,15 @@ class _Writer:
             self.handles.add(_HANDLES[name])
             return _HANDLES[name]
         return "any"
+
+    def _named_tuple(self, hint: Any) -> str:
+        if _is_one_of(hint, self._tuples):  # it contains itself, but a tuple type has no name to refer to
+            return "any[]"
+        self._tuples.append(hint)
+        hints = hints_of(hint)
+        fields = [self.type(hints.get(field, Any)) for field in hint._fields]
+        self._tuples.pop()
+        return f"[{', '.join(fields)}]"
 
     def _literal(self, value: object) -> str:
         """The TypeScript literal for a value of a `Literal`.
@@ -139,9 +153,10 @@ class _Writer:
             self.interfaces[name] = ""  # the type may contain itself
             is_argument, self._is_argument = self._is_argument, False  # the type may be used for a result, too
             optional = hint.__optional_keys__
+            hints = hints_of(hint) or dict.fromkeys(sorted(optional | hint.__required_keys__), Any)
             fields = [
                 f"  {key if key.isidentifier() else json.dumps(key)}{'?' * (key in optional)}: {self.type(each)};\n"
-                for key, each in typing.get_type_hints(hint).items()
+                for key, each in hints.items()
             ]
             self._is_argument = is_argument
             self.interfaces[name] = f"export interface {name} {{\n{''.join(fields)}}}\n"
@@ -206,6 +221,11 @@ def _declared(name: str, signature: str) -> str:
 
 def _is_positional(parameter: inspect.Parameter) -> bool:
     return parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
+
+
+def _is_one_of(hint: Any, kinds: Iterable[Any]) -> bool:
+    """Unlike `in`, this calls no `__eq__` or `__hash__` of a metaclass."""
+    return any(hint is each for each in kinds)
 
 
 def _grouped(type_: str) -> str:
