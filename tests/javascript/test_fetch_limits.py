@@ -227,6 +227,30 @@ def test_a_signal_that_aborts_later_changes_nothing(origin: Origin, js: Asking) 
     assert origin.connections == 1
 
 
+def test_responses_that_nobody_reads_leave_no_listeners_on_their_signal(origin: Origin, js: Asking) -> None:
+    told = js("""const { signal } = new AbortController();
+      let heard = 0;
+      for (const [name, step] of [["addEventListener", 1], ["removeEventListener", -1]]) {
+        const original = signal[name];
+        signal[name] = (...all) => (heard += step, Reflect.apply(original, signal, all));
+      }
+      for (let count = 0; count < 10; count++) {
+        await fetch(base + "/echo", { signal });
+      }
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      return heard;""")
+    assert told == 0
+
+
+def test_a_response_is_dropped_although_a_listener_of_its_signal_refers_to_it(origin: Origin, js: Asking) -> None:
+    told = js("""for (let count = 0; count < 1100; count++) {
+        const { signal } = new AbortController();
+        const answer = await fetch(base + "/echo", { signal });
+        signal.addEventListener("abort", () => answer.body.cancel());
+      }""")
+    assert told == "undefined"
+
+
 @pytest.mark.parametrize("before", [(), (HALF,)], ids=["head", "body"])
 def test_a_fetch_ends_at_its_deadline_and_holds_up_nobody(
     origin: Origin, tmp_path: Path, before: tuple[bytes, ...]

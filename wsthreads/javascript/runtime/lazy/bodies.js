@@ -9,7 +9,10 @@ const { part, webClass, kindOf, bytesOf, encodeText, decodeBytes, readFetched, t
 const EMPTY = new Uint8Array(0);
 
 // Ends a fetch when nothing refers to its body any longer.
-const dropped = newRegistry(endFetch);
+const dropped = newRegistry(({ number, settle }) => {
+  endFetch(number);
+  settle();
+});
 
 function fromMemory(bytes) {
   let rest = bytes;
@@ -30,7 +33,7 @@ function fromServer(number, abortion) {
     dropped.unregister(token);
     abortion.settle();
   };
-  dropped.register(handle, number, token);
+  dropped.register(handle, { number, settle: abortion.settle }, token);
   const pull = async (wantsAll = false) => {
     if (handle.isOver) {
       return abortion.orThrow(null);

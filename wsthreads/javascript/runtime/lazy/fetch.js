@@ -224,10 +224,12 @@ async function fetch(input, init = undefined) {
   const bytes = source === undefined ? null : source.memory ?? await new Body(source).bytes();
   let number = 0;
   let reject;
+  // Weak: a listener of the script's can refer to the response, which must not keep itself alive through its `settle`.
+  const listened = signal === null ? null : new WeakRef(signal);
   const abortion = {
     isAborted: false,
     reason: undefined,
-    settle: () => signal?.removeEventListener("abort", stop),
+    settle: () => listened?.deref()?.removeEventListener("abort", stop),
     orThrow(value) {
       if (this.isAborted) {
         throw this.reason;
@@ -239,11 +241,11 @@ async function fetch(input, init = undefined) {
     reject = rejecting;
   });
   aborted.catch(() => {});
-  const stop = () => {
+  const stop = ({ target }) => {
     abortion.isAborted = true;
-    abortion.reason = signal.reason;
+    abortion.reason = target.reason;
     endFetch(number);
-    reject(signal.reason);
+    reject(target.reason);
   };
   signal?.addEventListener("abort", stop, { once: true });
   // One request. Throws an error of fetch.
