@@ -300,6 +300,25 @@ def test_https_has_verified_certificates(certified: Origin, tmp_path: Path) -> N
         assert js(f"return (await fetch('https://127.0.0.1:{port}/echo')).status") == 200
 
 
+def test_a_body_without_a_length_ends_with_the_end_of_tls(certified: Origin, tmp_path: Path) -> None:
+    def whole(request: Received, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\npay 1000")
+        connection.unwrap()  # type: ignore[attr-defined]  # sends close_notify
+
+    def cut(request: Received, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\npay 1000")  # the origin then shuts down TCP
+
+    certified.routes |= {"/whole": whole, "/cut": cut, "/sized": response(b"whole", "Connection: close")}
+    with asking(certified, tmp_path, allow_net=[f"localhost:{certified.port}"]) as script:
+        js = Asking(script)
+        whole_, cut_, sized = (
+            js(f"return (await fetch('https://localhost:{certified.port}/{path}')).text()")
+            for path in ("whole", "cut", "sized")
+        )
+    assert (whole_, sized) == ("pay 1000", "whole")
+    assert cut_.endswith("the connection was closed without the end of TLS, so something may be missing")
+
+
 def test_other_certificates_are_refused(
     certified: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resolver: Resolver
 ) -> None:

@@ -260,6 +260,8 @@ def failure_of(error: Exception) -> FetchFailed:
         return FetchFailed(f"the response does not begin with a status of HTTP/1.1, but with {str(cause)[:100]!r}")
     if isinstance(error, DecodeError):
         return FetchFailed("the body is not in the encoding that content-encoding names")
+    if isinstance(cause, ssl.SSLEOFError):
+        return FetchFailed("the connection was closed without the end of TLS, so something may be missing")
     if isinstance(cause, ssl.SSLError):
         return FetchFailed(f"TLS failed: {cause.reason or cause}")
     if isinstance(cause, TimeoutError):

@@ -93,6 +93,8 @@ class Response(http.client.HTTPResponse):
                 is_odd = self.chunked or self.headers.get("content-length", "0") != "0"
                 self.will_close |= is_odd and self.status == HTTPStatus.NO_CONTENT
                 self.chunked = False
+            if self.length is None and not self.chunked and isinstance(self._socket, ssl.SSLSocket):
+                self._socket.suppress_ragged_eofs = False  # anybody on the way can cut the body with a FIN
         finally:
             if self.fp is head:  # http.client drops it if it closes the connection
                 self.fp = stream
