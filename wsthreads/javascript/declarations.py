@@ -97,7 +97,7 @@ class _Writer:
             return "ArrayBuffer | ArrayBufferView" if self._is_argument else "Uint8Array"
         if _is_one_of(hint, _SIMPLE):
             return _SIMPLE[hint]
-        if hint is typing.Tuple:  # unlike tuple[()]
+        if hint is typing.Tuple:  # noqa: UP006  # its arguments are those of tuple[()]
             return "any[]"
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is Literal:

@@ -94,7 +94,8 @@ class Response(http.client.HTTPResponse):
                 self.will_close |= is_odd and self.status == HTTPStatus.NO_CONTENT
                 self.chunked = False
             if self.length is None and not self.chunked and isinstance(self._socket, ssl.SSLSocket):
-                self._socket.suppress_ragged_eofs = False  # anybody on the way can cut the body with a FIN
+                # Anybody on the way can cut such a body with a FIN. typeshed does not know the attribute.
+                self._socket.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         finally:
             if self.fp is head:  # http.client drops it if it closes the connection
                 self.fp = stream
