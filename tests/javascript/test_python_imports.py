@@ -23,7 +23,7 @@ from wsthreads.config import Config
 from wsthreads.errors import ConfigError, ScriptError
 from wsthreads.javascript import check_script, python_calls
 from wsthreads.javascript.python_calls import PythonCalls
-from wsthreads.javascript.python_functions import PythonFunctions
+from wsthreads.javascript.python_functions import PythonFunction, PythonFunctions
 from wsthreads.javascript.python_pool import MAX_ABANDONED
 from wsthreads.javascript.schedule import NEVER, Schedule
 from wsthreads.testing import play
@@ -624,8 +624,10 @@ def test_a_generator_that_is_idle_for_long_makes_room_for_another(monkeypatch: p
             return refusal
         event = schedule.take(DEADLINE_S)
         assert event is not None
-        assert calls.settle(ticket)
-        return json.loads(event.encoded(None))[4]
+        assert calls.settle(event.arguments[0])
+        _, _, settled, is_returned, told, *_ = json.loads(event.encoded(None))
+        assert settled == ticket
+        return told if is_returned else told[1]
 
     assert [ask("call_function", 0, f'["{name}"]') for name in "ab"] == [1, 2]
     now[0] += 4
@@ -640,6 +642,39 @@ def test_a_generator_that_is_idle_for_long_makes_room_for_another(monkeypatch: p
     assert ask("call_function", 0, '["d"]') == 4
     assert ask("next_of", 4) == {"done": False, "value": 0}
     calls.stop()
+
+
+def test_generators_count_from_their_call_on_and_end_with_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    called, gate, ended = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    class Rows:
+        def __iter__(self) -> Iterator[int]:
+            return self
+
+        def __next__(self) -> int:
+            return 1
+
+        def close(self) -> None:
+            ended.set()
+
+    def rows() -> Rows:
+        called.release()
+        gate.wait(DEADLINE_S)
+        return Rows()
+
+    monkeypatch.setattr(python_calls, "MAX_GENERATORS", 2)
+    schedule = Schedule()
+    functions: Any = [PythonFunction("rows", "store", rows, is_generator=True)]
+    calls = PythonCalls("x", functions, schedule, print, str, threads=1, wait_s=DEADLINE_S)
+    for ticket in (1, 2, 3, 4):
+        assert calls.functions()["call_function"](ticket, 0, "[]") is None
+    assert called.acquire(timeout=DEADLINE_S)
+    refusals = [schedule.take(0), schedule.take(0)]
+    assert [event is not None and calls.settle(event.arguments[0]) for event in refusals] == [True, True]
+    assert schedule.take(0) is None
+    calls.stop()  # while the first is being made
+    gate.set()
+    assert ended.wait(DEADLINE_S)
 
 
 def test_a_step_that_was_given_up_ends_its_generator(tmp_path: Path) -> None:
@@ -698,22 +733,33 @@ def test_generators_in_cycles_of_objects_end_once_a_script_cannot_reach_them(tmp
         cycle.first = await rows.next();
       }
       session.send("done");
-      await Promise.allSettled(Array.from({ length: 1537 }, () => {  // more than there may be, and at no round number
+    }"""
+    with with_store(tmp_path, ENDLESS, source, script_wait_s=DEADLINE_S) as script:
+        session = script.open()
+        script.message(session)
+        assert session.wait_for_messages(1) == ["done"]
+
+
+def test_at_the_limit_no_call_fails_because_of_generators_that_a_script_cannot_reach(tmp_path: Path) -> None:
+    source = """
+    import { g } from "./store.py";
+    export async function onMessage(session, message) {
+      await Promise.allSettled(Array.from({ length: Number(message) }, () => {
         const rows = g();
         const cycle = { rows };
         cycle.cycle = cycle;
         return rows.next().then((first) => { cycle.first = first; });
       }));
-      for (let count = 0; count < 300; count++) {
-        try { await g().next(); } catch {}
+      let failed = 0;
+      for (; failed < 400; failed++) {
+        try { await g().next(); break; } catch {}
       }
-      await g().next();
-      session.send("done again");
+      session.send(`${failed}`);
     }"""
     with with_store(tmp_path, ENDLESS, source, script_wait_s=DEADLINE_S) as script:
         session = script.open()
-        script.message(session)
-        assert session.wait_for_messages(2) == ["done", "done again"]
+        bursts = (1000, 1001, 999, 1050, 1003, 1099, 1537)
+        assert [script.answer(session, str(length)) for length in bursts] == ["0"] * len(bursts)
 
 
 def test_handles_arrive_as_the_objects_of_python(tmp_path: Path) -> None:

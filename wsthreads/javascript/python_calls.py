@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from itertools import takewhile
 from threading import Lock, Thread
@@ -55,11 +55,11 @@ class _Generator:
 
     __slots__ = ("idle_since", "iterator", "running", "what")
 
-    def __init__(self, what: PythonFunction, iterator: Iterator[Any]) -> None:
+    def __init__(self, what: PythonFunction) -> None:
         self.what = what
-        self.iterator = iterator
+        self.iterator: Generator[Any, Any, Any] = (each for each in "")  # until the function has been called
         self.running = Lock()  # held by the thread that runs it
-        self.idle_since = monotonic()  # when its last step ended; `NEVER` during a step
+        self.idle_since = NEVER  # when its last step ended; `NEVER` during a step, and until the function has returned
 
 
 class PythonCalls:
@@ -97,6 +97,9 @@ class PythonCalls:
         self._generators: dict[int, _Generator] = {}  # each single operation is atomic, with and without the GIL
         self._last_generator = 0
         self.engine: Engine | None = None
+        # Calls of generator functions at the limit, by ticket. The promise jobs that follow may drop generators, and so
+        # make room for these calls. Behind the jobs, a refusal waits for each.
+        self._held: dict[int, Callable[[], Answer]] = {}
         self._tries = self._collected_at = 0  # counts of calls of generator functions
 
     def functions(self) -> dict[str, Function]:
@@ -123,7 +126,12 @@ class PythonCalls:
             self._schedule.post(result_event(ticket, False, error))
 
     def settle(self, ticket: int | None) -> bool:
-        """The result of a call has arrived. False if the script does not wait for it any more."""
+        """The result of a call has arrived. False if the script does not wait for it any more.
+
+        A negative ticket is that of a refusal. It counts if the call is still held.
+        """
+        if ticket is not None and ticket < 0:
+            return self._held.pop(-ticket, None) is not None and self.settle(-ticket)
         if ticket is None or self._deadlines.pop(ticket, None) is not None:
             return True
         is_late = ticket in self._arriving
@@ -162,25 +170,57 @@ class PythonCalls:
         arguments = arguments_from(text, specials, self._handle)
         if not function.is_generator:
             return self._begin(ticket, function, lambda: function.function(*arguments))
-        self._collect_garbage()
-        if len(self._generators) >= MAX_GENERATORS and not self._end_idle():
-            return f"{function}: {MAX_GENERATORS} generators of this script are open, end one before"
-        self._last_generator += 1
-        generator = self._last_generator
-
-        def make() -> int:
-            self._generators[generator] = _Generator(function, function.function(*arguments))
-            return generator
-
-        return self._begin(ticket, function, make)
-
-    def _collect_garbage(self) -> None:
-        """From time to time while many generators are open, so that unreferenced ones end soon."""
         self._tries += 1
-        is_due = self._tries - self._collected_at >= COLLECT_EVERY
-        if is_due and len(self._generators) >= MAX_GENERATORS // 2 and self.engine is not None:
+        begin = partial(self._open, ticket, function, arguments)
+        is_full = len(self._generators) >= MAX_GENERATORS
+        if self.engine is not None and self._is_collection_due(is_full):
             self._collected_at = self._tries
             self.engine.collect_garbage()
+        if not is_full or self._end_idle():
+            return begin()
+        self._held[ticket] = begin
+        self._deadlines[ticket] = (monotonic() + self._wait_s, function, None)
+        text = f"{function}: {MAX_GENERATORS} generators of this script are open, end one before"
+        self._schedule.post(result_event(ticket, False, error_of("Error", text), settles=-ticket))
+        return None
+
+    def _is_collection_due(self, is_full: bool) -> bool:
+        """From time to time while many generators are open, so that unreferenced ones end soon; always at the limit."""
+        if is_full:
+            return not self._held  # else garbage was collected a moment ago
+        return self._tries - self._collected_at >= COLLECT_EVERY and len(self._generators) >= MAX_GENERATORS // 2
+
+    def _open(self, ticket: int, function: PythonFunction, arguments: Any) -> Answer:
+        """Call a generator function. The generator counts from now on."""
+        self._last_generator = number = self._last_generator + 1
+        self._generators[number] = generator = _Generator(function)
+
+        def make() -> int:
+            try:
+                with generator.running:
+                    generator.iterator = function.function(*arguments)
+            except BaseException:
+                self._generators.pop(number, None)
+                raise
+            generator.idle_since = monotonic()
+            if number not in self._generators:  # the script has ended meanwhile
+                self._close(generator)
+            return number
+
+        refusal = self._begin(ticket, function, make, number)
+        if refusal is not None:
+            self._generators.pop(number, None)
+        return refusal
+
+    def _open_held(self) -> None:
+        """There may be room for a call that is held."""
+        for ticket in [*self._held]:
+            if len(self._generators) >= MAX_GENERATORS:
+                break
+            waiting = self._deadlines.pop(ticket, None)
+            if waiting is not None and isinstance(refusal := self._held.pop(ticket)(), str):
+                self._deadlines[ticket] = waiting
+                self._schedule.post(result_event(ticket, False, error_of("Error", refusal), settles=ticket))
 
     def _next(self, ticket: int, number: int) -> Answer:
         """Compute the next iterator result of a generator."""
@@ -214,7 +254,7 @@ class PythonCalls:
 
         def close() -> None:
             with generator.running:
-                generator.iterator.close()  # type: ignore[attr-defined]
+                generator.iterator.close()
 
         return self._begin(ticket, generator.what, close)
 
@@ -233,6 +273,7 @@ class PythonCalls:
     def _drop(self, number: int) -> Answer:
         """Drop a generator that the script can no longer reach."""
         self._close_later(number)
+        self._open_held()
         return None
 
     def _end_idle(self) -> bool:
@@ -255,7 +296,7 @@ class PythonCalls:
         """End a generator, unless a thread that was given up still runs it."""
         if generator.running.acquire(blocking=False):
             try:
-                generator.iterator.close()  # type: ignore[attr-defined]
+                generator.iterator.close()
             except BaseException as error:  # raised by the user's `finally`
                 self._log.error("%s failed while it was closed", generator.what, exc_info=exc_info_of(error))
             finally:
