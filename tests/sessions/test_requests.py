@@ -262,7 +262,7 @@ def test_a_handshake_without_a_session_sends_no_request():
             pass
 
     with endpoint(Early()) as (_, port), RawClient(port):
-        assert "this handshake has no session" in errors[0]
+        assert "this handshake has no open session" in errors[0]
 
 
 def test_more_requests_than_max_pending_requests_are_an_error_here(asker):

@@ -233,7 +233,7 @@ def test_a_session_that_was_closed_while_its_client_was_away_tells_it_code_and_r
     with Speaker(world.port).begin() as client:
         world.wait_for("open")
         client.lose()
-        world.wait_suspended()
+        world.wait_for("open", SUSPEND)
         world.handler.sessions[0].close(4001, "go away")
         world.wait_for("open", SUSPEND, ("close", 4001, "go away"))
         client.open().hello(client.token)
@@ -323,7 +323,7 @@ def test_a_shutdown_ends_suspended_sessions_once(world):
     with Speaker(world.port).begin() as client:
         world.wait_for("open")
         client.lose()
-        world.wait_suspended()
+        world.wait_for("open", SUSPEND)
         world.app.shutdown(DEADLINE_S)
         assert world.handler.calls == ["open", SUSPEND, ("close", 1001, "server shutting down")]
 
