@@ -163,6 +163,11 @@ def test_a_module_of_brokers_uses_only_modules_that_their_docstring_lists_above_
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_docstring_of_javascript_lists_its_modules():
+    listed = re.findall(r"^`(\w+)`", importlib.import_module("wsthreads.javascript").__doc__, re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "javascript").glob("[!_]*.py"))
+
+
 def test_each_dependency_is_imported_by_its_adapter_only():
     wrong = []
     for importer, path in modules():

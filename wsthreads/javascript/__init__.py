@@ -1,33 +1,86 @@
 """Handlers in JavaScript: ES modules, run by QuickJS.
 
-=====================  ===================================================================================
-`handler`              the entry: a script as a `Handler`
-`isolate`              owns the interpreter and the one thread that may use it
-`event_queue`          what other threads have it do
-`schedule`             which event is next
-`loop`                 hands events to the JavaScript half
-`endings`              what becomes of each event, and who hears of it
-`replies`              answers for the threads that wait for an event
-`probes`               measure how long events wait
-`inbox`                the queue from the threads of sessions to the isolate's thread
-`session_state`        what the isolate keeps of a session
-`host`                 what a script can do outside of its interpreter: send, close, log
-`host_rooms`           what it can do with rooms
-`room_calls`           calls the functions of rooms, many at once
-`lazy_parts`           loads parts of the JavaScript half when a script first uses them
-`web`, `encodings`     what the web's globals need of Python
-`calls`, `values`      how calls, messages and persons cross between the two languages
-`reports`, `stacks`    log lines and stacks of a script's errors
-`callees`              names what was called in "not a function"
-`environment`          the names and values that a script imports as `env`; `masking` hides them in what leaves it
-`exports`              which handler functions a script exports
-`loader`, `imports`    finds and reads a script's files
-`packages`             finds the files of npm's packages
-`typescript`           compiles TypeScript, in a process of its own (`compiler_process`)
-`interpreter`          adapts dukpy
-`engine`, `quickjs`    reach below dukpy: deadlines, promise jobs
-`interrupts`           how often the engine asks whether to stop
-=====================  ===================================================================================
+The isolate:
+
+====================  ======================================================================
+`handler`             the entry: a script as a `Handler`
+`isolate`             owns the interpreter and the one thread that may use it
+`event_queue`         the calls of other threads to the isolate
+`inbox`               the queue from the threads of sessions to the isolate's thread
+`session_state`       the isolate's data of a session
+`schedule`            chooses the next event
+`loop`                passes events to the JavaScript half
+`message_loop`        the fast path of the loop, from one text message to the next
+`endings`             ends events, and tells the threads that wait for them
+`replies`             answers to the threads that wait for an event
+`probes`              measures how long events wait
+`call_times`          measures how long the functions of a script take
+====================  ======================================================================
+
+The actions and values of a script:
+
+====================  ======================================================================
+`host`                sends to sessions and closes them; the console
+`host_rooms`          acts on rooms
+`requests`            requests to clients, and the answers to theirs
+`room_calls`          calls the functions of rooms, many at once
+`values`              converts messages and persons between the two languages
+`calls`               the arguments and answers of Python functions that JavaScript calls
+`environment`         the names and values that a script imports as `env`
+`masking`             hides these values in the script's output
+====================  ======================================================================
+
+The files of a script:
+
+====================  ======================================================================
+`exports`             reads the handler functions that a script exports
+`loader`              finds and reads the script's modules
+`imports`             explains imports that fail
+`packages`            finds the files of npm packages
+`module_ids`          the ids of modules in the engine
+`sources`             the sources of modules, and the code that the engine got for them
+`typescript`          compiles TypeScript, in its own process
+`compiler_process`    the program of this process
+====================  ======================================================================
+
+Python files that a script imports:
+
+====================  ======================================================================
+`python_functions`    finds the functions
+`python_calls`        calls them
+`python_pool`         the threads for these calls
+`python_values`       converts arguments and results
+`declarations`        writes TypeScript declarations for them
+`crossings`           finds parameters and results that cannot be converted
+====================  ======================================================================
+
+The web's globals:
+
+====================  ======================================================================
+`lazy_parts`          loads parts of the JavaScript half when a script first uses them
+`web`                 the Python half of the web's globals
+`encodings`           the encodings of the Encoding Standard
+`domains`             domain names in URLs
+`fetches`             the fetches of a script
+`fetch_exchange`      one request of a fetch, and its response
+`fetch_requests`      checks the requests
+`http_connections`    HTTP connections
+`http_responses`      HTTP responses
+`name_lookups`        looks up the names of hosts
+====================  ======================================================================
+
+The engine:
+
+====================  ======================================================================
+`interpreter`         adapts dukpy
+`engine`              controls QuickJS below dukpy: deadlines, promise jobs
+`quickjs`             the part of QuickJS's C API that is used
+`alarm`               stops a call at its deadline
+`interrupts`          sets how often the engine asks whether to stop
+`reports`             logs and counts a script's errors
+`stacks`              the stacks of these errors
+`callees`             names the called value in "not a function"
+====================  ======================================================================
 
 The JavaScript half is in ``runtime/``: the loop, the session and room objects, the console, the timers; in
 ``runtime/lazy/`` the web's globals.

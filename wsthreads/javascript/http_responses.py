@@ -1,8 +1,8 @@
-"""HTTP/1.1 responses for the `fetch` of scripts, as http.client reads them, but strict about where each one ends.
+"""HTTP/1.1 responses for the `fetch` of scripts: http.client, with strict checks of the end of each response.
 
-http.client takes what it can make sense of. On a connection that is kept, what one side takes for the end of a response
-and the other does not becomes the beginning of the next response: that of another session's request. So what RFC 9112
-does not allow is an error here, if the length of the response depends on it.
+http.client accepts malformed responses. If server and client disagree about the end of a response, its rest becomes the
+beginning of the next response on the connection, which may belong to another session's request. So a violation of RFC
+9112 is an error here if the length of the response depends on it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from wsthreads.javascript.fetch_requests import FetchFailed
 
 __all__ = ["MAX_HEAD_BYTES", "Response", "is_whole"]
 
-#: The largest head of a response: its status and headers. It is what http.client allows for a line.
+#: The largest head of a response: its status and headers. http.client has this limit for a line.
 MAX_HEAD_BYTES = 65_536
 
 #: A CR that does not end its line, a NUL, or a line that begins with neither a name and a colon nor a blank.
 _STRAY = re.compile(rb"\r(?!\n)|\0|^(?!\r?\n|[ \t]|[!#$%&'*+.^_`|~0-9A-Za-z-]+:|\Z)", re.MULTILINE)
 
-#: The line before a chunk, which has its size, and what is behind it.
+#: The line before a chunk, with the chunk's size, and the line end after a chunk.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _CHUNK_END = re.compile(rb"\r?\n")
 MAX_CHUNK_LINE_BYTES = 4096
 
 
 class _Head:
-    """The head of a response as http.client takes it: all headers in one line. It takes no more than 100 lines."""
+    """Gives http.client all headers of a response as one line, because it accepts at most 100 lines."""
 
     def __init__(self, stream: BufferedReader) -> None:
         self.close = stream.close
@@ -53,22 +53,22 @@ class _Head:
             while line not in (b"\r\n", b"\n") and len(headers) <= MAX_HEAD_BYTES:
                 line = stream.readline(MAX_HEAD_BYTES + 1 - len(headers))
                 headers += line
-                # http.client would take what has come for the whole head.
+                # http.client would accept the received part as the whole head.
                 if not line.endswith(b"\n") and len(headers) <= MAX_HEAD_BYTES:
                     raise http.client.RemoteDisconnected("the server closed it within the head of the response")
-            # Servers, proxies and clients do not agree on what these mean. A head that is too long ends anywhere.
+            # Servers, proxies and clients disagree about the meaning of these. A head that is too long is cut anywhere.
             if len(headers) <= MAX_HEAD_BYTES and _STRAY.search(headers):
                 raise FetchFailed("a line of the response's head is not a header, or has a NUL or a CR in it")
             yield headers
             if headers != line:
-                yield b""  # http.client looks for an empty line by itself
+                yield b""  # http.client expects a separate empty line
 
 
 class Response(http.client.HTTPResponse):
-    """Skips all interim responses (1xx): http.client skips only 100, and takes others for the answer to the request.
+    """Skips all interim responses (1xx): http.client skips only 100, and returns others as the response.
 
-    204 and 304 have no body, whatever their headers say: http.client would wait for one that is chunked. `on_end` is
-    called at the end of the response. Its argument says whether the server has sent more than the response.
+    204 and 304 have no body, even if their headers name one: http.client would wait for a chunked body. `on_end` is
+    called at the end of the response. Its argument says whether the server has sent more bytes than the response.
     """
 
     def __init__(self, on_end: Callable[[bool], None], sock: socket.socket, *arguments: Any, **options: Any) -> None:
@@ -89,7 +89,7 @@ class Response(http.client.HTTPResponse):
             self._check_length()
             self.will_close |= self.chunked and "content-length" in self.headers  # one of them is wrong
             if self.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-                # A server that names a body for a 204 may send it, too, and it would begin the next response.
+                # A server that names a body for a 204 may also send it, as the beginning of the next response.
                 is_odd = self.chunked or self.headers.get("content-length", "0") != "0"
                 self.will_close |= is_odd and self.status == HTTPStatus.NO_CONTENT
                 self.chunked = False
@@ -101,7 +101,7 @@ class Response(http.client.HTTPResponse):
                 self.fp = stream
 
     def _check_length(self) -> None:
-        """Raises `FetchFailed` if the headers do not say clearly how long the body is."""
+        """Raises `FetchFailed` if the headers do not clearly state the length of the body."""
         codings = self.headers.get_all("transfer-encoding", [])
         if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
             raise FetchFailed(f"the response has a transfer-encoding other than chunked: {', '.join(codings)[:100]!r}")
@@ -109,7 +109,7 @@ class Response(http.client.HTTPResponse):
         if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
             raise FetchFailed(f"the content-length is not one number: {', '.join(sorted(lengths))[:100]!r}")
 
-    def _get_chunk_left(self) -> int | None:  # of http.client: how much of the chunk is left, None at the end
+    def _get_chunk_left(self) -> int | None:  # of http.client: the bytes left of the chunk, None at the end
         if self.chunk_left == 0:
             self._expect(_CHUNK_END)
         if not self.chunk_left:
@@ -133,7 +133,7 @@ class Response(http.client.HTTPResponse):
 
 
 def _has_more(stream: BufferedReader, sock: socket.socket) -> bool:
-    """Whether there are bytes that nobody has read: in the buffer, or already decrypted."""
+    """Whether there are unread bytes: in the buffer, or already decrypted."""
     try:
         timeout = sock.gettimeout()
         sock.settimeout(0)
@@ -148,16 +148,16 @@ def _has_more(stream: BufferedReader, sock: socket.socket) -> bool:
 
 
 def is_whole(response: BaseHTTPResponse) -> bool:
-    """Whether the decoders of a body that was read have come to its end: urllib3 does not ask them."""
+    """Whether the decoders of a read body have reached its end: urllib3 does not check this."""
     decoder: Any = getattr(response, "_decoder", None)
     decoders = getattr(decoder, "_decoders", [decoder])
     return response.tell() == 0 or all(map(_is_at_end, decoders))
 
 
 def _is_at_end(decoder: Any) -> bool:
-    """Whether a decoder of urllib3 has come to the end of its data. Behind that, gzip may have anything.
+    """Whether a decoder of urllib3 has reached the end of its data. After the end, gzip data may contain anything.
 
-    But what can be continued is another member of a gzip file, and it was cut.
+    But data that can be continued is another member of a gzip file, which was cut.
     """
     state, unpacker = getattr(decoder, "_state", 0), getattr(decoder, "_obj", None)
     if getattr(unpacker, "eof", True):
@@ -166,7 +166,7 @@ def _is_at_end(decoder: Any) -> bool:
 
 
 def _takes(unpacker: Any, byte: int) -> bool:
-    """Whether a decompressor of zlib can go on with this byte. A byte of padding is the last one that it takes."""
+    """Whether a decompressor of zlib accepts this byte. A byte of padding is the last that it accepts."""
     try:
         unpacker.copy().decompress(bytes([byte]))
     except zlib.error:
