@@ -335,7 +335,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 app.metrics.add("past_handshake_timeout_s", len(slow))
 
     def _drain(self, app: WebSocketApp) -> None:
-        # In a thread, because the loop must go on: it notices the ended connections.
+        # In a thread, because the loop must continue: it notices the ended connections.
         timeout_s = drain_timeout_s(self.cfg.graceful_timeout)
         thread = Thread(target=app.shutdown, args=(timeout_s, *farewell(self)), name="wsthreads-drain")
         self._drains.append(thread)

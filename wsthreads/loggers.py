@@ -1,4 +1,4 @@
-"""The loggers of wsthreads. They never raise, whatever an application adds to logging.
+"""The loggers of wsthreads. They never raise, even if handlers that an application adds to logging do.
 
 `logging` passes an exception of a filter, a handler, a record factory or a logger class on to the caller. Here that
 would end a session's connection, or a thread that all sessions need.

@@ -50,7 +50,7 @@ class WebSocketApp:
 
     - Give the settings of `Config` as keyword arguments, or as one `config`.
     - `redis` is a URL, or `broker` is a `RedisBroker`: all processes share their rooms through it. The default is the
-      URL in WSTHREADS_REDIS. ``redis=False`` means no Redis, whatever the variable says.
+      URL in WSTHREADS_REDIS. ``redis=False`` means no Redis, even if the variable is set.
     - `dashboard` is a `Dashboard`, served at ``/_wsthreads/``. By default there is one if `dashboard_token` or
       WSTHREADS_DASHBOARD_TOKEN is set.
 
@@ -140,7 +140,7 @@ class WebSocketApp:
         finalize(self, release, self._flusher, self._drainer, self._writers, self._link).atexit = False
 
     def _make_services(self) -> tuple[dict[str, WSGIApplication], MetricsPage | None]:
-        """The services beside the endpoints, by path, and the metrics page, which is also among the services."""
+        """The services in addition to the endpoints, by path. The metrics page is also one of them."""
         services: dict[str, WSGIApplication] = {}
         metrics_page = None
         if self.config.serve_metrics:

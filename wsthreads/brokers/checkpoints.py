@@ -44,7 +44,7 @@ class Checkpoints:
     def call(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
         """Call `look` once all `rooms` are up to date in this process, again until it has done its work.
 
-        Waits at most `timeout_s`. False if `look` has not done its work; then it is not called any more. Any thread.
+        Waits at most `timeout_s`. False if `look` has not done its work; then it is no longer called. Any thread.
         """
         checkpoint = _Checkpoint(rooms, look)
         self._waiting.append(checkpoint)

@@ -264,6 +264,6 @@ def _look_too(link: RedisLink, keys: Sequence[RoomKey], look: Look, positions: M
     def look_once(more: Mapping[RoomKey, Position]) -> bool:
         nonlocal found
         found = look({**positions, **more})
-        return True  # the waiting thread must go on
+        return True  # the waiting thread must continue
 
     return link.checkpoint(keys, look_once, MEET_S) and found

@@ -235,7 +235,7 @@ publish()
 """
 
 #: KEYS: as in `GIVE_BACK`. ARGV: the fencing number, how many posts the owner has received, how many more it takes at
-#: most, and how many bytes; 1 if the owner has no members any more, 0 if it has some again, or an empty text; then the
+#: most, and how many bytes; 1 if the owner no longer has members, 0 if it has some again, or an empty text; then the
 #: number of the first post whose outcome follows, and the outcomes in the order of the posts. Returns 0 if the owner no
 #: longer owns the room. Else 1, and the posts that it receives now: for each, how many milliseconds it may wait to be
 #: handled, and the entry.

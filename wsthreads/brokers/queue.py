@@ -6,7 +6,7 @@ member receives only the later ones.
 A room of a new subscription is held until the reader has subscribed. All later broadcasts, to any room, wait with it.
 
 For presence, the queue has only the ids of changed sessions. The writer reads their state when it sends it. So the
-queue stays small while Redis is unavailable, and a session that comes and goes meanwhile is never sent.
+queue stays small while Redis is unavailable, and a session that joins and leaves in this time is never sent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BATCH_SESSIONS = 500
 #: If more sessions of a room have changed, all of its sessions are compared.
 MAX_CHANGED = 10_000
 
-#: The memory that a waiting broadcast needs beside its bytes, roughly.
+#: The approximate memory of a waiting broadcast in addition to its bytes.
 OVERHEAD_BYTES = 200
 
 
@@ -102,7 +102,7 @@ class SendQueue:
         #: The memory of the waiting broadcasts, in bytes.
         self.waiting_bytes = 0
         self.max_bytes = max_bytes
-        #: Whether nothing is sent any more. The writer may write this without the lock.
+        #: Whether sending has ended. The writer may write this without the lock.
         self.has_ended = False
         self._broadcasts: deque[Queued] = deque()
         # Rooms that have changed, by key, each with the ticket that was next at that time. In the order of these

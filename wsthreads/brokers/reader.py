@@ -212,7 +212,7 @@ class Reader:
         elif message["type"] == "message" and message["channel"] == self._ask_channel:
             self._questions.take_question(message["data"])
         elif room is None:
-            return  # the room has no members in this process any more
+            return  # the room no longer has members in this process
         elif message["type"] == "message" and room.live:  # otherwise the log has the message
             self._take_published(room, message["data"], is_busy)
 

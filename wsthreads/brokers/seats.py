@@ -111,7 +111,7 @@ class Seat:
         self.is_given: bool | None = None
         #: Why it is unknown.
         self.problem = "has not told whether the room has a place"
-        #: Whether no thread waits any more. Guarded by the link's lock.
+        #: Whether no thread waits any longer. Guarded by the link's lock.
         self.is_given_up = False
 
 

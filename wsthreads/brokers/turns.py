@@ -133,7 +133,7 @@ class Turns:
         self._posts.add_call(partial(self._close, claim, fence, claim.closing), self._next_ticket())
 
     def _close(self, claim: Claim, fence: int, closing: object | None, pipeline: Pipeline) -> None:
-        """Tell Redis that an owned room has no members any more, or has some again."""
+        """Tell Redis that an owned room no longer has members, or has some again."""
         with self._lock:
             if look_up(self._claims, claim.key) is claim and claim.fence == fence:
                 limit = 0 if closing is None else room_posts.MAX_POSTS_WAITING

@@ -187,7 +187,7 @@ def placed(error: HandlerError, target: Target) -> HandlerError:
 
 
 def source_of(target: Target) -> str:
-    """The text of a handler file. Empty if it cannot be read any more."""
+    """The text of a handler file. Empty if it can no longer be read."""
     try:
         return target.file.read_text("utf-8", "replace")
     except OSError:

@@ -100,7 +100,7 @@ class Application:
                 answer = checked(answer)
         except RequestError as error:
             failure = str(error)
-        except BaseException:  # even after SystemExit, the client goes on
+        except BaseException:  # even after SystemExit, the client continues
             logger.exception("on_request failed")
             failure = "failed"
         with self._lock:

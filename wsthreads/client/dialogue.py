@@ -144,7 +144,7 @@ class Dialogue:
         return session is not None and session != self.session
 
     def give_up(self, pending: Pending) -> None:
-        """Drop a request for which no thread waits any more. If it was sent already, its reply is ignored."""
+        """Drop a request for which no thread waits any longer. If it was already sent, its reply is ignored."""
         if pending.id is not None:
             if look_up(self._pending, pending.id) is pending:
                 del self._pending[pending.id]

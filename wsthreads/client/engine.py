@@ -124,7 +124,7 @@ class Engine:
 
     @property
     def is_over(self) -> bool:
-        """Whether the client accepts nothing any more. With the lock held."""
+        """Whether the client no longer accepts anything. With the lock held."""
         return self.closing is not None or self.closed is not None
 
     @property

@@ -321,7 +321,7 @@ class Live:
         watching.due = monotonic() + LIST_INTERVAL_S
         try:
             content = self._workers.list(watching.watch)
-        except BaseException as error:  # raised by values in sessions' attributes; other lists go on
+        except BaseException as error:  # raised by values in sessions' attributes; other lists continue
             watching.due = float("inf")
             text = f"the list of {watching.watch.list} failed (see the log); request it again to retry"
             log.error("%s", text, exc_info=exc_info_of(error))

@@ -1,4 +1,4 @@
-"""Adds to Django's environ what WebSockets need: the connection's socket, its read buffer, and all cookies."""
+"""Adds the needs of WebSockets to Django's environ: the connection's socket, its read buffer, and all cookies."""
 
 from __future__ import annotations
 

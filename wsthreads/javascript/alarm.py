@@ -5,7 +5,7 @@ C, a call takes 0.1 µs, in Python 1 µs.
 
 QuickJS has no setting for the time between two calls of the handler. It counts loop iterations and function calls, and
 calls its interrupt handler at every 10,000th. For an empty loop, that is every tenth of a millisecond. For a loop that
-parses a JSON document, it can be a minute, with the GIL held, whatever the deadline. So the alarm sets the counter
+parses a JSON document, it can be a minute, with the GIL held, past any deadline. So the alarm sets the counter
 itself (`interrupts.find_counter`), to the number of operations that take about a millisecond.
 """
 
@@ -33,7 +33,7 @@ INTERVAL_S = 0.001
 
 
 class Alarm:
-    """Checks from time to time whether a call of JavaScript may go on.
+    """Checks from time to time whether a call of JavaScript may continue.
 
     If it is due, it asks ``look(now)`` whether to stop the call.
 

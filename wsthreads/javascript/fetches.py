@@ -164,7 +164,7 @@ class Fetches:
         return True
 
     def _end(self, number: int) -> None:
-        """The script does not want the response any more."""
+        """The script no longer wants the response."""
         exchange = self._open.get(number)
         if exchange is not None:
             self._give_up(exchange, "AbortError", "this was aborted")

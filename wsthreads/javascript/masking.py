@@ -56,7 +56,7 @@ _ESCAPES = {
 class Mask:
     """A function that returns a text without `values`. Any thread.
 
-    The time is proportional to the length of the text, whatever the text and the values are.
+    The time is proportional to the length of the text, for all texts and values.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:

@@ -2,7 +2,7 @@
 
 A call has a ticket, the number under which the runtime keeps its promise. A call may take `script_wait_s`, in the queue
 and in the function together. Its result goes back as an event with that ticket. So Python never blocks a script: its
-other calls go on.
+other calls continue.
 """
 
 from __future__ import annotations
@@ -126,9 +126,9 @@ class PythonCalls:
             self._schedule.post(result_event(ticket, False, error))
 
     def settle(self, ticket: int | None) -> bool:
-        """The result of a call has arrived. False if the script does not wait for it any more.
+        """The result of a call has arrived. False if the script no longer waits for it.
 
-        A negative ticket is that of a refusal. It counts if the call is still held.
+        A negative ticket belongs to a refusal, which counts only if the call is still held.
         """
         if ticket is not None and ticket < 0:
             return self._held.pop(-ticket, None) is not None and self.settle(-ticket)
@@ -324,7 +324,7 @@ class PythonCalls:
                     self._close(generator)
             else:
                 self._post(ticket, True, result)
-        except BaseException as error:  # even SystemExit: the thread must go on
+        except BaseException as error:  # even SystemExit: the thread must continue
             if fork != forks.number:
                 forks.leave(error)
             try:

@@ -131,7 +131,7 @@ class PythonPool:
             self._running[number] = thread
         try:
             job()
-        except BaseException:  # a bug of wsthreads; the thread must go on
+        except BaseException:  # a bug of wsthreads; the thread must continue
             log.exception("a job of %s has failed", threading.current_thread().name)
         with self._lock:
             return self._running.pop(number, None) is not None

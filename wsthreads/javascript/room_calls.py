@@ -6,7 +6,7 @@ One event carries a batch of calls for many rooms, because an event for each cal
 The runtime ends a batch after some milliseconds, and the rest of it is queued again, after the other events. A call
 whose promise is pending delays no other room: the further calls for its room wait here until the promise has settled.
 
-Each call is `done` exactly once, whatever happens: see `wsthreads.rooms.ownership.RoomCall`.
+Each call is `done` exactly once, even after errors: see `wsthreads.rooms.ownership.RoomCall`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class RoomCalls:
     # A batch: `begin`, `encoded`, what the runtime reports, `_ran`. If the runtime is stopped, `stop` is before `_ran`.
 
     def begin(self, event: Event) -> bool:
-        """Prepare the calls of the event. False if none of them may run any more."""
+        """Prepare the calls of the event. False if none of them may run any longer."""
         batch = []
         for call in event.arguments:
             if call.check():
@@ -229,7 +229,7 @@ class RoomCalls:
         return over, again
 
     def completed(self, event: Event, failure: str | None) -> None:
-        """The promise of a call has settled or expired: go on with its room."""
+        """The promise of a call has settled or expired: continue with its room."""
         call, ticket = event.arguments
         self._times.observe(call.kind, time.monotonic() - event.began)
         call.done(failure)

@@ -1,4 +1,4 @@
-"""Makes any exception of a user's code safe to log, whatever its class does and however long its text is.
+"""Makes any exception of a user's code safe to log: with any class, and with a text of any length.
 
 `logging` and `traceback` use an exception's truth value and attributes, and show its whole text. A user's exception
 class can raise at each of these steps, or return a text of many megabytes that a client sent.

@@ -46,7 +46,7 @@ class _ToGunicorn(logging.Handler):
 
 
 def _hide_in_access_log(record: logging.LogRecord) -> bool:
-    """A filter for gunicorn's access log. Also escapes what could forge a line."""
+    """A filter for gunicorn's access log. Also escapes characters that could forge a line."""
     with suppress(Exception):  # raised by the application's own mapping
         args: Any = record.args
         if isinstance(args, dict):
@@ -66,7 +66,8 @@ def _hide_in_access_log(record: logging.LogRecord) -> bool:
 
 
 def _hide_in_error_log(record: logging.LogRecord) -> bool:
-    """A filter for gunicorn's error log. Also hides what gunicorn quotes of a malformed request, except its method."""
+    """A filter for gunicorn's error log. Also hides the parts of a malformed request that gunicorn quotes, except the
+    method."""
     with suppress(Exception):  # raised by a value's `__str__`
         if isinstance(record.args, tuple) and record.args:
             record.args = tuple(map(_hide_in_value, record.args))

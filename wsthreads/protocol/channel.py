@@ -171,7 +171,7 @@ class Channel:
         self._await_answer()
         return True
 
-    # Sessions that can go on over another connection
+    # Sessions that can continue over another connection
 
     def welcome(self, first: bytes, received: int, outbox: Outbox | None = None) -> bool:
         """Begin a session whose outbox keeps messages, or resume one with its `outbox`. `first` is sent first.

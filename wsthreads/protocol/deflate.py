@@ -71,7 +71,7 @@ def agree(offers: str | None) -> Agreement | None:
 
 
 def _accept(parameters: list[tuple[str, str | None]]) -> Agreement | None:
-    # No context takeover, whatever the client offers: the server decides (RFC 7692, 7.1.1).
+    # No context takeover, for any offer of the client: the server decides (RFC 7692, 7.1.1).
     answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
     bits = WINDOW_BITS
     if len({name for name, _ in parameters}) < len(parameters):

@@ -159,7 +159,8 @@ class Outbox(Writer):
         return self._wait(lambda: self.is_suspended or not (self.is_blocked or self._backlog_bytes()), timeout_s)
 
     def wait_released(self, timeout_s: float) -> bool:
-        """Wait until `frame_holder` holds no frame, at most `timeout_s`. True also if nothing can be sent any more."""
+        """Wait until `frame_holder` holds no frame, at most `timeout_s`. Also True if nothing can be sent any
+        longer."""
         holder = self.frame_holder
         return holder is None or self._close_frame is not None or self._detached or holder._wait_released(timeout_s)
 
@@ -178,7 +179,7 @@ class Outbox(Writer):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can be sent any more: the connection is lost or was released."""
+        """Whether nothing can be sent any longer: the connection is lost or was released."""
         return self._detached
 
     @property
@@ -197,7 +198,7 @@ class Outbox(Writer):
         holder = self.frame_holder
         return (self._backlog_bytes() if self.is_blocked else 0) + (0 if holder is None else holder._held_bytes)
 
-    # Sessions that can go on over another connection
+    # Sessions that can continue over another connection
 
     def keep(
         self,
@@ -350,7 +351,7 @@ class Outbox(Writer):
 
     @property
     def is_keeping(self) -> bool:
-        """Whether the outbox can go on over another connection."""
+        """Whether the outbox can continue over another connection."""
         return self._kept is not None
 
     @property

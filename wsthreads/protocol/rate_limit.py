@@ -13,9 +13,9 @@ __all__ = ["SPAN_S", "Held", "RateLimit"]
 #: messages arrive all at once.
 SPAN_S = 10.0
 
-#: When held messages take this much memory, beside a longest one, no more are read. Before that, a client waits for an
-#: acknowledgement: see `envelope.CLIENT_WINDOW_BYTES`. Text takes at most `BYTES_OF_BYTE` times its bytes, and less
-#: than 100 more for each message.
+#: When held messages take this much memory, not counting a longest one, no more are read. Before that, a client waits
+#: for an acknowledgement: see `envelope.CLIENT_WINDOW_BYTES`. Text takes at most `BYTES_OF_BYTE` times its bytes, and
+#: less than 100 more for each message.
 MAX_HELD_BYTES = 4 * 1024 * 1024
 
 #: One character beyond U+FFFF makes Python store each character of the text in four bytes.

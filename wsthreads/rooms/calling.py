@@ -339,7 +339,7 @@ def _work(mailboxes: Sequence[Mailbox]) -> None:
     if calls:
         try:
             ownership._run_calls(calls)
-        except BaseException:  # a bug of wsthreads: the other rooms must go on
+        except BaseException:  # a bug of wsthreads: the other rooms must continue
             log.exception("%s for rooms failed", counted(len(calls), "call"))
             for call in calls:
                 call.done("down")

@@ -49,7 +49,7 @@ class UserSession:
 
 
 class Reachable(Protocol):
-    """The part of a session that a directory uses, beside `Member`."""
+    """The part of a session that a directory uses, in addition to `Member`."""
 
     opened_at: float
 

@@ -3,7 +3,7 @@
 A room is owned from its first member until its last one has left. While it is owned, the handler gets one call for it
 at a time: `on_room_start` first, then posts and ticks in the order in which they came, and `on_room_end` last. Posts
 that came before the last member left are handled before `on_room_end`. If a member joins before `on_room_end` is
-called, the ownership goes on. Otherwise a new ownership follows, with a higher fencing number.
+called, the ownership continues. Otherwise a new ownership follows, with a higher fencing number.
 
 A thread that takes the next call of a room checks at that time whether the room has members. So the order of concurrent
 joins and leaves does not matter. One lock guards all state. Under it, only a stripe of the rooms is taken, to check for
@@ -226,7 +226,7 @@ class Ownership(Calling):
         self._release(name, fence)
 
     def lose(self, name: str, fence: int) -> None:
-        """This process does not own a room any more. Posts that wait are dropped, because the broker still has them."""
+        """This process no longer owns a room. Posts that wait are dropped, because the broker still has them."""
         with self._lock:
             mailbox = look_up(self._mailboxes, name)
             if mailbox is None or mailbox.phase is Phase.WANTED or mailbox.fence != fence or mailbox.is_lost:

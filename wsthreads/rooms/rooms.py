@@ -342,7 +342,7 @@ class Rooms(Listing, Generic[M]):
     def broadcast(self, name: str, frame: bytes, exclude: M | None = None, *, hand_over: bool = False) -> None:
         """Send a frame to all members but `exclude`, in the room's order. Does not wait for slow clients.
 
-        With `hand_over`, the drainer sends, so that the caller can go on.
+        With `hand_over`, the drainer sends, so that the caller can continue.
         """
         record = None
         if self.history is not None:

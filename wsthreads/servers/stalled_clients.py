@@ -1,6 +1,6 @@
 """Finds HTTP clients that delay the end of a server because they neither send nor read.
 
-A client that still sends its request or receives its answer may go on, however slowly. So may an application that
+A client that still sends its request or receives its answer may continue, however slowly. So may an application that
 works on the answer. The kernel counts the bytes that were received and acknowledged. Only Linux offers these counts,
 and only for TCP. Elsewhere no client counts as stalled, and only the server's own time limit applies.
 """
@@ -43,7 +43,7 @@ class StalledClients:
         self._seen: dict[socket.socket, tuple[int, float]] = {}  # bytes moved, and since when this has not changed
 
     def end(self, socks: Iterable[socket.socket]) -> int:
-        """Drop the clients that have stalled, so that their threads go on. Returns how many. Call this often.
+        """Drop the clients that have stalled, so that their threads continue. Returns how many. Call this often.
 
         Each of `socks` serves one HTTP request, from its beginning to the end of its answer.
         """

@@ -1,4 +1,4 @@
-"""The interface of handlers: how an endpoint uses the user's code, whatever its language."""
+"""The interface of handlers: how an endpoint uses the user's code, in either language."""
 
 from __future__ import annotations
 

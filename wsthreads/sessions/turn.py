@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOK_S", "MARKS", "Turn"]
 
-#: Counted for each message that waits for the turn, beside its length.
+#: Counted for each message that waits for the turn, in addition to its length.
 MESSAGE_BYTES = 64
 
 #: A thread that waits for the turn, or for its client, looks again after this at the latest.

@@ -51,7 +51,7 @@ class Timer:
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Prevent the call of the callback. A callback that runs already goes on."""
+        """Prevent the call of the callback. A callback that runs already continues."""
         self.callback = None
 
 
@@ -201,7 +201,7 @@ class Flusher:
 
     def _renew(self) -> None:
         selector, waker, wakee = self._selector, self._waker, self._wakee
-        with suppress(OSError):  # no descriptors are left: go on with the old ones
+        with suppress(OSError):  # no descriptors are left: continue with the old ones
             self._open()
             self._unwatched.update(self._watched)
             self._watched = {}

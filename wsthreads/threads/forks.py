@@ -1,6 +1,6 @@
 """Keeps processes that the application forks from acting as a second server on the same connections.
 
-A handler can call ``os.fork()`` and then return in the child, or call ``sys.exit()`` there. The child would go on as a
+A handler can call ``os.fork()`` and then return in the child, or call ``sys.exit()`` there. The child would then be a
 second server. So each caller of the application's code compares `number` before and after the call, and calls `leave`
 if it has changed.
 

@@ -17,8 +17,8 @@ __all__ = ["GILScheduling", "has_gil", "scheduling_for"]
 
 
 #: The longest wait for a turn. Nothing slow, such as a log line, should happen in a turn; if it does, the waiting
-#: threads go on after this time. With 1 s, the p99 of other clients was five times as long while thousands of clients
-#: reconnected together.
+#: threads continue after this time. With 1 s, the p99 of other clients was five times as long while thousands of
+#: clients reconnected at once.
 TURN_TIMEOUT_S = 5.0
 
 #: While more new connections than this have unread requests, no further connection is accepted. Clients that send
