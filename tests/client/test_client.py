@@ -259,6 +259,32 @@ def test_what_waits_for_on_open_is_written_before_the_close(server, connect):
     assert client.closed == (1000, "")
 
 
+def test_a_request_of_on_open_goes_before_what_waits_for_it_while_the_client_closes(server, connect):
+    entered, go, answers = threading.Event(), threading.Event(), []
+
+    def on_open(client):
+        entered.set()
+        assert go.wait(DEADLINE_S)
+        answers.append(client.request("login", DEADLINE_S))
+
+    client = connect(on_open=on_open)
+    peer = server.welcomed()
+    assert entered.wait(DEADLINE_S)
+    assert client.send("held")
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    wait_until(lambda: client._engine.closing is not None)
+    go.set()
+    assert peer.receive() == DLE + "q1:login"
+    peer.send(DLE + "r1:welcome")
+    assert peer.receive() == "held"
+    assert peer.receive() is None
+    closing.join(DEADLINE_S)
+    assert answers == ["welcome"]
+    with pytest.raises(SessionClosed, match="the client is closed"):
+        client.request("late")
+
+
 def test_on_open_sends_nothing_more_behind_the_close_frame(server, connect, monkeypatch):
     monkeypatch.setattr(engine_module, "CLOSE_TIMEOUT_S", 1.0)
     closed, refused = threading.Event(), threading.Event()

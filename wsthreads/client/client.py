@@ -159,7 +159,7 @@ class Client:
         with engine.lock:
             session = engine.application.session
             while True:
-                if engine.is_over:
+                if not engine.accepts:
                     raise self._end_error()
                 if engine.dialogue.is_past(session):
                     raise SessionClosed("the session of this on_open is over")
