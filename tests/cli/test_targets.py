@@ -316,6 +316,24 @@ def test_a_module_does_not_get_another_folder_s_module_in_place_of_its_own(folde
             load_module(write(folder / "two", "other.py", code))
 
 
+def test_an_import_in_a_function_does_not_get_another_module_later(folder, monkeypatch):
+    for name in ("first", "second"):
+        write(folder, f"{name}/late_db.py", f"where = {name!r}\n")
+        write(folder, f"{name}/late.py", "1\ndef rows():\n    import late_db\n    return late_db.where\n")
+        write(folder, f"{name}/soon.py", "import late_db\n")
+    rows = load_module(folder / "first" / "late.py").rows
+    with pytest.raises(ScriptError, match=r"import late_db in a function would give .*/first/late_db\.py") as caught:
+        load_module(folder / "second" / "late.py")
+    assert (Path(caught.value.path).parent.name, caught.value.line) == ("second", 3)
+    with pytest.raises(ScriptError, match=r"late_db would hide another late_db\.py from .*/first/late\.py, which"):
+        load_module(folder / "second" / "soon.py")
+    assert load_module(folder / "first" / "soon.py").late_db.where == rows() == "first"
+    monkeypatch.delitem(sys.modules, "pytest")
+    write(folder, "pytest.py")
+    with pytest.raises(ScriptError, match=r"import pytest in a function would give .*/pytest/__init__\.py"):
+        load_module(write(folder, "late.py", "def rows():\n    import pytest\n"))
+
+
 def test_an_import_for_type_checkers_is_not_done_and_not_checked(folder):
     (folder / "one").mkdir()
     write(folder / "one", "typed_db.py", "")

@@ -28,8 +28,8 @@ def load_module(file: Path) -> ModuleType:
     that of the file, such as ``json.py``. No import statement can spell it, so it hides no other module. A file that is
     loaded twice is run twice.
 
-    A Python process has only one module of a name. So an import may get a module from elsewhere instead of the file
-    beside this file. That is an error. Only the imports in this file are checked.
+    A Python process has only one module of a name. So an import, now or later in a function, may get a module from
+    elsewhere instead of the file beside this file. That is an error. Only the imports in this file are checked.
 
     Raises `ScriptError`, with file and line, for any exception of the file except KeyboardInterrupt, and `OSError` if
     the file cannot be read.
@@ -44,8 +44,9 @@ def load_module(file: Path) -> ModuleType:
     except ValueError as error:  # a NUL, before Python 3.12
         raise ScriptError(f"SyntaxError: {error}", str(written)) from error
 
-    _check_imports(tree, file, written)
+    later = _check_imports(tree, file, written)
     module = _module_for(file)
+    vars(module)[_LATER] = later
     name = module.__name__
     earlier = sys.modules.get(name)
     sys.modules[name] = module
@@ -89,41 +90,67 @@ class _StandardLibrary:
         return PathFinder.find_spec(name, [each for each in sys.path if os.path.abspath(each) != self._folder])
 
 
-def _check_imports(tree: ast.Module, file: Path, written: Path) -> None:
+def _check_imports(tree: ast.Module, file: Path, written: Path) -> dict[str, Path]:
     """Raise `ScriptError` if an import in the file, also in a function, would get a module from elsewhere.
 
-    Names of the standard library are not checked, because their modules are meant: ``queue.py`` may be a handler.
+    Returns the files beside this file that it imports only in functions, by the names of the imports. Names of the
+    standard library are not checked, because their modules are meant: ``queue.py`` may be a handler.
     """
-    for node in _walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module]
-        else:
+    at_once: dict[str, Path] = {}
+    later: dict[str, Path] = {}
+    for name, line, is_later in sorted(_imports(tree), key=lambda each: each[2]):
+        beside = [file.with_name(f"{name}.py"), file.with_name(name) / "__init__.py"]
+        found = next((each for each in beside if each != file and each.is_file()), None)
+        if found is None or name in sys.stdlib_module_names:
             continue
-        for name in {name.partition(".")[0] for name in names} - sys.stdlib_module_names:
-            place = getattr(getattr(sys.modules.get(name), "__spec__", None), "origin", None) or ""
-            beside = [file.with_name(f"{name}.py"), file.with_name(name) / "__init__.py"]
-            found = [each for each in beside if each != file and each.is_file()]
-            if found and os.path.isfile(place) and not any(each.samefile(place) for each in found):
-                raise ScriptError(
-                    f"import {name} gives {place}, which was imported before, and not {found[0].name} beside this "
-                    "file: a process has one module of a name, so rename one of them",
-                    str(written),
-                    node.lineno,
-                )
-
-
-def _walk(tree: ast.Module) -> Iterator[ast.AST]:
-    """As `ast.walk`, but without what is only for type checkers."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            waiting += node.orelse
+        imported = sys.modules.get(name)
+        if imported is not None:
+            spec, how = getattr(imported, "__spec__", None), "gives {}, which was imported before"
+        elif is_later and name not in at_once:
+            spec, how = _spec_if_last(name, str(file.parent)), "in a function would give {}"
+            later[name] = found
         else:
-            waiting += ast.iter_child_nodes(node)
+            spec, how = None, ""
+            at_once[name] = found
+        place = getattr(spec, "origin", None) or ""
+        problem = ""
+        if os.path.isfile(place) and not any(each.is_file() and each.samefile(place) for each in beside):
+            problem = f"{how.format(place)}, and not {found.name} beside this file"
+        elif (other := _other_user(name, found)) is not None:
+            problem = f"would hide another {found.name} from {other}, which imports it in a function"
+        if problem:
+            advice = "a process has one module of a name, so rename one of them"
+            raise ScriptError(f"import {name} {problem}: {advice}", str(written), line)
+    return later
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
+    """The names of imported modules, the lines, and whether the import is in a function.
+
+    Imports that are only for type checkers are left out.
+    """
+    waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
+    while waiting:
+        node, is_later = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], node.lineno, is_later) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0], node.lineno, is_later
+        children = ast.iter_child_nodes(node)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            children = iter(node.orelse)
+        is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        waiting += [(each, is_later or is_function) for each in children]
+
+
+def _other_user(name: str, found: Path) -> str | None:
+    """A file that was loaded before, and imports another module of this name in a function."""
+    for module in list(sys.modules.values()):
+        later = vars(module).get(_LATER) if isinstance(module, ModuleType) else None
+        wanted = later.get(name) if later is not None else None
+        if wanted is not None and wanted.is_file() and not wanted.samefile(found):
+            return str(module.__file__)
+    return None
 
 
 def _module_for(file: Path) -> ModuleType:
@@ -143,6 +170,9 @@ def _module_for(file: Path) -> ModuleType:
 #: The `loader_state` of modules that are such files. A newer module may replace them.
 _OURS = __name__
 
+#: The attribute of such modules for what `_check_imports` returns.
+_LATER = "__wsthreads_later__"
+
 
 def _is_ours(module: ModuleType | None, file: Path) -> bool:
     spec = getattr(module, "__spec__", None)
@@ -151,19 +181,23 @@ def _is_ours(module: ModuleType | None, file: Path) -> bool:
 
 def _is_imported_as(name: str, file: Path) -> bool:
     """Whether `import name` finds the file if its folder is the last one on the path."""
-    folder = str(file.parent)
+    spec = None if "." in name else _spec_if_last(name, str(file.parent))
+    return spec is not None and spec.origin == str(file)
+
+
+def _spec_if_last(name: str, folder: str) -> ModuleSpec | None:
+    """What `import name` finds if the folder is the last one on the path."""
     is_new = folder not in sys.path
     if is_new:
         sys.path.append(folder)
     invalidate_caches()  # the file may be new
     try:
-        spec = None if "." in name else find_spec(name)
+        return find_spec(name)
     except (ImportError, ValueError):  # the user's finders may raise these
-        return False
+        return None
     finally:
         if is_new:
             sys.path.remove(folder)
-    return spec is not None and spec.origin == str(file)
 
 
 def _free_module_name(name: str) -> str:
