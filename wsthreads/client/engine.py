@@ -129,7 +129,7 @@ class Engine:
 
     @property
     def accepts(self) -> bool:
-        """Whether `send` and `request` may: after `close` only in `on_open`, before the close frame. With the lock held."""
+        """Whether `send` and `request` may; after `close`, only in `on_open` before the close frame. With the lock."""
         can_write = self._connection is not None and self._connection.is_open
         return not self.is_over or (can_write and self.closed is None and self.application.is_opening)
 
