@@ -106,7 +106,7 @@ class Config:
     max_room_bytes: int = _setting(65536, "most bytes of a room's attributes together, as JSON", 1, 2**24)
     room_keep_s: float = _setting(60.0, "how long a room's attributes outlive its last member", 0, MAX_S)
     resume_s: float = _setting(
-        0.0, "how long a session waits for a client that lost its connection; 0: it ends", 0, MAX_S
+        0.0, "how long a session waits for a client that lost its connection; 0: not at all", 0, MAX_S
     )
     max_resume_bytes: int = _setting(1024 * 1024, "most bytes kept for a client until it acknowledges them", 1, 2**31)
     max_suspended_sessions: int = _setting(1000, "most sessions that wait for their clients in this process", 1)

@@ -137,7 +137,7 @@ def parse_stock(data: bytes) -> tuple[bytes, int, list[bytes]]:
         part, at = _part(data, at)
         parts.append(part)
     if not parts or len(parts) % 2:
-        raise ValueError("the parts are not pairs")
+        raise ValueError("the number of parts is odd")
     return name, now_ms, parts
 
 

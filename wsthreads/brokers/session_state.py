@@ -179,7 +179,7 @@ def decode_end(data: bytes) -> Ended:
         check_close(code, reason)
         return Ended(code, reason, _CHECKS["secrets"](digests), _CHECKS["user"](user), _CHECKS["origin"](origin))
     except (ValueError, TypeError, RecursionError):  # UnicodeDecodeError and CloseCodeError are ValueErrors
-        raise StateError(f"{len(data)} bytes that do not say how a session has ended") from None
+        raise StateError(f"no valid record of how a session has ended ({len(data)} bytes)") from None
 
 
 def _part(data: bytes, at: int, size: int) -> tuple[bytes, int]:

@@ -120,7 +120,7 @@ class EventQueue:
         try:
             text: str = self._ask(Event("export", state, (), reply=Future())).result(EXPORT_TIMEOUT_S)
         except TimeoutError:
-            raise IsolateError(f"{self.name} is busy") from None
+            raise IsolateError(f"a function of {self.name} still runs") from None
         except JavaScriptError:
             raise IsolateError(f"the attributes that {self.name} has set cannot be read") from None
         return text

@@ -160,7 +160,7 @@ class Inflater:
             try:
                 piece = self._stream.decompress(data, step)
             except zlib.error as error:
-                raise InvalidPayloadError(f"not deflated data: {error}") from error
+                raise InvalidPayloadError(f"the compressed data is not valid: {error}") from error
             if len(piece) > self._left:
                 raise MessageTooBigError(f"message inflates to more than {self._max_bytes} bytes")
             self._left -= len(piece)

@@ -3,8 +3,8 @@
 The sessions of a user are members of the user's hidden room (see `names`), from before `on_open` until `on_close` has
 returned. So a message to a user is a broadcast, in order with all other messages of the same thread.
 
-A ban takes effect before the user's sessions are closed. A session asks for a ban when it has joined the hidden room.
-So a client that connects during a kick is closed by the kick, or finds the ban.
+A ban takes effect before the user's sessions are closed. A session checks whether its user is banned after it has
+joined the hidden room. So a client that connects during a kick is closed by the kick, or finds the ban.
 
 Over a broker, a subclass reaches the sessions of other processes, too. It overrides
 

@@ -52,7 +52,7 @@ class Pool(Generic[T]):
         self._idle = 0  # threads that wait for a token
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._running = 0  # calls of `work` that run
-        #: A number that grows when a call of `work` has ended, before the pool is idle. For tests that wait.
+        #: Grows by one each time a call of `work` has ended. For tests that wait.
         self.moved = 0
         self._is_ending = False
 
