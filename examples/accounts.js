@@ -18,7 +18,6 @@ const MAX_LOGINS = 20; // per minute and address: hashing a password uses a thre
 const logins = new Map(); // by address
 let minute = 0;
 const inJson = (type, fields) => JSON.stringify({ type, ...fields });
-const wellFormed = (_, value) => (typeof value === "string" ? value.toWellFormed() : value); // else SQLite refuses it
 
 export async function onHandshake(request) {
   const token = request.getParameter("token");
@@ -43,16 +42,30 @@ function admit(address) {
   return logins.get(address) <= MAX_LOGINS;
 }
 
-export async function onMessage(session, message) {
-  const { type, name = "", password = "", text } = JSON.parse(message, wellFormed);
+// The fields of a message, whatever a client sends: well-formed, as SQLite wants it, and not longer than a text.
+function fieldsOf(message) {
+  let sent = null;
   try {
-    if (session.user === null && !admit(session.getRemoteAddr())) {
+    sent = JSON.parse(message);
+  } catch {
+    // not JSON, or binary
+  }
+  const field = (name) => (typeof sent?.[name] === "string" ? sent[name].slice(0, MAX_TEXT).toWellFormed() : "");
+  return { type: field("type"), name: field("name"), password: field("password"), text: field("text") };
+}
+
+export async function onMessage(session, message) {
+  const { type, name, password, text } = fieldsOf(message);
+  try {
+    if (!["register", "login", "message", "logout"].includes(type)) {
+      session.send(inJson("error", { text: "a message is JSON with a type: register, login, message or logout" }));
+    } else if (session.user === null && !admit(session.getRemoteAddr())) {
       session.send(inJson("error", { text: "too many log-ins from your address: try again in a minute" }));
     } else if (session.user === null) {
       const token = await (type === "register" ? register : login)(name, password);
       session.send(inJson("token", { token, user: name }));
-    } else if (type === "message" && typeof text === "string" && text.trim() !== "") {
-      session.room("lobby").broadcast(inJson("message", await save(session.user, text.slice(0, MAX_TEXT).toWellFormed())));
+    } else if (type === "message" && text.trim() !== "") {
+      session.room("lobby").broadcast(inJson("message", await save(session.user, text)));
     } else if (type === "logout") {
       await logout(session.user);
       user(session.user).close(4001, "logged out");

@@ -51,6 +51,18 @@ def test_half_of_a_surrogate_pair_is_replaced(chat):
     assert {each["text"] for each in wrong} == {"name or password is wrong"}
 
 
+@pytest.mark.parametrize(
+    "message", ["null", "{", "[]", "1e300", b"\xff", '{"type": {}}', '{"type": "login", "name": 1e300}', "[" * 5000]
+)
+def test_what_is_no_message_is_told_and_is_no_failure(chat, message):
+    ann, guest = chat.connect(token=log_in(chat, "ann")["token"]), chat.connect()
+    for client in ann, guest:
+        client.send(message)
+    told = {each["text"] for client in (ann, guest) for each in client.take_json()}
+    assert told <= {"a message is JSON with a type: register, login, message or logout", "name or password is wrong"}
+    assert len(told) == 1
+
+
 def test_a_fresh_database_takes_calls_from_many_threads(tmp_path, monkeypatch):
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
     accounts = runpy.run_path(str(Path(__file__).with_name("_accounts.py")))
