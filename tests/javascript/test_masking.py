@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+import string
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,6 +181,18 @@ def test_a_text_takes_steps_in_proportion_to_its_length(values: list[str], hosti
         counts.append(text.slices)
     assert counts[1] <= 8.5 * counts[0]
     assert counts[0] <= 14 * 10_000  # each place, each length of a piece, and what is shown
+
+
+def test_a_long_value_takes_little_more_memory_than_its_pieces() -> None:
+    value = "".join(random.Random(1).choices(string.ascii_letters, k=20_000))
+    tracemalloc.start()
+    try:
+        mask = Mask([value])
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes / len(value) < 300  # a piece has 81 bytes, its places in a set and a dict the rest
+    assert mask(value[7:100]) == "***"
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,16 @@ class Mask:
         #: The texts to hide.
         self._pieces = {piece for form in forms for piece in _pieces(form)}
         self._head_chars = min(map(len, self._pieces), default=0)
-        #: The lengths of pieces, longest first, by the pieces' first characters.
-        self._lengths: dict[str, list[int]] = {}
-        for head, length in sorted({(piece[: self._head_chars], len(piece)) for piece in self._pieces}, reverse=True):
-            self._lengths.setdefault(head, []).append(length)
+        #: The lengths of pieces, longest first, by the pieces' first characters. A long value has very many pieces, so
+        #: equal tuples are the same object.
+        self._lengths: dict[str, tuple[int, ...]] = {}
+        shared: dict[tuple[int, ...], tuple[int, ...]] = {}
+        for piece in self._pieces:
+            head = piece[: self._head_chars]
+            known = self._lengths.get(head, ())
+            if len(piece) not in known:
+                lengths = tuple(sorted((*known, len(piece)), reverse=True))
+                self._lengths[head] = shared.setdefault(lengths, lengths)
 
     def __call__(self, text: str) -> str:
         if not self._pieces:
