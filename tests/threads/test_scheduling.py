@@ -205,18 +205,29 @@ def test_a_thread_that_does_not_begin_keeps_nobody_out_for_long(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("ssl_context", "request_line"),
+    ("ssl_context", "sent"),
     [(None, b""), (None, b"GET / HT"), (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), b"")],
     ids=["nothing", "a part", "tls"],
 )
-def test_clients_that_take_their_time_are_not_counted(monkeypatch, ssl_context, request_line):
+@pytest.mark.parametrize("flag", [None, 0], ids=["", "without MSG_DONTWAIT"])
+def test_clients_that_take_their_time_are_not_counted(monkeypatch, ssl_context, sent, flag):
+    if flag is not None:
+        monkeypatch.setattr("wsthreads.servers.requests._DONT_WAIT", flag)
     with held(monkeypatch, ssl_context=ssl_context) as (server, _, go_on, come):
+        clients = []
         for number in range(1, 6):
-            come().sendall(request_line)
+            clients.append(come())
+            clients[-1].sendall(sent)
             wait_until(lambda number=number: server._new == number, f"connection {number} is accepted")
         go_on.set()
         wait_until(lambda: server._new == 0, "their threads have looked")
         assert len(server._links) == 5
+        if ssl_context is None:
+            request = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            clients.append(come())  # this request is there when its thread looks
+            for client in clients:
+                client.sendall(request.removeprefix(sent if client is not clients[-1] else b""))
+                assert client.recv(4096).startswith(b"HTTP/1.1 404")
 
 
 def test_connections_are_opened_one_at_a_time():

@@ -299,7 +299,8 @@ class _Input(io.RawIOBase):
 
     The head of the request must be complete within `timeout_s`, else a read raises TimeoutError. It may have
     `max_bytes` and one buffer more, else a read raises `_HeadTooLong`. `unbind` ends both limits; from then on, each
-    read may take `timeout_s`. `waits` is called before the first wait for the client, if the platform can tell.
+    read may take `timeout_s`. `waits` is called before the first wait for the client, but not with TLS, whose handshake
+    has waited already.
     """
 
     def __init__(self, sock: socket.socket, timeout_s: float, max_bytes: int, waits: Callable[[], None]) -> None:
@@ -308,7 +309,7 @@ class _Input(io.RawIOBase):
         self._deadline: float | None = monotonic() + timeout_s
         self._max_bytes = max_bytes
         self._waits = waits
-        self._can_look = bool(_DONT_WAIT) and not isinstance(sock, ssl.SSLSocket)
+        self._can_look = not isinstance(sock, ssl.SSLSocket)
         self._bytes = 0
         self._is_over = False
 
@@ -343,7 +344,7 @@ class _Input(io.RawIOBase):
         if self._can_look:
             try:
                 if not self._bytes:
-                    return self._sock.recv_into(buffer, 0, _DONT_WAIT)
+                    return self._receive_now(buffer)
             except BlockingIOError:
                 pass  # it has not arrived
             self._can_look = False
@@ -353,3 +354,13 @@ class _Input(io.RawIOBase):
             raise TimeoutError("the request took too long")
         self._sock.settimeout(left)
         return self._sock.recv_into(buffer)
+
+    def _receive_now(self, buffer: Any) -> int:
+        """Raises `BlockingIOError` if nothing has arrived."""
+        if _DONT_WAIT:
+            return self._sock.recv_into(buffer, 0, _DONT_WAIT)
+        self._sock.setblocking(False)
+        try:
+            return self._sock.recv_into(buffer)
+        finally:
+            self._sock.setblocking(True)
