@@ -49,7 +49,7 @@ MIN_PING_CHECK_S = 10.0
 SWITCH_INTERVALS_S = (0.005, 1e-6)
 
 #: The marker in the stacks of both processes.
-HANGS = ("progress", "stuck", "server:", "left over", "close handshake")
+HANGS = ("messages in", "progress", "stuck", "server:", "left over", "close handshake")
 
 @dataclass(frozen=True)
 class Options:
