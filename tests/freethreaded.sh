@@ -71,6 +71,7 @@ sanitize() {
     rm -rf "$dir/tree"
     mkdir "$dir/tree"
     cp -r wsthreads tests examples setup.py setup.cfg pyproject.toml README.rst LICENSE "$dir/tree"
+    [ ! -d .hypothesis ] || cp -r .hypothesis "$dir/tree" # its tables of Unicode would take minutes
     cd "$dir/tree"
     find . -name '*.so' -delete
     CFLAGS="-fsanitize=thread -Wno-tsan -g -O1" "${tsan[@]}" setup.py -q build_ext --inplace
