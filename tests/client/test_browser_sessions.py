@@ -368,7 +368,7 @@ def test_a_request_that_cannot_be_sent_fails_at_once(run):
     """)
     assert result == [
         "RequestError: the queue is full", "TypeError: timeoutMs is above 0, not 0",
-        "RequestError: the server takes no requests", [],
+        "RequestError: requests need wsthreads.1, which this connection does not use", [],
     ]  # fmt: skip
 
 

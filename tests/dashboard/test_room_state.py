@@ -127,13 +127,13 @@ def test_the_content_of_a_message_is_read_on_request_and_that_is_logged(app, vie
     assert read(numbers[2]) == (True, "x" * MAX_CHARS + f"… ({MAX_CHARS + 1} characters)")
     assert read(numbers[3])[1].endswith(f"79 79… ({MAX_CHARS} bytes)")
     assert read(numbers[4]) == (True, "")
-    assert "message 1 of room lobby of /ws/chat read from the dashboard at 127.0.0.1" in caplog.text
+    assert "message 1 of room lobby of /ws/chat was read on the page by a viewer at 127.0.0.1" in caplog.text
     assert read(1000) == (False, "message 1000 is no longer in the history of the room")
     assert read(1, name="cellar") == (False, "message 1 is no longer in the history of the room")
     assert read(0) == (False, "number must be a whole number from 1 to 10000000000000000, not 0")
     assert read("1")[0] is False
     assert read(1, path="/ws/none")[1].startswith("no endpoint '/ws/none'")
-    assert caplog.text.count("read from the dashboard") == 5
+    assert caplog.text.count("was read on the page") == 5
 
 
 def test_attributes_are_shown_but_for_secrets(app, viewer, come):

@@ -84,7 +84,7 @@ enum { DLE = 0x10 };
 static PyObject *escaped_frame(PyObject *module, PyObject *frame) {
     (void)module;
     if (!PyBytes_Check(frame) || PyBytes_GET_SIZE(frame) < 2) {
-        PyErr_SetString(PyExc_TypeError, "escaped_frame(frame: bytes)");
+        PyErr_SetString(PyExc_TypeError, "escaped_frame takes a frame, as bytes, with 2 bytes or more");
         return NULL;
     }
     const uint8_t *bytes = (const uint8_t *)PyBytes_AS_STRING(frame);

@@ -194,7 +194,8 @@ class Exports:
         try:
             self._link.close(self._path, SESSIONS_ROOM, code, reason, 0.0, session_id)
         except BrokerError as error:
-            log.warning("session %s on %s was closed, and may go on: %s", session_id, self._path, error)
+            what = "session %s on %s was closed in this process, and may continue in another one: %s"
+            log.warning(what, session_id, self._path, error)
 
     def _store(self, departure: Departing) -> bool:
         """Store a session. Returns whether Redis has it, so that this process must forget it. Raises `BrokerError`."""

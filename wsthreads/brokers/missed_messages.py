@@ -85,7 +85,7 @@ def read_missed(
 def _missed(name: str, after: Position, until: Position) -> int:
     count = after.missed_until(until)
     if count is None:
-        raise Gap(f"the log of room {name!r:.80} is not the one that the session has left")
+        raise Gap(f"the log of room {name!r:.80} was replaced, or lost messages, since the session left")
     return count
 
 
@@ -119,7 +119,7 @@ class Replay(NamedTuple):
 
 
 def replay_for(session_id: str, missed: Iterable[Missed]) -> Replay:
-    """The part of the messages in its rooms that is for a session."""
+    """What a session gets of the messages in its rooms: frames, up to a close, and code and reason of that close."""
     frames: list[bytes] = []
     tickets: dict[tuple[str, bytes], int] = {}
     for name, _, message in missed:

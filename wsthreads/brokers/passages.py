@@ -115,7 +115,7 @@ class Passages:
                 if position.missed_until(here[path, name]) is None:
                     if position.epoch == here[path, name].epoch and here[path, name].number < position.number:
                         return False  # the other process has received more than this one
-                    raise Gap(f"the log of room {name!r:.80} is not the one that the session has left")
+                    raise Gap(f"the log of room {name!r:.80} was replaced, or lost messages, since the session left")
             for name in names:
                 Rooms.join(rooms, name, session)
             on_entered()

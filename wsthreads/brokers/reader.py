@@ -73,7 +73,7 @@ RETRY_S = 0.2
 class Reader:
     """Delivers messages from Redis to the rooms of this process.
 
-    `ask_channel` is the channel of questions to all processes, unless another reader of this process has it.
+    `ask_channel` is the channel for questions to all processes. None if another reader of this process listens to it.
     `on_poll()` is called several times a second.
     """
 

@@ -208,7 +208,8 @@ class Turns:
             settled = partial(self._settled, claim, taken, number)
             post = parse_entry(entry, settled)
             if post is None:
-                refused.append(partial(settled, PostError("a post that is not in the format of this version")))
+                why = "the owner cannot read the post: it is malformed, or another version of wsthreads wrote it"
+                refused.append(partial(settled, PostError(why)))
             elif int(left) <= 0:
                 refused.append(partial(settled, PostError("the post had waited for too long when it was its turn")))
             else:

@@ -591,7 +591,7 @@ export class ReconnectingWebSocket extends EventTarget {
     if (message.data === null || message.session && message.session !== session) return;
     if (!session) {
       if (message.kind === "") this.#socket.send(message.data);
-      else message.reject(new RequestError("the server takes no requests"));
+      else message.reject(new RequestError("requests need wsthreads.1, which this connection does not use"));
       return;
     }
     if (message.kind === "q") {

@@ -1,6 +1,6 @@
-"""The page's WebSocket: sends data to open pages, and does their requests.
+"""The page's WebSocket: sends data to open pages, and handles their requests.
 
-A viewer is a session whose handler is `Live`. Its own thread does its requests. Two threads send data to all viewers:
+A viewer is a session whose handler is `Live`. The session's thread handles its requests. Two threads send to viewers:
 one sends samples and events, the other sends lists, for which it may wait for other processes. They run while there are
 viewers. A slow viewer misses messages that do not fit into its queue. Each thread measures how long its work takes, and
 pauses long enough in between to be busy only for a small part of the time.

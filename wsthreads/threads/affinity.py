@@ -8,8 +8,8 @@ Pinned session threads also use the scheduler's batch class (sched(7), SCHED_BAT
 this class, the thread does not preempt the running thread. Preempting would be useless, because the running thread
 holds the GIL. There are two exceptions:
 
-- Sessions in rooms. They run beside the thread that sends to the members. The sooner they queue their broadcasts, the
-  more the sending thread sends at once.
+- Sessions in rooms. While one thread sends to the members without the GIL, the threads of these sessions can queue more
+  broadcasts. The sooner these are queued, the more the sending thread sends at once.
 - A core that other programs use a lot. The session threads would wait for those programs, too.
 
 The other threads of the process are not pinned. The thread of a script is not, either: it does nearly all of the work,
