@@ -23,6 +23,7 @@ import websockets.sync.client
 from werkzeug.test import Client
 from werkzeug.test import TestResponse as Answer
 
+from tests import warm
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,7 +105,7 @@ class Program:
             "PYTHONPATH": str(ROOT),
             **options.pop("env", {}),
         }
-        self.process = subprocess.Popen(
+        self.process = warm.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -225,13 +226,20 @@ def run_server(*arguments: str | os.PathLike[str], port: int | None = None, **op
 
 
 def wsthreads(*arguments: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    """The command, run to its end. `options` are those of `subprocess.run`."""
-    return subprocess.run(
+    """The command, run to its end. `options` are those of `tests.warm.Popen`, and `input`."""
+    given = options.pop("input", None)
+    with warm.Popen(
         [sys.executable, "-m", "wsthreads", *map(str, arguments)],
-        capture_output=True,
+        stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
-        timeout=PROGRAM_S,
         env={**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})},
-        **({} if "input" in options else {"stdin": subprocess.DEVNULL}),
         **options,
-    )
+    ) as process:
+        try:
+            output, errors = process.communicate(given, PROGRAM_S)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)

@@ -90,7 +90,7 @@ def served(command: list[str], folder: Path, **environment: str) -> Iterator[tup
     port = free_port()
     environment.update(PORT=str(port), PYTHONPATH=f"{ROOT}{os.pathsep}{EXAMPLES}")
     command = [sys.executable, "-m", *(part.format(port=port) for part in command)]
-    with Program(command, cwd=folder, env=environment) as server:
+    with Program(command, cwd=folder, env=environment, cold=True) as server:
 
         def answers() -> bool:
             with suppress(ConnectionRefusedError):

@@ -236,7 +236,8 @@ def werkzeug(port):
 def outcome(folder, with_websockets, command_for, with_sessions=False):
     port = free_port()
     environment = {"PYTHONPATH": f"{folder}:{ROOT}", "WITH": str(int(with_websockets))}
-    with Program(command_for(port), cwd=folder, env=environment) as server:
+    # A real start: what a warm one has imported would also be there without WebSockets.
+    with Program(command_for(port), cwd=folder, env=environment, cold="gthread" in command_for(port)) as server:
         wait_until(lambda: is_listening(port), "the server to listen", PROGRAM_S)
         answers = [ask(port, "/logs?x=1"), ask(port, "/state")]
         if with_websockets and with_sessions:

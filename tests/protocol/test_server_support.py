@@ -63,7 +63,7 @@ def program(command, folder):
     """A server in a process of its own; `port` is the one that it is to listen at."""
     port = free_port()
     command = [part.format(port=port) for part in command]
-    with Program(command, cwd=folder, env={"PYTHONPATH": ":".join(filter(None, sys.path))}) as process:
+    with Program(command, cwd=folder, env={"PYTHONPATH": ":".join(filter(None, sys.path))}, cold=True) as process:
         process.port = port
         yield process
 
