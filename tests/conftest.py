@@ -40,9 +40,21 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Files that take half a minute or more, although none of their tests does.
+LONG = {
+    f"tests/{name}.py"
+    for name in (
+        "brokers/test_handover", "brokers/test_redis_broker", "brokers/test_redis_cluster",
+        "brokers/test_shared_presence", "cli/test_cli", "client/test_browser", "client/test_browser_client",
+        "client/test_example_pages", "dashboard/test_page", "javascript/test_deadlines",
+        "javascript/test_reload_timers", "monitoring/test_gunicorn_logs", "servers/test_serving",
+    )
+}  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: begun last, they would run on while all other processes have nothing left to do."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    items.sort(key=lambda item: item.get_closest_marker("long") is None and item.location[0] not in LONG)
 
 
 @pytest.hookimpl(wrapper=True)

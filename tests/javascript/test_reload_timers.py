@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.javascript.test_engine import without_engine  # noqa: F401
-from tests.javascript_fakes import Script, running
+from tests.javascript_fakes import SHORT_S, Script, running
 from wsthreads.errors import WSThreadsError
 
 #: By the name of the version, how often `tick` was called. `globalThis` outlives a reload.
@@ -90,7 +90,7 @@ def test_timers_of_a_version_that_does_not_load_end_and_those_before_it_run_on(
     tmp_path: Path, settings: dict[str, Any], start: str, end: str
 ) -> None:
     old = version("old", "setInterval(tick, 1);")
-    with running(tmp_path, old, script_timeout_s=1.0, **settings) as script:
+    with running(tmp_path, old, script_timeout_s=SHORT_S, **settings) as script:
         session = script.open()
         for name in ("bad", "worse"):
             script.path.write_text(version(name, start, end))
@@ -103,7 +103,7 @@ def test_timers_of_a_version_that_does_not_load_end_and_those_before_it_run_on(
 
 
 def test_timers_of_a_version_that_was_stopped_at_its_deadline_end(tmp_path: Path) -> None:
-    with running(tmp_path, version("old", "setInterval(tick, 1);"), script_timeout_s=1.0) as script:
+    with running(tmp_path, version("old", "setInterval(tick, 1);"), script_timeout_s=SHORT_S) as script:
         session = script.open()
         script.path.write_text(version("bad", "setInterval(tick, 1); for (;;);"))
         with pytest.raises(WSThreadsError):
