@@ -8,7 +8,7 @@ from threading import RLock
 
 from wsthreads.client.callbacks import Callbacks
 from wsthreads.client.dialogue import Dialogue
-from wsthreads.client.events import Asked
+from wsthreads.client.events import Asked, Event
 from wsthreads.client.options import Options, checked
 from wsthreads.errors import RequestError
 from wsthreads.loggers import get_logger
@@ -49,11 +49,16 @@ class Application:
         """
         return self._openings.is_current and not self._has_closed
 
-    def close(self) -> None:
-        """The client closes. If `on_open` closes it, the messages of `on_open` are complete. With the lock held."""
-        if self.session is not None:
-            self._has_closed = True
-            self._dialogue.release(self._dialogue.session)  # its own, or the next one, which gets no call any more
+    def close(self) -> list[Event]:
+        """The client closes. If `on_open` closes it, the messages of `on_open` are complete. With the lock held.
+
+        If its session is over, `on_open` is not called for the next one. So messages that wait for it are dropped.
+        """
+        if (session := self.session) is None:
+            return []
+        self._has_closed = True
+        self._dialogue.release(session)
+        return self._dialogue.drop_unsent() if self._dialogue.is_past(session) else []
 
     def end(self, timeout_s: float) -> None:
         """End the threads. Waits for running functions, at most `timeout_s` for each."""

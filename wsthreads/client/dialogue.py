@@ -300,6 +300,10 @@ class Dialogue:
         self.is_open, self.resumed = True, False
         return events
 
+    def drop_unsent(self) -> list[Event]:
+        """Drop all messages that wait. Requests among them end with `SessionClosed`."""
+        return self._drop(lambda _: True, _closed)
+
     def _forget_sent(self) -> None:
         self._kept.clear()
         self._pending.clear()

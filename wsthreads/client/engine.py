@@ -207,7 +207,7 @@ class Engine:
             if not self.is_over:
                 self._close_by = monotonic() + CLOSE_TIMEOUT_S
                 self.closing = (code, reason)
-            self.application.close()
+            self._handle(self.application.close())
             if is_interrupted:
                 self.wake()
                 return
