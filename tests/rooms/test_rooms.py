@@ -8,6 +8,7 @@ import pytest
 import wsthreads.protocol.fanout
 import wsthreads.protocol.outbox
 import wsthreads.protocol.writer_threads
+import wsthreads.rooms.sending
 from tests.programs import DEADLINE_S
 from tests.room_worlds import World
 from tests.wire import RawClient, Recorder, endpoint
@@ -78,14 +79,25 @@ def test_the_drainer_goes_on_with_a_step_until_it_is_done_and_ends_when_it_is_to
     assert not thread.is_alive()
 
 
-class Held:
-    """A drainer that does its steps when the test says so."""
+def test_a_step_that_pauses_holds_no_other_step_up():
+    drainer, done = Drainer(), threading.Event()
+    drainer.go_on(lambda: drainer.go_on(done.set) or drainer.pause(10 * DEADLINE_S))
+    assert done.wait(DEADLINE_S)
+    drainer.stop(DEADLINE_S)
 
-    def __init__(self):
+
+class Held:
+    """A drainer that does its steps when the test says so. During a pause, it calls `meanwhile`."""
+
+    def __init__(self, meanwhile=None):
         self.steps = []
+        self.meanwhile = meanwhile
 
     def go_on(self, step):
         self.steps.append(step)
+
+    def pause(self, seconds):
+        self.meanwhile()
 
     def run(self):
         steps, self.steps = self.steps, []
@@ -144,6 +156,56 @@ def test_a_broadcaster_sends_what_others_broadcast_meanwhile_but_not_for_ever(wo
     assert len(drainer.steps) == meeting - 1
     drainer.run()
     assert member.receive(1 + meeting) == ["0", *others]
+    world.rooms._check()
+
+
+def test_if_fewer_broadcasts_wait_than_last_time_the_drainer_gives_the_others_time(world, monkeypatch):
+    monkeypatch.setattr(wsthreads.rooms.sending, "LEAST_MEMBERS", 1)
+    waiting, sendings = ["3"], []
+    member = world.member("r")
+    room = member.session.room("r")
+    world.rooms._drainer = drainer = Held(lambda: room.broadcast(waiting.pop()))
+
+    def count(outboxes):
+        sendings.append([len(outbox._queue) for outbox in outboxes])
+        return flush_all(outboxes)
+
+    monkeypatch.setattr("wsthreads.protocol.writer_threads.flush_all", count)
+    for number in (0, 1):
+        room.broadcast(str(number), hand_over=True)
+    drainer.run()
+    room.broadcast("2")
+    drainer.run()
+    assert drainer.steps == []
+    assert [sending for sending in sendings if sending] == [[2], [2]]
+    assert member.receive(4) == ["0", "1", "2", "3"]
+    room.broadcast("4", hand_over=True)
+    monkeypatch.setattr(wsthreads.rooms.sending, "LEAST_MEMBERS", 2)
+    drainer.run()
+    assert member.receive(1) == ["4"], "it does not pause in a small room"
+    world.rooms._check()
+
+
+def test_what_was_left_to_the_sending_thread_is_sent_although_its_session_leaves_the_room(world, monkeypatch):
+    world.rooms._drainer = drainer = Held()
+    member, other = world.member("r"), world.member("r")
+    late = ["1", "2"]
+
+    def meet(outboxes):
+        """While this sends, the session sends in another thread, which finds the lock of the outbox taken."""
+        left = flush_all(outboxes)
+        if member.outbox not in outboxes or not late:
+            return left
+        member.session.room("r").leave()
+        member.outbox.append(message_frame(late.pop(0)))
+        return [*left, member.outbox]
+
+    monkeypatch.setattr("wsthreads.protocol.writer_threads.flush_all", meet)
+    other.session.room("r").broadcast("0", hand_over=True)
+    while drainer.steps:
+        drainer.run()
+    assert member.receive(3) == ["0", "1", "2"]
+    assert other.receive(1) == ["0"]
     world.rooms._check()
 
 

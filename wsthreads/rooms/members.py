@@ -48,6 +48,7 @@ class Members:
         "queued",
         "sending",
         "sessions",
+        "written",
     )
 
     def __init__(self, log: Log | None = None) -> None:
@@ -59,6 +60,8 @@ class Members:
         self.order = Lock() if log is None else log.order
         # Outboxes with unsent messages, also of former members. Only the sending thread uses this.
         self.left: list[Outbox] = []
+        # All outboxes of `left` are among these. None if some may not be. Only the sending thread uses this.
+        self.written: tuple[Outbox, ...] | None = None
         self.broadcasts = self.deliveries = 0  # guarded by order; not changed after the room is gone
         self.sending = False  # whether a thread is sending to the members; guarded by order
         self.queued = 0  # broadcasts queued since the sending thread began; guarded by order

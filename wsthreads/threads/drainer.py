@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
+from time import sleep
 
 from wsthreads.threads.affinity import use_all_cores
 from wsthreads.threads.restarts import keep_running
@@ -43,6 +44,11 @@ class Drainer:
             if self._pid != os.getpid():
                 self._start_locked()
             self._steps.put(step)
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long, or not at all if other steps wait. For a step. The system may add some 50 µs."""
+        if self._steps.empty():
+            sleep(seconds)
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no step is left, at most `timeout_s`. False if a step is left."""
