@@ -46,10 +46,6 @@ TELL = """
 """
 
 
-def is_warm(process: subprocess.Popen[str]) -> bool:
-    return b"nursery.py" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
-
-
 def start(*arguments: str | os.PathLike[str], **options: Any) -> Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     given = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8", **options}
@@ -110,7 +106,7 @@ def test_gunicorn_finds_the_same(tmp_path: Path) -> None:
     def config(*, cold: bool) -> str:
         options: dict[str, Any] = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "encoding": "utf-8"}
         with Popen(command, cold=cold, **options) as asked:
-            warm.append(is_warm(asked))
+            warm.append(asked.is_warm)
             return asked.communicate(timeout=PROGRAM_S)[0]
 
     warm: list[bool] = []
@@ -124,7 +120,7 @@ def test_its_end_is_seen_here(program: Path) -> None:
         assert "nowhere.py" in process.communicate(timeout=PROGRAM_S)[1]
     assert process.returncode == 1
     with start("run", program, "--port", "0", stderr=subprocess.DEVNULL) as process:
-        assert is_warm(process)
+        assert process.is_warm
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
@@ -149,7 +145,7 @@ def test_what_only_a_real_start_can_do_has_one(
         monkeypatch.setenv(name, value)
     for _ in range(2):
         with start("run", program, "--port", "0", stderr=subprocess.DEVNULL, **options) as process:
-            assert not is_warm(process)
+            assert not process.is_warm
             process.kill()
 
 
@@ -158,15 +154,15 @@ def test_the_first_of_a_kind_is_a_real_start(program: Path) -> None:
         for expected in (False, True):
             environment = {"MALLOC_ARENA_MAX": value, "MALLOC_ARENA_TEST": str(os.getpid())}
             with start("run", program, "--port", "0", stderr=subprocess.DEVNULL, env=environment) as process:
-                assert is_warm(process) == expected
+                assert process.is_warm == expected
                 process.kill()
 
 
 def test_a_module_of_the_program_hides_an_installed_one(program: Path) -> None:
     for name in ("click.py", "email"):
         with start("check", program, cwd=program.parent) as process:
-            assert is_warm(process)
+            assert process.is_warm
         (program.parent / name).mkdir()
         with start("check", program, cwd=program.parent) as process:
-            assert not is_warm(process)
+            assert not process.is_warm
         (program.parent / name).rmdir()

@@ -92,6 +92,7 @@ class Popen(subprocess.Popen[str]):
         asked["args"] = [os.fspath(part) for part in asked["args"]]
         asked["cwd"] = os.path.abspath(asked["cwd"] or "")
         nursery = None if self._cold else _nursery_for(asked)
+        self.is_warm = nursery is not None
         if nursery is None:
             super()._execute_child(*arguments, **named)
             return
