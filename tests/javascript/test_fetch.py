@@ -393,6 +393,24 @@ def test_a_request_is_sent_again_if_a_kept_connection_has_no_response(origin: Or
     assert origin.connections == 2
 
 
+def test_an_answer_that_comes_before_the_body_was_read_is_heard(origin: Origin, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(response(b"too large", "Connection: close", status="413 Content Too Large"))
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with asking(origin, tmp_path, allow_net=[address]) as script:
+            post = f"fetch('http://{address}', {{ method: 'POST', body: 'x'.repeat(8e6) }})"
+            assert Asking(script)(f"const r = await {post}; return [r.status, await r.text()]") == [413, "too large"]
+        thread.join(DEADLINE_S)
+
+
 def test_a_request_is_sent_twice_at_most(origin: Origin, js: Asking) -> None:
     together, is_closing = threading.Barrier(3), threading.Event()
 

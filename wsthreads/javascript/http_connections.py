@@ -86,14 +86,21 @@ class Connection:
         self.http.timeout = left = _left_s(request)  # for this response, on a kept connection, too
         if self.http.sock is not None:
             self.http.sock.settimeout(left)
-        self.http.request(
-            request.method,
-            request.target,
-            request.body,
-            dict(request.headers),
-            preload_content=False,
-            decode_content=True,
-        )
+        try:
+            self.http.request(
+                request.method,
+                request.target,
+                request.body,
+                dict(request.headers),
+                preload_content=False,
+                decode_content=True,
+            )
+        except (BrokenPipeError, ConnectionResetError) as error:
+            self._has_more = True  # no other request follows
+            try:  # the server may have answered before it had read the body
+                return self.http.getresponse()
+            except Exception:
+                raise error from None
         return self.http.getresponse()
 
     @property
