@@ -1018,3 +1018,26 @@ def test_an_ignored_sigint_stays_ignored():
 def test_serve_reports_a_port_in_use_before_it_serves():
     with Server(echo_app(), port=0) as server, pytest.raises(UsageError, match="in use"):
         serve_until_signal(echo_app(), port=server.port)
+
+
+def test_a_signal_that_another_thread_gets_ends_the_server():
+    """Nothing wakes the main thread then."""
+    code = """if True:
+        import signal, sys, threading
+        from wsthreads import WebSocketApp
+        from wsthreads.servers.serving import Server
+
+        server = Server(WebSocketApp(), port=0)
+
+        def end():
+            waiting.wait()
+            threading.Event().wait(0.2)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+        waiting = threading.Event()
+        threading.Thread(target=end).start()
+        server.start()
+        waiting.set()
+        sys.exit(server.run())"""
+    with Program([sys.executable, "-c", code]) as program:
+        assert program.wait() == 0

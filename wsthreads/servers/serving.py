@@ -12,7 +12,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread, current_thread, main_thread
@@ -46,6 +46,10 @@ CUT_OFF_TIMEOUT_S = 1.0
 
 #: `run` returns at most this long after the app's `shutdown_timeout_s`, even if something blocks the shutdown.
 STOP_SLACK_S = 3.0
+
+#: The longest wait for an event at a time. Python calls a signal handler between two steps of the main thread. If the
+#: signal comes just before a wait, or if another thread gets it, nothing wakes the main thread.
+LOOK_S = 0.25
 
 #: The longest wait for a log line after a signal.
 LOG_TIMEOUT_S = 0.5
@@ -169,7 +173,7 @@ class Server:
         """
         with _signals_to(self._events.put) as restore_signals:
             self.start()
-            event = self._events.get()
+            event = self._first_event()
             stop = event if isinstance(event, _Stop) else _Stop()
             if isinstance(event, int):
                 name = signal.Signals(event).name
@@ -189,11 +193,16 @@ class Server:
                     return 128 + event
             return 0
 
+    def _first_event(self) -> int | _Stop | None:
+        while True:
+            with suppress(Empty):
+                return self._events.get(timeout=LOOK_S)
+
     def _next_event(self, deadline: float) -> int | _Stop | None:
-        try:
-            return self._events.get(timeout=max(0.0, deadline - monotonic()))
-        except Empty:
-            return None
+        while (left := deadline - monotonic()) > 0:
+            with suppress(Empty):
+                return self._events.get(timeout=min(left, LOOK_S))
+        return None
 
     def _stop_and_tell(self, stop: _Stop) -> None:
         try:
