@@ -201,7 +201,7 @@ def _installed() -> frozenset[str]:
     """The first names of all modules of Python and of those that are installed."""
     folders = [Path(folder) for folder in sys.path if Path(folder).name == "site-packages"]
     files = {file.name.partition(".")[0] for folder in folders for file in folder.iterdir()}
-    return frozenset(files | sys.stdlib_module_names | {"wsthreads"})
+    return frozenset((files - {"__pycache__"}) | sys.stdlib_module_names | {"wsthreads"})
 
 
 def _adopt_orphans(adopt: bool) -> None:
