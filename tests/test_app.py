@@ -655,13 +655,13 @@ PASSWORD = "redis://:pa55@localhost"
 @pytest.mark.parametrize(
     ("parts", "told"),
     [
-        ({"broker": PASSWORD}, r'broker is a RedisBroker\("redis://…"\), not a str; a URL is for redis='),
+        ({"broker": PASSWORD}, r'broker must be a RedisBroker\("redis://…"\), not a str; a URL is for redis='),
         ({"redis": PASSWORD, "broker": RedisBroker(PASSWORD)}, "either redis=.* or broker=.*, not both"),
         ({"redis": 5}, "needs a URL or a client of redis-py, not int"),
         ({"redis": "localhost"}, "must begin with redis://"),
-        ({"dashboard": "0123456789abcdef"}, r"dashboard is a Dashboard\(token\), not a str; .* dashboard_token="),
-        ({"config": {"max_sessions": 5}}, "config is a Config, not a dict"),
-        ({"wsgi_app": "flask"}, "wsgi_app is a WSGI application, .*, not 'flask'"),
+        ({"dashboard": "0123456789abcdef"}, r"dashboard must be a Dashboard\(token\), not a str; .* dashboard_token="),
+        ({"config": {"max_sessions": 5}}, "config must be a Config, not a dict"),
+        ({"wsgi_app": "flask"}, "wsgi_app must be a WSGI application, .*, not 'flask'"),
     ],
 )
 def test_a_part_that_is_not_of_its_kind_is_refused_by_name(parts, told):

@@ -369,7 +369,7 @@ def test_an_application_can_be_named(chat):
     assert sorted(str(file.relative_to(chat)) for file in files) == FILES
     assert '\nwsgi_app = "site.wsgi:application"\n' in (chat / "gunicorn.conf.py").read_text()
     for app in ("app", "app:", "app:make()", "a b:app", 'app:x"'):
-        with pytest.raises(UsageError, match="--app is a module and a name in it"):
+        with pytest.raises(UsageError, match="--app must be a module and a name in it"):
             scaffold(chat, deploy=True, app=app)
 
 

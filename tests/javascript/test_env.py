@@ -194,9 +194,9 @@ def test_a_text_that_begins_like_a_value_is_shown(tmp_path: Path) -> None:
         ({"a-b": "x"}, "env has a name that is not made of letters, digits and _: 'a-b'"),
         ({5: SECRET}, "env has a name that is not made of letters, digits and _: 5"),
         ({"": SECRET}, "not made of letters"),
-        ({"KEY": 5}, "env['KEY'] is a text, not int"),
-        ({"KEY": None}, "env['KEY'] is a text, not NoneType"),
-        ([("KEY", SECRET)], "env is a dict of names and texts, not list"),
+        ({"KEY": 5}, "env['KEY'] must be text, not int"),
+        ({"KEY": None}, "env['KEY'] must be text, not NoneType"),
+        ([("KEY", SECRET)], "env must be a dict of names and texts, not list"),
     ],
 )
 def test_what_is_no_environment_is_refused_without_its_values(script: Path, env: Any, message: str) -> None:

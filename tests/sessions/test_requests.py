@@ -244,7 +244,7 @@ def test_a_plain_client_cannot_be_asked(asker):
 
 
 def test_only_text_and_bytes_are_requests(asker):
-    with Speaker(asker.port).begin(), pytest.raises(MessageTypeError, match="a request is text or bytes, not dict"):
+    with Speaker(asker.port).begin(), pytest.raises(MessageTypeError, match="must be text or bytes, not dict"):
         session_of(asker).request({"a": 1})
 
 

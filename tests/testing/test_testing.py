@@ -793,7 +793,7 @@ def test_an_application_that_is_no_handler_says_what_to_do():
         for begin in play, lambda target: live_server(target).__enter__():
             with pytest.raises(UsageError, match=rf"{name} is a WSGI application .*play\(sockets, through=app\)"):
                 begin(target)
-    with pytest.raises(UsageError, match=r"through is a WSGI application .*, not 'app:app'"):
+    with pytest.raises(UsageError, match=r"through must be a WSGI application .*, not 'app:app'"):
         play(Named, through="app:app")
 
 

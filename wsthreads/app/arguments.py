@@ -22,16 +22,18 @@ _OF_CREATE_APP = ("modules", "env", "env_file", "static")
 def check_parts(wsgi_app: object, config: object, redis: object, broker: object, dashboard: object) -> None:
     """Raise `ConfigError` for an argument of the wrong kind, which would otherwise fail only at the first request."""
     if wsgi_app is not None and not callable(wsgi_app):
-        raise ConfigError(f"wsgi_app is a WSGI application, such as Flask(__name__), not {wsgi_app!r:.100}")
+        raise ConfigError(f"wsgi_app must be a WSGI application, such as Flask(__name__), not {wsgi_app!r:.100}")
     if config is not None and not isinstance(config, Config):
-        raise ConfigError(f"config is a Config, not a {type(config).__name__}; single settings are keyword arguments")
+        kind = type(config).__name__
+        raise ConfigError(f"config must be a Config, not a {kind}; single settings are keyword arguments")
     if redis is not None and redis is not False and broker is not None:
         raise ConfigError('give either redis="redis://…" or broker=RedisBroker(…), not both')
     if broker is not None and not hasattr(broker, "link"):  # the type only: a URL can contain a password
-        raise ConfigError(f'broker is a RedisBroker("redis://…"), not a {type(broker).__name__}; a URL is for redis=')
+        kind = type(broker).__name__
+        raise ConfigError(f'broker must be a RedisBroker("redis://…"), not a {kind}; a URL is for redis=')
     if dashboard is not None and not hasattr(dashboard, "serve"):
         kind = type(dashboard).__name__
-        raise ConfigError(f"dashboard is a Dashboard(token), not a {kind}; a token is for dashboard_token=")
+        raise ConfigError(f"dashboard must be a Dashboard(token), not a {kind}; a token is for dashboard_token=")
 
 
 def config_of(settings: dict[str, Any]) -> Config:

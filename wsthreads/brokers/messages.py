@@ -343,7 +343,7 @@ def _list(payload: bytes, what: str) -> list[Any]:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, list):
-        raise BrokerError(f"a {what} of {len(payload)} bytes that is not a JSON list")
+        raise BrokerError(f"a {what} message of {len(payload)} bytes that is not a JSON list")
     return fields
 
 

@@ -66,7 +66,7 @@ def find_served(folder: Path, app: str = "") -> Served | None:
     """
     if app:
         if not _APP.fullmatch(app):
-            raise UsageError(f"--app is a module and a name in it, such as app:app, not {app!r:.100}")
+            raise UsageError(f"--app must be a module and a name in it, such as app:app, not {app!r:.100}")
         return Served(app=app)
     files = sorted(file for file in folder.iterdir() if _is_code(file)) if folder.is_dir() else []
     apps = [app for app in map(_app_in, files) if app]

@@ -20,7 +20,7 @@ logger = get_logger(__name__)
 
 Message = str | bytes
 
-#: The most requests of the server that wait for an answer.
+#: How many requests from the server may wait for the application's answer. Further ones fail.
 MAX_ASKED = 100
 
 

@@ -276,7 +276,7 @@ class Dialogue:
             events: list[Event] = [Opened(True)]
         else:
             if welcome.received:
-                raise ProtocolError(f"a fresh session cannot have received {welcome.received} messages")
+                raise ProtocolError(f"a new session cannot have received {welcome.received} messages")
             self._keeps = welcome.token is not None
             events = self._begin(welcome.why)
         self.token = welcome.token

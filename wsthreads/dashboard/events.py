@@ -186,6 +186,6 @@ def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
 def _plain(value: Any, kind: type = str) -> Any:
     """The value of a record's attribute if it has the type `kind`, else None.
 
-    Other programs may use the same name with another type.
+    The application or a library may set an attribute of the same name with another type.
     """
     return value if type(value) is kind else None

@@ -39,10 +39,10 @@ def _unicode_label(label: str) -> str:
     if label.startswith(_PREFIX):
         label = label[len(_PREFIX) :]
         if not label.isascii():
-            raise ValueError("Punycode is ASCII")
+            raise ValueError("Punycode must be ASCII")
         encoded, label = label, label.encode().decode("punycode")
         if not label or label.isascii() or _punycode(label) != encoded:
-            raise ValueError("no label needs this Punycode")
+            raise ValueError("not valid Punycode: it decodes to ASCII, or to a text with another Punycode")
     if not label.isascii():
         _check(label)
     return label

@@ -24,13 +24,13 @@ class Environment(Mapping[str, str]):
 
     def __init__(self, values: Mapping[str, str] | None = None) -> None:
         if values is not None and not isinstance(values, Mapping):
-            raise ConfigError(f"env is a dict of names and texts, not {type(values).__name__}")
+            raise ConfigError(f"env must be a dict of names and texts, not {type(values).__name__}")
         self._values = dict(values or {})
         for name, value in self._values.items():
             if not isinstance(name, str) or re.fullmatch(_NAME, name) is None:
                 raise ConfigError(f"env has a name that is not made of letters, digits and _: {name!r:.100}")
             if not isinstance(value, str):
-                raise ConfigError(f"env[{name!r}] is a text, not {type(value).__name__}")
+                raise ConfigError(f"env[{name!r}] must be text, not {type(value).__name__}")
         #: Hides the values in texts.
         self.mask = Mask(self._values.values())
 

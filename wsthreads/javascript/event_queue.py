@@ -122,7 +122,7 @@ class EventQueue:
         except TimeoutError:
             raise IsolateError(f"a function of {self.name} still runs") from None
         except JavaScriptError:
-            raise IsolateError(f"the attributes that {self.name} has set cannot be read") from None
+            raise IsolateError(f"the session's attributes, set by {self.name}, cannot be read") from None
         return text
 
     def reader(

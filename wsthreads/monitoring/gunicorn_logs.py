@@ -110,8 +110,8 @@ def log_to_gunicorn() -> None:
 
     Scripts, and lines about slow clients, kicks and bans, are logged at gunicorn's level. Other lines of wsthreads are
     logged from the level warning, or all of them if gunicorn's level is debug. Also hides secrets in URLs in gunicorn's
-    logs. A later call undoes the set-up if the application has configured logging meanwhile. Does nothing outside
-    gunicorn.
+    logs. If the application has configured logging since then, a later call removes the handler and resets the levels.
+    Does nothing outside gunicorn.
     """
     error_log, ours, scripts = map(logging.getLogger, ("gunicorn.error", "wsthreads", "wsthreads.script"))
     slow, kicks = map(logging.getLogger, ("wsthreads.sessions.life.slow", "wsthreads.rooms.directory.kicks"))

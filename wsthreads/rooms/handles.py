@@ -353,7 +353,7 @@ class Peer:
 
     def __init__(self, session_id: str, directory: Directory) -> None:
         if not isinstance(session_id, str):
-            raise UsageError(f"a session id is text, not {type(session_id).__name__}")
+            raise UsageError(f"a session id must be text, not {type(session_id).__name__}")
         if not 1 <= len(session_id) <= MAX_ID_CHARS:
             raise UsageError(f"a session id has 1 to {MAX_ID_CHARS} characters, this one has {len(session_id)}")
         self._id = session_id

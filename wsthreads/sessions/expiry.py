@@ -56,7 +56,7 @@ class Expiry:
         self._timer: Timer | None = None
 
     def look(self) -> None:
-        """Close the session if it is time; look again later otherwise."""
+        """Close the session if it has expired and is connected. Otherwise look again later."""
         session = self._session()
         if session is None or session._expiry is not self or not session.is_open():
             return

@@ -211,7 +211,8 @@ class Handler(ABC):
 def json_attributes(attributes: Any) -> str:
     """The attributes of a session as the JSON text of an object. Raises `UsageError` for values that are not JSON."""
     if not isinstance(attributes, dict):
-        raise UsageError(f"what on_suspend returns is a dict of JSON values or None, not {type(attributes).__name__}")
+        kind = type(attributes).__name__
+        raise UsageError(f"the result of on_suspend must be a dict of JSON values or None, not {kind}")
     for name, value in attributes.items():
         try:
             if type(name) is not str or json.loads(json.dumps(value, allow_nan=False)) != value:

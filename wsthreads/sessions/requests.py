@@ -177,7 +177,7 @@ class Requests:
         process, and `RequestError` if too many requests are unanswered. Does not block.
         """
         if not isinstance(message, (str, bytes)):
-            raise MessageTypeError(f"a request is text or bytes, not {type(message).__name__}; try json.dumps")
+            raise MessageTypeError(f"a request must be text or bytes, not {type(message).__name__}; try json.dumps")
         if self._is_held or self._has_ended:
             raise self._no_reply()
         with self._asking:

@@ -76,7 +76,7 @@ class Client:
         After `lose`, messages wait for `come_back`, if the session can be resumed.
         """
         if not isinstance(message, (str, bytes)):
-            raise MessageTypeError(f"a message is text or bytes, not {type(message).__name__}; try json.dumps")
+            raise MessageTypeError(f"a message must be text or bytes, not {type(message).__name__}; try json.dumps")
         with self._changed:
             self._check_open()
             self._dialogue.send(message)
@@ -89,7 +89,7 @@ class Client:
         Raises `RequestError` with the handler's text, `RequestTimeout`, or `SessionClosed` if the session ends.
         """
         if not isinstance(message, (str, bytes)):
-            raise MessageTypeError(f"a message is text or bytes, not {type(message).__name__}; try json.dumps")
+            raise MessageTypeError(f"a message must be text or bytes, not {type(message).__name__}; try json.dumps")
         timeout_s = self._deadline_s if timeout_s is None else timeout_s
         with self._changed:
             self._check_open()
@@ -357,7 +357,7 @@ class Client:
         try:
             answer = on_request(asked.data)
             if answer is not None and not isinstance(answer, (str, bytes)):
-                raise MessageTypeError(f"an answer is text, bytes or None, not {type(answer).__name__}")
+                raise MessageTypeError(f"an answer must be text, bytes or None, not {type(answer).__name__}")
         except RequestError as error:
             failure = str(error)
         except BaseException as error:  # the test's next call raises it

@@ -96,7 +96,7 @@ def entry_of(app: WebSocketApp, through: WSGIApplication | None) -> WSGIApplicat
     if through is None:
         return app
     if not callable(through):
-        raise UsageError(f"through is a WSGI application around the WebSocketApp, not {through!r:.100}")
+        raise UsageError(f"through must be a WSGI application around the WebSocketApp, not {through!r:.100}")
     return through
 
 

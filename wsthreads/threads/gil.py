@@ -59,7 +59,7 @@ class GILScheduling(Scheduling):
         self.affinity.start(flusher, occupancy)
 
     def session_thread(self) -> ScheduledThread:
-        """On the core, in the batch class, so that a message does not preempt another session."""
+        """Runs on the sessions' core, in the batch class, so that a message does not preempt another session."""
         return self.affinity.pin(may_batch=True)
 
     def opening(self) -> AbstractContextManager[object]:
@@ -67,7 +67,7 @@ class GILScheduling(Scheduling):
         return _Turn(self._opening)
 
     def accepting_thread(self) -> ScheduledThread:
-        """On the core, so that the threads that it starts begin there."""
+        """Runs on the sessions' core, so that the threads that it starts begin on this core."""
         return self.affinity.pin()
 
     def most_unread(self) -> int | None:
@@ -75,7 +75,7 @@ class GILScheduling(Scheduling):
         return MOST_UNREAD
 
     def other_request(self) -> None:
-        """On all cores, since the application may do anything."""
+        """Runs on all cores, because the application may do anything."""
         leave_core()
 
     def joins_room(self) -> None:

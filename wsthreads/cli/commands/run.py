@@ -130,7 +130,7 @@ def run(
     from wsthreads.threads.exit_blockers import report_exit_blockers
     from wsthreads.threads.malloc import limit_arenas
 
-    if not host:  # it would mean all addresses; a shell variable may be empty by mistake
+    if not host:  # an empty host would mean all addresses; a shell variable may be empty by mistake
         raise UsageError("--host is empty; use 0.0.0.0 for all addresses")
     config = config_of(settings)
     limit_arenas()  # the process is our own

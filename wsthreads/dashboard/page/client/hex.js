@@ -11,7 +11,7 @@ export function preview(data, most = 12) {
   return data.length > most ? `${shown} …` : shown;
 }
 
-/** Lines of offset, sixteen bytes and their characters; the first kilobyte. */
+/** A hex dump of the first 1,024 bytes. Each line has the offset, sixteen bytes, and their characters. */
 export function dump(data) {
   const lines = [];
   for (let at = 0; at < Math.min(data.length, SHOWN); at += PER_LINE) {

@@ -43,7 +43,7 @@ function hmacOf(algorithm) {
 function bytesFor(what, data) {
   const bytes = bytesOf(data);
   if (bytes === null) {
-    throw new TypeError(`${what} is an ArrayBuffer or a view, not ${kindOf(data)}`);
+    throw new TypeError(`${what} must be an ArrayBuffer, a typed array or a DataView, not ${kindOf(data)}`);
   }
   return bytes;
 }
@@ -134,7 +134,7 @@ function dataOfJwk(jwk, hash, isExtractable, usages) {
 
 class SubtleCrypto {
   async digest(algorithm, data) {
-    return digest(bytesFor("what is hashed", data), hashOf(algorithm)).buffer;
+    return digest(bytesFor("the data to hash", data), hashOf(algorithm)).buffer;
   }
 
   async importKey(format, keyData, algorithm, extractable, keyUsages) {
@@ -183,14 +183,14 @@ class SubtleCrypto {
 
   async sign(algorithm, key, data) {
     hmacOf(algorithm);
-    const bytes = bytesFor("what is signed", data);
+    const bytes = bytesFor("the data to sign", data);
     return hmac(bytes, algorithmOf(key, "sign"), dataOf(key)).buffer;
   }
 
   async verify(algorithm, key, signature, data) {
     hmacOf(algorithm);
     const given = bytesFor("a signature", signature);
-    const bytes = bytesFor("what was signed", data);
+    const bytes = bytesFor("the signed data", data);
     return isEqual(hmac(bytes, algorithmOf(key, "verify"), dataOf(key)), given);
   }
 }
