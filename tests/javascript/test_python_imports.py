@@ -1140,7 +1140,7 @@ def evil(value: Evil) -> Evil: pass
 class Fails:
     def __call__(self): pass
     def __getattr__(self, name): raise ValueError
-def fails(value: Fails(), other: int) -> Fails(): pass
+def fails(value: Fails()) -> Fails(): pass
 """
     )
     (tmp_path / "chat.js").write_text('import * as store from "./store.py"; export function onMessage() {}')
@@ -1157,7 +1157,7 @@ def fails(value: Fails(), other: int) -> Fails(): pass
         "export function pair(): Promise<[any, any]>;",
         "export function row(): Promise<Row>;",
         "export function evil(value: any): Promise<any>;",
-        "export function fails(value: any, other: any): Promise<any>;",
+        "export function fails(value: any): Promise<any>;",
     ]
 
 
