@@ -411,6 +411,34 @@ def test_an_answer_that_comes_before_the_body_was_read_is_heard(origin: Origin, 
         thread.join(DEADLINE_S)
 
 
+def test_a_late_408_on_a_kept_connection_is_no_answer_to_the_next_request(
+    origin: Origin, js: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, closed = threading.Event(), threading.Event()
+
+    def answer(_: Received, connection: socket.socket) -> bytes | None:
+        if origin.connections == 2:
+            return response(b"second")
+        connection.sendall(response(b"first"))
+        closing.wait(DEADLINE_S)
+        connection.sendall(response(b"", "Connection: close", status="408 Request Timeout"))
+        connection.shutdown(socket.SHUT_RDWR)
+        closed.set()
+        return None
+
+    origin.routes["/x"] = answer
+    assert js("return (await fetch(base + '/x', { method: 'PUT' })).text()") == "first"
+    send = Connection.send
+
+    def send_late(self: Connection, request: Any) -> Any:  # after the look at the connection
+        closing.set()
+        assert closed.wait(DEADLINE_S)
+        return send(self, request)
+
+    monkeypatch.setattr(Connection, "send", send_late)
+    assert js("return (await fetch(base + '/x', { method: 'PUT', body: 'x'.repeat(2e6) })).text()") == "second"
+
+
 def test_a_request_is_sent_twice_at_most(origin: Origin, js: Asking) -> None:
     together, is_closing = threading.Barrier(3), threading.Event()
 

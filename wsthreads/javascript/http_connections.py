@@ -96,6 +96,8 @@ class Connection:
                 decode_content=True,
             )
         except (BrokenPipeError, ConnectionResetError) as error:
+            if self.is_reused and request.method in _IDEMPOTENT:
+                raise  # it is sent again: an answer here may be a 408 for the idle connection
             self._has_more = True  # no other request follows
             try:  # the server may have answered before it had read the body
                 return self.http.getresponse()
