@@ -304,6 +304,17 @@ def test_a_session_that_does_not_leave_a_process_is_in_the_log(caplog):
     assert "1 session of /ws/test could not move to another process: Redis does not answer" in caplog.text
 
 
+def test_a_session_whose_on_close_still_runs_is_in_the_log_once(caplog, monkeypatch):
+    close = Story.on_close
+    monkeypatch.setattr(Story, "on_close", lambda *arguments: time.sleep(3) or close(*arguments))
+    with RedisServer() as own, ExitStack() as stack:
+        old = Process(own, "test", stack)
+        stack.enter_context(Speaker(old.port).begin())
+        own.client.execute_command("CLIENT", "PAUSE", 5000, "ALL")
+        old.app.shutdown(2.5, 1012, "restart")
+    assert "1 session of /ws/test could not move to another process: Redis does not answer" in caplog.text
+
+
 def test_what_the_client_sends_while_the_server_shuts_down_is_handled_once(processes):
     old, new = processes()
     with Speaker(old.port).begin() as client:

@@ -201,7 +201,7 @@ class Moves:
     def left_behind(self) -> list[str]:
         """For each session that has not left the process at a shutdown: why."""
         dialogues = [served.dialogue for served in self._service.served.snapshot().values()]
-        here = [each.why_here for each in dialogues if each and not each.is_over]
+        here = [each.why_here for each in dialogues if each and not each.is_over and each.ending is None]
         return [why or HANDLER_RUNS for why in (*self._service.left_behind, *here)]
 
     def stays(self, session_id: str, why: str) -> None:
