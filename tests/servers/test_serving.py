@@ -1041,3 +1041,11 @@ def test_a_signal_that_another_thread_gets_ends_the_server():
         sys.exit(server.run())"""
     with Program([sys.executable, "-c", code]) as program:
         assert program.wait() == 0
+
+
+def test_a_signal_that_has_come_counts_also_at_the_deadline():
+    server = Server(WebSocketApp(), port=0)
+    server._events.put(signal.SIGTERM)
+    assert server._next_event(time.monotonic() - 1) == signal.SIGTERM
+    assert server._next_event(time.monotonic() - 1) is None
+    server.stop()

@@ -199,10 +199,12 @@ class Server:
                 return self._events.get(timeout=LOOK_S)
 
     def _next_event(self, deadline: float) -> int | _Stop | None:
-        while (left := deadline - monotonic()) > 0:
+        while True:
+            left = max(0.0, deadline - monotonic())
             with suppress(Empty):
                 return self._events.get(timeout=min(left, LOOK_S))
-        return None
+            if not left:
+                return None
 
     def _stop_and_tell(self, stop: _Stop) -> None:
         try:
