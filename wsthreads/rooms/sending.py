@@ -26,6 +26,9 @@ __all__ = ["Sending"]
 #: time saves one write to each member.
 PAUSE_S = 50e-6
 
+#: After a burst of more broadcasts, there is no pause for a while: the next ones are not expected to be as many.
+MOST_QUEUED = 100
+
 #: In a room with fewer members, writing to all of them takes less time than the pause.
 LEAST_MEMBERS = 50
 
@@ -130,7 +133,7 @@ class Sending:
         Returns True if more was queued meanwhile. Then, and after an exception, call this again.
         """
         if outboxes is None:
-            if members.queued <= members.crowd and len(members.sessions) >= LEAST_MEMBERS:
+            if 0 < members.queued <= members.crowd < MOST_QUEUED and len(members.sessions) >= LEAST_MEMBERS:
                 self._drainer.pause(PAUSE_S)
             with members.order:
                 members.crowd = max(members.queued, members.crowd, 1) - 1
