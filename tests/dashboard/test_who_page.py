@@ -162,8 +162,11 @@ def test_a_room_is_closed_from_the_page(club, come, page_of):
 
 
 def test_a_message_is_sent_to_a_session_and_to_a_user(club, come, page_of):
-    phone, tablet = come(user="ann"), come(user="ann")
     page = page_of(club, "Sessions")
+    phone = come(user="ann")
+    expect(row(page, "ann")).to_have_count(1)  # so that the other one is surely the newer
+    tablet = come(user="ann")
+    expect(row(page, "ann")).to_have_count(2)
     row(page, "ann").first.click()
     session = page.locator("#session")
     field(session, "Message to this session").fill("to one")
