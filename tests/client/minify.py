@@ -19,7 +19,7 @@ def minified() -> bytes:
     program = npm.node_modules() / ".bin" / "esbuild"
     options = ["--minify", "--format=esm", "--target=es2022", "--legal-comments=none"]
     made = subprocess.run([program, *options, SOURCE], check=True, capture_output=True, timeout=TIMEOUT_S)
-    return b"// Made of wsthreads.js by make client. The Python package has the source.\n" + made.stdout
+    return b"// Made of wsthreads/client/wsthreads.js by make client.\n" + made.stdout
 
 
 if __name__ == "__main__":

@@ -452,6 +452,48 @@ def test_a_connection_is_replaced_also_if_messages_come_all_the_time(run):
     assert result == [1, 2]
 
 
+@pytest.mark.parametrize("after", [50, 150, 1500])
+def test_a_close_that_the_browser_has_begun_is_heard_when_the_page_comes_back(run, after):
+    result = run(f"""
+      const [socket] = make();
+      const heard = [];
+      socket.onclose = ({{ code }}) => heard.push(code);
+      await settled(); sockets[0].open();
+      sockets[0].readyState = 2;
+      window.dispatchEvent(new Event("online"));
+      await tick({after}); sockets[0].end(4003); await tick(60_000);
+      return [heard, sockets.length, timers.size];
+    """)
+    assert result == [[4003], 1, 0]
+
+
+def test_what_a_page_sends_when_it_comes_back_is_not_written_into_the_old_connection(run):
+    """The old connection may be dead, and a session that cannot be resumed has no copy of the message."""
+    result = run("""
+      const [socket] = make();
+      await settled(); sockets[0].open();
+      window.dispatchEvent(new Event("online"));
+      const isTaken = socket.send("I am back");
+      await tick(60); window.dispatchEvent(new Event("online")); await tick(40);
+      sockets[1].open(); await settled();
+      socket.send("and well");
+      return [isTaken, sockets.map(({ sent }) => sent)];
+    """)
+    assert result == [True, [[], ["I am back", "and well"]]]
+
+
+def test_a_close_when_the_page_comes_back_still_sends_what_waits(run):
+    result = run("""
+      const [socket] = make();
+      await settled(); sockets[0].open();
+      window.dispatchEvent(new Event("online"));
+      socket.send("last"); socket.close();
+      sockets[0].end(1000); await tick(5000);
+      return [sockets.length, sockets[0].sent, socket.readyState];
+    """)
+    assert result == [1, ["last"], 3]
+
+
 def test_it_wakes_up_when_the_page_does(run):
     result = run("""
       const [socket] = make();

@@ -139,6 +139,7 @@ export class ReconnectingWebSocket extends EventTarget {
   #requests = new Set();  // those without a reply, including those in the queue
   #attempts = 0;  // since the last stable connection
   #isWaiting = false;  // whether it waits for the next attempt
+  #looks = 0;  // how many more times it looks for events of a connection that it will replace
   #closing = null;  // the code and the reason of close()
   #timers = {};
   #movedAt = 0;  // when a timer last ran on time
@@ -172,8 +173,9 @@ export class ReconnectingWebSocket extends EventTarget {
   /** Also CONNECTING between two connections; CLOSED if no other one will follow. */
   get readyState() { return this.#state === OPEN && !this.#isOpen ? CONNECTING : this.#state; }
 
-  // The socket's state changes before its "close" event, which comes a round trip later.
-  get #isOpen() { return this.#state === OPEN && this.#socket.readyState === OPEN; }
+  // The socket's state changes before its "close" event, which comes a round trip later. Nothing is written to a
+  // connection that may be dead: without a session that can be resumed, it would be lost.
+  get #isOpen() { return this.#state === OPEN && !this.#looks && this.#socket.readyState === OPEN; }
 
   get url() { return (this.#socket ?? this.#next?.socket)?.url ?? ""; }
   get protocol() { return (this.#session ?? this.#socket)?.protocol ?? ""; }
@@ -265,18 +267,20 @@ export class ReconnectingWebSocket extends EventTarget {
 
   // Replace an open connection, because it may be dead. Or end the wait for the next one.
   #renew() {
-    if (this.#state !== OPEN) {
+    if (this.#looks || this.#state !== OPEN) {
       this.reconnect();
       return;
     }
-    const { now } = this.#options;
-    const end = now() + PROBE_MS;
-    const wait = (heardAt) => this.#after("away", EVENTS_MS, () => {
-      if (this.#state !== OPEN) return;
-      if (this.#heardAt !== heardAt && now() < end) wait(this.#heardAt);
-      else this.#lost({ code: 1006, reason: "the page was away" }, { delay: 0 });
-    });
-    wait(this.#heardAt);
+    this.#looks = PROBE_MS / EVENTS_MS;
+    const wait = () => {
+      this.#isHeard = false;
+      this.#after("away", EVENTS_MS, () => {
+        if (this.#state !== OPEN) return;
+        if (--this.#looks && (this.#isHeard || this.#socket.readyState !== OPEN)) wait();
+        else this.#lost({ code: 1006, reason: "the page was away" }, { delay: 0 });
+      });
+    };
+    wait();
   }
 
   #watch() {
@@ -699,6 +703,7 @@ export class ReconnectingWebSocket extends EventTarget {
   #stopTimers() {
     for (const timer of Object.values(this.#timers)) this.#options.clearTimeout(timer);
     this.#timers = {};
+    this.#looks = 0;
   }
 
   #emit(event) {
