@@ -381,6 +381,17 @@ def test_odd_chunks_that_are_clear_are_read(origin: Origin, js: Asking, body: by
     assert origin.connections == 1
 
 
+@pytest.mark.parametrize(
+    "value", ["chunked \r\n", "chunked\t\n", "\r\n chunked\r\n", " \r\n\tchunked \r\nContent-Length: 7\r\n"]
+)
+def test_blanks_around_a_value_are_no_part_of_it(origin: Origin, js: Asking, value: str) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding:\r\n gzip \r\nTransfer-Encoding:{value}\r\n"
+    body = gzip.compress(b"hello")
+    origin.routes["/x"] = head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    assert js("return (await fetch(base + '/x')).text()") == "hello"
+    assert js("return (await fetch(base + '/echo')).status") == 200
+
+
 def test_a_request_is_sent_again_if_a_kept_connection_has_no_response(origin: Origin, js: Asking) -> None:
     def first_good(_: Received, connection: socket.socket) -> bytes:
         answered.append(connection)

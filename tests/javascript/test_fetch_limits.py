@@ -73,8 +73,9 @@ NO_CHUNKS = [
     *(b"5\r\nabcde\r\nxyz\r\n", b"-1\r\n\r\n", b"0x5\r\nabcde\r\n0\r\n\r\n", b"0_5\r\nabcde\r\n0\r\n\r\n"),
     *(b"5\r\nabcdeXX0\r\n\r\n", b"5\rX\nabcde", b"\r\n", b"f" * 5000 + b"\r\n"),
 ]
-CODINGS = ["gzip, chunked", "chunked;a=b", "xchunked", "identity\r\nTransfer-Encoding: chunked", "chunked, chunked"]
-LENGTHS = ["1_0", "+5", "-5", "abc", "", "5, 5", "5\r\nContent-Length: 6", "\u0665"]
+CODINGS = ["gzip, chunked", "chunked;a=b", "xchunked", "chunked, chunked", "chunked\v"]
+CODINGS.append("identity\r\nTransfer-Encoding: chunked")
+LENGTHS = ["1_0", "+5", "-5", "abc", "", "5, 5", "5\r\nContent-Length: 6", "\u0665", "5\v"]
 NO_STATUSES = [b"nonsense", b"ICY 200 OK", b"http/1.1 200 OK", b"HTTP/2 200 OK", b"HTTP/1.1 9999", b"\r\nHTTP/1.1 200"]
 
 
@@ -113,6 +114,7 @@ def coded(value: str, body: bytes) -> bytes:
         (b"HTTP/1.1 200 OK\r\n: y\r\nContent-Length: 0\r\n\r\n", "of the response's head is not a header"),
         (b"HTTP/1.1 200 OK\r\nX\xe9: y\r\nContent-Length: 2\r\n\r\nok", "of the response's head is not a header"),
         (b"HTTP/1.1 200 OK\r\nX\x01: y\r\nContent-Length: 2\r\n\r\nok", "of the response's head is not a header"),
+        (b"HTTP/1.1 200 OK\r\n Content-Length: 0\r\n\r\n", "of the response's head is not a header"),
         (b"HTTP/1.1 200 OK\r\nX: y\0\r\n\r\n", "of the response's head is not a header"),
         (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 11_000 + b"\r\n", "the response has more than 65536 bytes of headers"),
         (b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n", "the response has more than 65536 bytes of headers"),

@@ -27,7 +27,8 @@ __all__ = ["MAX_HEAD_BYTES", "Response", "is_whole"]
 MAX_HEAD_BYTES = 65_536
 
 #: A CR that does not end its line, a NUL, or a line that begins with neither a name and a colon nor a blank.
-_STRAY = re.compile(rb"\r(?!\n)|\0|^(?!\r?\n|[ \t]|[!#$%&'*+.^_`|~0-9A-Za-z-]+:|\Z)", re.MULTILINE)
+#: A blank continues the header of the line before.
+_STRAY = re.compile(rb"\A[ \t]|\r(?!\n)|\0|^(?!\r?\n|[ \t]|[!#$%&'*+.^_`|~0-9A-Za-z-]+:|\Z)", re.MULTILINE)
 
 #: The line before a chunk, with the chunk's size, and the line end after a chunk.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
@@ -56,12 +57,29 @@ class _Head:
                 # http.client would accept the received part as the whole head.
                 if not line.endswith(b"\n") and len(headers) <= MAX_HEAD_BYTES:
                     raise http.client.RemoteDisconnected("the server closed it within the head of the response")
-            # Servers, proxies and clients disagree about the meaning of these. A head that is too long is cut anywhere.
-            if len(headers) <= MAX_HEAD_BYTES and _STRAY.search(headers):
+            if len(headers) > MAX_HEAD_BYTES:  # http.client refuses it. It is cut anywhere
+                yield headers
+            # Servers, proxies and clients disagree about the meaning of these.
+            elif _STRAY.search(headers):
                 raise FetchFailed("a line of the response's head is not a header, or has a NUL or a CR in it")
-            yield headers
+            else:
+                yield _one_line_each(headers)
             if headers != line:
                 yield b""  # http.client expects a separate empty line
+
+
+def _one_line_each(headers: bytes) -> bytes:
+    """The headers of a response, each in one line, without blanks at its end.
+
+    http.client and urllib3 would take such a blank as a part of the value, so ``chunked`` with a blank as no coding.
+    """
+    lines: list[list[bytes]] = []
+    for line in headers.split(b"\n"):
+        if line.startswith((b" ", b"\t")) and lines:
+            lines[-1].append(line.strip(b" \t\r"))
+        else:
+            lines.append([line.rstrip(b" \t\r")])
+    return b"\n".join(b" ".join(filter(None, parts)) for parts in lines)
 
 
 class Response(http.client.HTTPResponse):
@@ -103,9 +121,9 @@ class Response(http.client.HTTPResponse):
     def _check_length(self) -> None:
         """Raises `FetchFailed` if the headers do not clearly state the length of the body."""
         codings = self.headers.get_all("transfer-encoding", [])
-        if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
+        if codings and [coding.strip(" \t").lower() for coding in codings] != ["chunked"]:
             raise FetchFailed(f"the response has a transfer-encoding other than chunked: {', '.join(codings)[:100]!r}")
-        lengths = {length.strip() for length in self.headers.get_all("content-length", [])}
+        lengths = {length.strip(" \t") for length in self.headers.get_all("content-length", [])}
         if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
             raise FetchFailed(f"the content-length is not one number: {', '.join(sorted(lengths))[:100]!r}")
 
