@@ -339,11 +339,23 @@ def test_an_import_for_type_checkers_is_not_done_and_not_checked(folder):
     write(folder / "one", "typed_db.py", "")
     load_module(write(folder / "one", "typed_user.py", "import typed_db"))
     write(folder, "typed_db.py", "")
-    for test in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-        head = f"import typing\nfrom typing import TYPE_CHECKING\nif {test}:\n    import typed_db\n"
+    for test in ("TYPE_CHECKING", "t.TYPE_CHECKING", "t.TYPE_CHECKING and t.NoReturn"):
+        head = f"import typing as t\nfrom typing import TYPE_CHECKING\nif {test}:\n    import typed_db\n"
         load_module(write(folder, "chat.py", head))
         with pytest.raises(ScriptError, match="import typed_db gives"):
             load_module(write(folder, "chat.py", f"{head}else:\n    import typed_db\n"))
+    head = "import typing as t\nif not t.TYPE_CHECKING:\n    pass\nelse:\n    import typed_db\n"
+    load_module(write(folder, "chat.py", head))
+    with pytest.raises(ScriptError, match="import typed_db gives"):
+        load_module(write(folder, "chat.py", head.replace("pass", "import typed_db")))
+
+
+@pytest.mark.parametrize("code", ["value = 0{}", "if 0: pass{}"])
+def test_a_file_with_a_long_chain_is_loaded_or_refused(folder, code):
+    part = " + 1" if "value" in code else "\nelif 0: pass"
+    assert load_module(write(folder, "chat.py", code.format(part * 1000) + "\nlast = 1\n")).last == 1
+    with pytest.raises(ScriptError, match=r"chat\.py: Python cannot compile such a long or"):
+        load_module(write(folder, "chat.py", code.format(part * 100_000)))
 
 
 def test_a_module_named_as_one_of_the_standard_library_hides_it_from_nobody(folder):

@@ -37,12 +37,20 @@ def load_module(file: Path) -> ModuleType:
     written, file = file, file.absolute()
     source = file.read_bytes()
     try:
-        tree = ast.parse(source, str(file))
-        code = compile(tree, str(file), "exec", dont_inherit=True)
+        try:
+            # From a tree: threads of CPython 3.13t would count their references to constants of code from a text.
+            tree = ast.parse(source, str(file))
+            code = compile(tree, str(file), "exec", dont_inherit=True)
+        except RecursionError:  # a long chain, such as of `elif`: only a text can be compiled, and nothing is checked
+            tree = ast.Module([], [])
+            code = compile(source, str(file), "exec", dont_inherit=True)
     except SyntaxError as error:
         raise ScriptError(f"SyntaxError: {error.msg}", str(written), error.lineno, error.offset) from error
     except ValueError as error:  # a NUL, before Python 3.12
         raise ScriptError(f"SyntaxError: {error}", str(written)) from error
+    except (RecursionError, MemoryError) as error:
+        message = f"Python cannot compile such a long or deeply nested statement ({type(error).__name__})"
+        raise ScriptError(message, str(written)) from error
 
     later = _check_imports(tree, file, written)
     module = _module_for(file)
@@ -137,10 +145,20 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0], node.lineno, is_later
         children = ast.iter_child_nodes(node)
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            children = iter(node.orelse)
+        if isinstance(node, ast.If):
+            if _is_false(node.test):
+                children = iter(node.orelse)
+            elif isinstance(node.test, ast.UnaryOp) and _is_false(node.test.operand):
+                children = iter(node.body)
         is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         waiting += [(each, is_later or is_function) for each in children]
+
+
+def _is_false(test: ast.expr) -> bool:
+    """Whether a test is false in each run, because it is ``TYPE_CHECKING`` of any module, or that and more."""
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
+        return any(map(_is_false, test.values))
+    return "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
 
 
 def _other_user(name: str, found: Path) -> str | None:
