@@ -437,8 +437,8 @@ def test_rooms_that_are_apart(folder: Path) -> None:
 def test_a_redis_that_is_away(folder: Path) -> None:
     url = f"redis://127.0.0.1:{free_port()}"
     with run_server("echo.js", "--redis", url) as server:
-        server.wait_for("cannot be used")
-        says("cannot be used, broadcasts wait", server.log)
+        server.wait_for("is unavailable")
+        says("is unavailable, so broadcasts wait", server.log)
     room = WebSocketApp(broker=RedisBroker(url, max_queued_bytes=1000)).add_handler("/x", Recorder()).room("r")
     with pytest.raises(BrokerError) as caught:
         for _ in range(20):

@@ -569,7 +569,7 @@ def test_what_cannot_be_published_is_one_line(arguments, message):
 def test_run_starts_without_redis_and_says_so(tmp_path):
     (tmp_path / "x.py").write_text("def on_open(session): session.send('in')\n")
     with run_server("x.py", "--redis", "redis://:secret@127.0.0.1:1", cwd=tmp_path) as server:
-        server.wait_for(r"redis://127\.0\.0\.1:1 cannot be used, broadcasts wait: .*")
+        server.wait_for(r"redis://127\.0\.0\.1:1 is unavailable, so broadcasts wait: .*")
         with connect(server.ws_url + "/ws/x") as client:
             assert receive(client) == "in"
         assert "secret" not in server.log

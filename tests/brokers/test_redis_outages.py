@@ -151,7 +151,7 @@ def test_a_redis_that_comes_back_empty_gets_all_that_waits_and_counts_right(redi
     # Each writer logs this after it has sent what waited, so a count may be there first.
     wait_until(lambda: caplog.text.count("is back after") == 2, "both are back")
     logged = [record.getMessage() for record in caplog.records if record.name == writer.__name__]
-    assert sum("cannot be used" in line for line in logged) == 2, logged
+    assert sum("is unavailable" in line for line in logged) == 2, logged
 
 
 def test_nothing_is_held_for_a_broadcast_that_comes_back_to_nobody_here(redis, worlds):
@@ -281,7 +281,7 @@ def test_a_server_starts_without_redis_and_has_it_when_it_is_there(redis, worlds
     member = world.member("lobby")
     assert member.session.room("lobby").members() == 1
     member.session.room("lobby").broadcast("early")
-    wait_until(lambda: "cannot be used, broadcasts wait" in caplog.text, "a line in the log")
+    wait_until(lambda: "is unavailable, so broadcasts wait" in caplog.text, "a line in the log")
     redis.start()
     assert member.receive(1) == ["early"]
 
@@ -510,7 +510,7 @@ def test_an_error_of_redis_is_logged_without_the_message(redis, worlds, caplog):
     world.member("lobby")
     redis.client.config_set("maxmemory", "1mb")
     world.rooms.room("lobby").broadcast("s3cret")
-    wait_until(lambda: "cannot be used, broadcasts wait" in caplog.text, "a line in the log")
+    wait_until(lambda: "is unavailable, so broadcasts wait" in caplog.text, "a line in the log")
     assert "s3cret" not in caplog.text
     assert "command not allowed when used memory" in caplog.text
     assert "EVAL" not in caplog.text

@@ -376,7 +376,8 @@ def test_an_application_can_be_named(chat):
 def test_options_that_do_not_go_together_are_refused(chat):
     (chat / "chat.js").write_text(HANDLER)
     for arguments, message in {
-        ("new", "--deploy", "--python"): "wsthreads: there is chat.js to deploy: leave out --python\n",
+        ("new", "--deploy", "--python"): "wsthreads: this folder has chat.js, and --deploy writes no new handler then: "
+        "leave out --python\n",
         ("new", ".", "--app", "app:app"): "wsthreads: --app is the application to deploy: add --deploy\n",
         ("new",): "wsthreads: Missing argument 'FOLDER'.\n",
     }.items():

@@ -302,7 +302,7 @@ def test_no_value_leaves_a_script(tmp_path: Path, source: str) -> None:
         except Exception as error:
             told.append(f"{error} {error!r}")
         if "rows" in source:  # at the latest when the script has ended, in a thread of its own
-            log.wait_for("failed while it was closed")
+            log.wait_for("raised an error when it was ended")
     texts = "\n".join((*log.texts(), *(getattr(record, "stack", None) or "" for record in log.records), *told))
     assert "***" in texts, texts
     assert not any(KEY[at : at + 13] in texts for at in range(len(KEY) - 12)), texts

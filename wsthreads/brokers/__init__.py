@@ -25,7 +25,7 @@ Queues and waits:
 =================  ======================================================================
 `pending`          broadcasts that have not come back from Redis
 `held_frames`      the frames of a session that must not overtake these broadcasts
-`interface`        the methods that rooms and links may call of each other
+`interface`        the methods that rooms and links may call on each other
 `availability`     whether Redis answers, and how long a call waits for it
 `questions`        questions to other processes, and their answers
 `registration`     this process's name at Redis, and reports that it is alive
@@ -55,7 +55,7 @@ Sessions that move between processes:
 `passages`         takes sessions out of the rooms of this process, or into them
 `exports`          moves sessions of this process to another one
 `imports`          moves sessions to this process
-`handover`         both of these; also ends sessions whose clients do not come back
+`handover`         moves sessions both ways, and ends those whose clients do not return
 =================  ======================================================================
 
 The parts of a link:
@@ -68,8 +68,8 @@ The parts of a link:
 `arrivals`         handles each kind of message: `HANDLERS`
 `replay`           reads messages that rooms have missed from their logs
 `claims`           the rooms that this process owns or wants to own, and its leases
-`turns`            takes the posts of these rooms, and returns rooms
-`leases`           takes rooms, and keeps them
+`turns`            takes the posts of owned rooms, and gives up the ownership of rooms
+`leases`           takes the ownership of rooms, and keeps it
 `reader`           the thread that receives from Redis
 `announcements`    announces to Redis the rooms with members in this process
 `presence_writer`  sends changes of presence

@@ -1,6 +1,7 @@
-"""Announces to Redis the rooms with members in this process, and how many; after a break, all of them again.
+"""Announces to Redis each room with members in this process, and the number of these members.
 
-Redis answers with the number of members in other processes, and the end of the room's log.
+Redis answers with the number of members in other processes, and the end of the room's log. After a break of the
+connection, this process announces all its rooms again.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Announcements:
         self._listeners = listeners
 
     def send(self, pipeline: Pipeline, room: Subscription, epoch: str, now: float, given_up: set[int]) -> None:
-        """Announce a room. `given_up` gets its shard if Redis has lost the data of this process."""
+        """Announce a room. If Redis has lost the data of this process, adds the room's shard to `given_up`."""
         where, registration = room.address, self._registration
         keys = [where.log, where.head, where.members, self._keys.processes(where.shard), where.presence, where.ban]
         keys.append(where.attributes)
@@ -103,7 +104,7 @@ class Announcements:
     def share_again(self, shards: Container[int]) -> None:
         """Compare all presences of this process in some shards with those in Redis, and store its bans in Redis.
 
-        Redis was unavailable, has lost its data, or has taken this process for dead.
+        Called after Redis was unavailable, has lost its data, or has taken this process for dead.
         """
         presences: list[PresenceKey] = []
         bans: list[Question] = []

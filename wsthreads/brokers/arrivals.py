@@ -38,7 +38,7 @@ def _direct(room: Subscription, message: messages.Direct, ticket: int, is_busy: 
 
 
 def _close(room: Subscription, message: messages.Close, ticket: int, is_busy: bool) -> None:
-    if ticket < 0:  # this process closed its own sessions before it told others
+    if ticket < 0:  # else the message is of this process, which has closed its sessions already
         room.listener.close(room.name, message)
 
 
@@ -117,7 +117,7 @@ class Arrivals:
 
 
 def aged(message: messages.Message, entry: bytes, now_ms: int) -> messages.Message:
-    """A message from a log, with the remaining time instead of the time from its publication on."""
+    """A copy of a message from a log. Its durations are shorter by the time since its publication."""
     age_s = max(0.0, (now_ms - int(entry.partition(b"-")[0])) / 1000)
     if isinstance(message, messages.Close) and message.ban_s:
         return message._replace(ban_s=max(0.0, message.ban_s - age_s))
@@ -127,7 +127,11 @@ def aged(message: messages.Message, entry: bytes, now_ms: int) -> messages.Messa
 
 
 def parse_stock(data: bytes) -> tuple[bytes, int, list[bytes]]:
-    """The serial number and the channel, the time, and the further parts. Raises ValueError."""
+    """Parse the presences of a room, as the script `ANNOUNCE` publishes them.
+
+    Returns the name (the serial number and the channel), the time in milliseconds, and the other parts. Raises
+    ValueError.
+    """
     name, at = _part(data, 1)
     end = data.index(b":", at)
     now_ms = messages.whole(data[at:end])

@@ -1,7 +1,7 @@
 """At the end of a process whose apps were not shut down, lets the links send their queued messages.
 
-A process of `multiprocessing` ends without the functions of `atexit`, so this uses `multiprocessing`'s own finalizers
-there.
+A process of `multiprocessing` does not call the functions of `atexit` when it ends. In such a process, this module uses
+the finalizers of `multiprocessing`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The attributes of rooms, in Redis: all processes share them.
 
-Each call is one script, so a change is one step for all processes. An update that another process has overtaken gets
-the new value, and tries again after a moment. While Redis is unavailable, a read returns the last value that this
-process knows.
+Each call is one script, so each change is atomic for all processes. If another process changes a value during an
+update, the update tries again with the new value after a moment. While Redis is unavailable, a read returns the last
+value that this process knows.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ READ_ALL = "return redis.call('HGETALL', KEYS[1])"
 CLAIM_S = 1.0
 
 #: KEYS: attributes, members, lease. ARGV: the most bytes; how long the attributes are kept, in milliseconds; a fencing
-#: number or nothing; the field; the bytes that it adds; its value, or nothing to remove it. Two more for a conditional
-#: change: the value that must be there now, or nothing if it must be missing; and a claim or nothing. Returns the
-#: result, and the old value or the size that would be too much.
+#: number or nothing; the field; the bytes that it adds; its value, or nothing to remove it. A conditional change has
+#: two more: the value that must be stored now, or nothing if there must be none; and a claim or nothing. Returns the
+#: result, and the old value or the size that exceeds the limit.
 WRITE = f"""
 if ARGV[3] ~= '' and redis.call('HGET', KEYS[3], 'fence') ~= ARGV[3] then
   return {{'over', ''}}
@@ -136,7 +136,8 @@ class StoredAttributes(Attributes):
     def _write(self, name: str, key: str, text: str, fence: int | None, *only_from: str) -> tuple[bool, str | None]:
         """Set or remove a value. Returns whether this was done, and an empty text if there was a value before.
 
-        `only_from` has two texts: the value that must be there, and a claim. If another value is there, returns that.
+        `only_from` has two texts: the value that must be stored now, and a claim. If another value is stored, changes
+        nothing and returns false and the stored value.
         """
         field, added = _field(key), entry_bytes(key, text) if text else 0
         if EMPTY_BYTES + added > self.max_bytes:
@@ -192,7 +193,7 @@ class _Known:
         self.is_complete = is_complete
 
     def put(self, key: str, text: str | None, max_bytes: int) -> None:
-        """Remember a value, or its absence. If these are too many for a room, forget the others."""
+        """Remember a value, or its absence. If the remembered values are too many for a room, forget the others."""
         old = self.texts.pop(key, None)
         if old is not None:
             self._size -= entry_bytes(key, old)
@@ -268,7 +269,7 @@ class SharedAttributes(StoredAttributes):
         return is_done, old
 
     def _note(self, name: str, texts: Mapping[str, str | None], *, is_complete: bool = False) -> None:
-        """Remember some attributes of a room, or all, as Redis has answered."""
+        """Remember the values that Redis has returned. `is_complete`: these are all attributes of the room."""
         self._is_away = False
         with self._noting:
             known = _Known(is_complete=True) if is_complete else look_up(self._known, name) or _Known()

@@ -1,4 +1,4 @@
-"""Tracks whether Redis answers, and so how long a handler's call waits for it."""
+"""Tracks whether Redis answers. This decides how long a handler's call waits for Redis."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Availability:
     __slots__ = ("answers", "asked_at", "heard_at", "lost_at", "missed_at")
 
     def __init__(self) -> None:
-        #: Whether Redis answered the last question, so that waiting for the next answer makes sense. A hint.
+        #: Whether Redis answered the last question. If not, no call waits for an answer. A hint.
         self.answers = True
         #: When the writer sent the calls that Redis has not answered.
         self.asked_at: float | None = None

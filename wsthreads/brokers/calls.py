@@ -18,7 +18,7 @@ __all__ = ["Calls"]
 
 
 class Calls:
-    """Any thread.
+    """Calls scripts in Redis, for one link. Any thread.
 
     `availability` decides how long a call waits: at most a second, and not at all while Redis is unavailable.
     """
@@ -53,7 +53,7 @@ class Calls:
         availability = self._availability
         with self._lock:
             if self._queue.has_ended or not availability.answers:
-                raise BrokerError(f"{self._place} cannot be asked at present: nothing was done")
+                raise BrokerError(f"{self._place} is unavailable, so nothing was changed")
             for question in questions:
                 self._queue.ask(question)
         return [self._answer(question) for question in questions]
@@ -70,8 +70,8 @@ class Calls:
         return question.answer
 
     def _not_answered(self, is_sent: bool) -> BrokerError:
-        what = "it is not known whether this was done" if is_sent else "nothing was done"
-        error = BrokerError(f"{self._place} has not answered: {what}")
+        what = "so it is not known whether anything was changed" if is_sent else "so nothing was changed"
+        error = BrokerError(f"{self._place} has not answered, {what}")
         error.is_unknown = is_sent
         return error
 
@@ -80,7 +80,7 @@ class Calls:
         availability = self._availability
         with self._lock:
             if self._queue.has_ended or not availability.answers:
-                raise BrokerError(f"{self._place} cannot be asked at present: nobody joins a room with max_members")
+                raise BrokerError(f"{self._place} is unavailable, so no session can join a room with max_members now")
             self._queue.ask_seat(seat)
         try:
             is_answered = seat.answered.wait(availability.patience_s())
@@ -91,4 +91,4 @@ class Calls:
             return seat.is_given
         if not is_answered:
             availability.answers = False
-        raise BrokerError(f"{self._place} {seat.problem}: nobody joined")
+        raise BrokerError(f"the session has not joined the room: {self._place} {seat.problem}")

@@ -34,7 +34,10 @@ class _Checkpoint:
 
 
 class Checkpoints:
-    """The calls that wait for the reader's thread. `find` finds the subscription to a room; `wake` wakes the thread."""
+    """The calls that wait for the reader's thread.
+
+    `find` returns the subscription to a room, or None. `wake` wakes the reader's thread.
+    """
 
     def __init__(self, find: Callable[[RoomKey], Subscription | None], wake: Callable[[], None]) -> None:
         self._find = find
@@ -42,9 +45,10 @@ class Checkpoints:
         self._waiting: deque[_Checkpoint] = deque()
 
     def call(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
-        """Call `look` once all `rooms` are up to date in this process, again until it has done its work.
+        """Call `look` once all `rooms` are up to date in this process. Call it again until it returns true.
 
-        Waits at most `timeout_s`. False if `look` has not done its work; then it is no longer called. Any thread.
+        Waits at most `timeout_s`. Returns false if `look` has not returned true by then. After that, `look` is no
+        longer called. Any thread.
         """
         checkpoint = _Checkpoint(rooms, look)
         self._waiting.append(checkpoint)

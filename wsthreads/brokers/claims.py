@@ -40,13 +40,13 @@ class Claim:
         self.fence: int | None = None  # set while this process owns the room, as far as it knows
         self.holder: bytes | None = None  # the lease of another process that owns the room, if one does
         self.taken = TakenPosts()
-        # While this process owns the room: set while it has no members. The object tells one such period from another.
+        # Set while this process owns the room, and the room has no members here. Each such period has its own object.
         self.closing: object | None = None
-        self.is_closed = False  # whether it has also received all posts
+        self.is_closed = False  # whether this process has also received all posts
 
 
 class Return:
-    """The return of an owned room, or of the wish to own a room."""
+    """Gives up the ownership of a room, or the wish to own a room. Waits until Redis has got it."""
 
     __slots__ = ("address", "fence", "key", "taken", "ticket")
 
@@ -67,7 +67,7 @@ class ShardLease:
         self.is_known = False  # whether Redis has the lease
         self.trusted_until = 0.0  # when the lease ends for this process; 0 once it has ended
         self.keep_at = 0.0  # when to extend it
-        self.confirm_at = 0.0  # when to ask whether the rooms still belong to it
+        self.confirm_at = 0.0  # when to ask Redis whether the rooms still belong to this lease
         self.hold_until = 0.0  # no room is taken before this time
         self.wish_at = 0.0  # when to try again for all wanted rooms
         self.former: str | None = None  # the lease's name before the connection broke

@@ -34,8 +34,8 @@ MEET_S = 0.3
 class ClusterLink:
     """A `Link` over a Redis Cluster. Its options are those of `RedisLink`.
 
-    At the start, it looks up which shards are on which node. If a shard moves to another node later, redis-py finds it
-    there. From then on, a hang of either of the two nodes may delay the shard's rooms.
+    At the start, this link looks up which shards are on which node. If a shard moves to another node later, redis-py
+    finds the shard there. From then on, a hang of either node may delay the shard's rooms.
     """
 
     def __init__(
@@ -142,9 +142,9 @@ class ClusterLink:
             link.refresh(keys)
 
     def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
-        """The reader of each node waits for the reader of the next node, at most `MEET_S`.
+        """As in `Link`. The reader of each node waits for the reader of the next node, at most `MEET_S`.
 
-        Then none of them delivers.
+        While they wait, no reader delivers messages, so `look` sees all nodes at the same moment.
         """
         self.start()
         first, *others = self._by_link(rooms).items()

@@ -1,14 +1,14 @@
 """Reaches the sessions of an endpoint in all processes.
 
 A close goes to other processes as a message in the room's log, after all earlier messages to the room. Messages for one
-session go to a hidden room that every process follows that has had sessions of the endpoint.
+session go to a hidden room. Every process that has had sessions of the endpoint follows this hidden room.
 
-Redis keeps each ban, and tells it to every process that announces the user's hidden room: when the user's first session
-there joins the hidden room, and after a break of the connection. A process that follows the hidden room learns of later
-bans by the close that goes with them. So a process has to ask for a ban only at a handshake, if it has no sessions of
-the user.
+Each user has a hidden room, too. Redis keeps the user's ban, and returns it to a process that announces this room. A
+process announces the room when the user's first session in this process opens, and after a break of the connection.
+Later bans come with a close in the hidden room. So a process must ask for a ban only at a handshake, and only if it has
+no sessions of the user.
 
-To find a user's sessions, a process asks all processes, and Redis for sessions that are moving.
+To find a user's sessions, a process asks all other processes. It also asks Redis for sessions that are moving.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class SharedDirectory(Directory):
             ban = super().enter(session)
         finally:
             self._entering.discard(session.id)
-        return ban or self.bans.get(session.user)  # a ban that is found later closes the session
+        return ban or self.bans.get(session.user)  # if the ban arrives after this, `found_ban` closes the session
 
     # Requests to other processes
 
     def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:
         self._link.close(self._path, name, code, reason, ban_s)
         user = user_of(name)
-        if user is not None:  # another process may have only lost sessions of the user
+        if user is not None:  # in another process, all sessions of the user may have lost their connections
             self._link.tell(self._kinds["forget"], user)
 
     def _ask_ban(self, user: str) -> Ban | None:
@@ -160,7 +160,7 @@ class SharedDirectory(Directory):
         self.close_here(name, order.code, order.reason)
 
     def found_ban(self, name: str, code: int, reason: str, ban_s: float) -> None:
-        """Take a ban of the user of this hidden room from Redis."""
+        """Apply a ban from Redis. `name` is the hidden room of the banned user."""
         user = user_of(name)
         if user is not None:
             self.ban_here(user, ban_s, code, reason)

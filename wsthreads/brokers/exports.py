@@ -38,7 +38,7 @@ log = get_logger(__name__)
 #: How many sessions that could not move are remembered.
 MAX_FIXED = 1000
 
-#: How long to wait for a running call of the handler, before another process is told to ask again.
+#: How long to wait for a running call of the handler. After that, the other process must ask again.
 DEPART_S = 1.0
 
 #: How long broadcasts of this process may take to come back.
@@ -47,14 +47,16 @@ CUT_S = 2.0
 #: How long to wait for another thread that stores the same session.
 EXPORT_S = 15.0
 
-#: How much longer than its client may be away a session stays present, until a process calls its on_close.
+#: The presence of a session stays this much longer than its client may be away, so that a process can call on_close.
 END_S = 10.0
 
 #: How long Redis may take to say whether it has a session.
 RETRACT_S = 10.0
 
-#: How many endings of sessions one call stores for clients; and how long, and how often, an ending process tries this.
+#: How many endings of sessions one call stores for clients.
 TELL_BATCH = 500
+
+#: How long an ending process tries to store these endings, and how long it waits between two attempts.
 TELL_S = 5.0
 TELL_PAUSE_S = 0.2
 
@@ -90,21 +92,19 @@ class Exports:
         with self._lock:
             if session_id in self._under_way:
                 return
-        with suppress(RuntimeError):  # no thread can be started now; the other process will ask again
+        with suppress(RuntimeError):  # no thread can be started now: the other process will ask again
             self._pool.put([partial(self.export, session_id)])
 
     def why_not(self, session_id: str, secret: str) -> str:
-        """Why a session could not move from this process, for a client with its secret; empty for any other session."""
+        """Why a session could not move from this process. Empty if it could, and for a client without its secret."""
         found = self._fixed.get(session_id, [])
         return "elsewhere" if any(hmac.compare_digest(each, secret) for each in found) else ""
 
     def export(self, session_id: str, timeout_s: float = DEPART_S) -> bool:
-        """Store a session, and forget it.
+        """Store a session, and forget it. Returns false if the session stays here, ends, or no longer exists.
 
-        False if it stays or no longer exists. Waits for another thread that does this.
-
-        A session stays while Redis is unavailable, and if a call of the handler takes longer than `timeout_s`. If it
-        cannot move, it ends.
+        The session stays here if Redis is unavailable, or if a call of the handler takes longer than `timeout_s`. The
+        session ends if it cannot move. If another thread stores the session now, waits for that thread.
         """
         if self._link.patience_s(self._path, SESSIONS_ROOM) <= 0:
             self._sessions.stays(session_id, "Redis does not answer")
@@ -137,13 +137,13 @@ class Exports:
             self._link.call_for_session(self._path, session_id, TELL, stuck(secrets), window_ms)
 
     def log_left_behind(self) -> None:
-        """The process ends: log how many sessions could not move, and so are lost."""
+        """At the end of the process, log how many sessions are lost because they could not move."""
         for why, number in Counter(self._sessions.left_behind()).items():
             what = "%s of %s could not move to another process: %s"
             log.warning(what, counted(number, "session"), self._path, why)
 
     def tell_ended(self, timeout_s: float) -> None:
-        """Before this process ends: store how it has closed its sessions, so that others can tell the clients.
+        """Before this process ends, store how it has closed its sessions. Other processes then tell the clients.
 
         Blocks.
         """
@@ -182,7 +182,7 @@ class Exports:
                 self._passages.forget(session, departure.left_s + END_S)
             finally:
                 ending = departure.leave()
-            if ending is not None:  # closed in this process before Redis had the session: tell the other one
+            if ending is not None:  # it was closed here before Redis had it: close it in the process that gets it
                 self._close_elsewhere(session.id, *ending)
             self._count("sessions_handed_over")
         else:
@@ -194,7 +194,7 @@ class Exports:
         try:
             self._link.close(self._path, SESSIONS_ROOM, code, reason, 0.0, session_id)
         except BrokerError as error:
-            what = "session %s on %s was closed in this process, and may continue in another one: %s"
+            what = "session %s on %s was closed in this process, but may continue in another process: %s"
             log.warning(what, session_id, self._path, error)
 
     def _store(self, departure: Departing) -> bool:
@@ -236,16 +236,16 @@ class Exports:
             with suppress(BrokerError):
                 return not call(RETRACT, head, fence, session_id)
             sleep(0.2)
-        log.error("session %s on %s is lost: Redis does not say whether it has it", session_id, self._path)
+        log.error("session %s on %s is lost: Redis does not answer whether it has stored it", session_id, self._path)
         return True
 
 
 def free(
     link: Link, path: str, session_id: str, rooms: Iterable[str], before: Mapping[str, str] = NOTHING_BEFORE
 ) -> None:
-    """Stop counting a session as away: it has arrived, or has not left. Raises `BrokerError`.
+    """Stop counting a session as away, because it has arrived, or has not left. Raises `BrokerError`.
 
-    `before` has the process that kept its presence until now, by room.
+    `before` maps each room to the process that has kept the session's presence until now.
     """
     away, keys = away_name(session_id), ("members", "processes", "presence")
     kept = {name: f"{process} {session_id}" for name, process in before.items()}

@@ -2,14 +2,14 @@
 
 A session moves in three steps. After each step, it has exactly one owner:
 
-1. The old process stores the session's state in Redis. The state is of one moment: the session's position in the log of
-   each room, and all frames that the client has not acknowledged.
+1. The old process stores the session's state in Redis. The state has the session's position in the log of each room,
+   and all frames that the client has not acknowledged, all at the same moment.
 2. Once Redis has the state, the old process forgets the session. If Redis does not answer, the process retracts the
    state before it continues the session.
-3. The new process prepares everything, and only then takes the state. If several processes try, Redis gives it to one
-   of them. The others, and a process that fails before, have changed nothing.
+3. The new process prepares everything, and only then takes the state. If several processes try, Redis gives the state
+   to one of them. The others have changed nothing, nor has a process that fails before it takes the state.
 
-So a process may die at any point. A process that ends stores its sessions, so that their clients find them later. If a
+So a process may die at any point. A process that ends normally stores its sessions, and their clients find them. If a
 client does not come back in time, any process takes its session and calls ``on_close``.
 """
 
@@ -58,28 +58,28 @@ ASK_S = 1.0
 #: A process that has not answered for this long counts as dead, and is not waited for.
 SILENT_S = ALIVE_S + 3.0
 
-#: A process that counts as alive and was not reached may be about to reconnect to Redis. It is asked again for this
-#: long.
+#: If a process counts as alive, but did not receive the question, it may be about to reconnect to Redis. It is asked
+#: again for this long.
 UNREACHED_S = 2.0
 
-#: How often to look for sessions whose clients have not come back, and how many to request at once.
+#: How often to look for sessions whose clients have not come back, and how many of them to request at once.
 OVERDUE_LOOK_S = 5.0
 OVERDUE_BATCH = 100
 
-#: The part of a shutdown's time that is left for the parts that end later.
+#: How much of the time for a shutdown is left for what ends after the sessions have moved.
 REST_S = 1.0
 
 #: How many sessions are stored or ended at once.
 THREADS = 8
 
-#: The answers of another process.
+#: The reasons that another process may give why a client does not get its session from there.
 WHYS = {BUSY, "user", "origin", "compression", "counts", "elsewhere"}
 
 
 class Handover:
-    """Any thread except the reader's.
+    """Moves sessions of one endpoint, in both directions. Any thread except the reader's.
 
-    After `start`, `timers` are used to look for sessions whose clients have not come back.
+    After `start`, `timers` call this regularly, to look for sessions whose clients have not come back.
 
     `count` gets the name of a counter. A session that has missed more than `max_missed_bytes` in its rooms ends.
     """
@@ -108,7 +108,7 @@ class Handover:
         self._is_stopped = False
         self._fetching_lock = Lock()  # guards _fetching
         self._fetching: set[str] = set()  # the ids of sessions
-        # When each process first gave no answer, and when last. Also for processes without sessions.
+        # While some process gives no answer: when this was first noticed, and when last.
         self._silent: tuple[float, float] | None = None
         link.answer(self._kind, self._answer)
         finalize(self, self._pool.release).atexit = False
@@ -118,8 +118,8 @@ class Handover:
     def fetch(self, claim: Claim, request: Any, timeout_s: float = FETCH_S) -> Arriving | str | tuple[int, str]:
         """Take the session of a client that has come back, or return why it cannot be resumed. Blocks.
 
-        `BUSY` if the client has to try again: the session exists, or may exist, and was not changed. Code and reason
-        for the client if the session was closed, or if the client's count is impossible.
+        Returns `BUSY` if the client has to try again: the session exists, or may exist, and was not changed. Returns a
+        close code and a reason for the client if the session was closed, or if the client's count is impossible.
         """
         if not is_session_id(claim.session_id):
             return UNKNOWN
@@ -152,7 +152,7 @@ class Handover:
                                 return BUSY
                             if self._imports.trace(claim.session_id) == trace:
                                 return UNKNOWN
-                            why = BUSY  # it moved between two processes, and each was asked while it did not have it
+                            why = BUSY  # it has just moved: each process was asked at a moment when it was not there
                     if why != BUSY:
                         return why if found is None else found
                     ask_at = monotonic() + ASK_S / 2
@@ -162,7 +162,7 @@ class Handover:
                 pause_s = min(LAST_LOOK_S, 1.5 * pause_s)
             return BUSY
         except BrokerError as error:
-            log.debug("session %s on %s is not looked for: %s", claim.session_id, self._path, error)
+            log.debug("the search for session %s on %s has ended: %s", claim.session_id, self._path, error)
             return BUSY
 
     def _ask(self, claim: Claim, unreached_until: float) -> str | tuple[int, str]:
@@ -186,13 +186,16 @@ class Handover:
         return UNKNOWN
 
     def _is_one_unreached(self, answered: set[str]) -> bool:
-        """Whether a process with sessions was not asked, because it does not listen now. Raises `BrokerError`."""
+        """Whether a process with sessions did not get the question, because it is not subscribed now.
+
+        Raises `BrokerError`.
+        """
         listeners = self._link.call(self._path, SESSIONS_ROOM, LISTENERS, ("members", "processes"))
         names = {bytes(each).decode("ascii", "replace").partition(".")[0] for each in listeners}
         return bool(names - answered - {self._link.process})
 
     def _is_silence_old(self) -> bool:
-        """A process that was reached has not answered. Whether its silence is so long that it counts as dead."""
+        """Whether a process that got the question has been silent for so long that it counts as dead."""
         now = monotonic()
         first, last = self._silent or (now, now)
         if now - last > SILENT_S:
@@ -224,7 +227,10 @@ class Handover:
         return self._exports.export(session_id)
 
     def take_no_more(self) -> None:
-        """From now on, take no session from Redis: this process might end before it has stored the session again."""
+        """From now on, take no session from Redis.
+
+        This process is about to end, perhaps before it could store such a session again.
+        """
         self._imports.is_over = True
 
     def put(self, calls: Iterable[Callable[[], object]]) -> None:
@@ -244,7 +250,10 @@ class Handover:
         _look_later(ref(self), self._timers)
 
     def end_overdue(self) -> int:
-        """End sessions that no process has and whose time is over. Returns how many sessions other threads end now."""
+        """End the stored sessions whose clients have not come back in time.
+
+        Other threads do this. Returns how many sessions they end.
+        """
         count = 0
         while not self._is_stopped:
             try:

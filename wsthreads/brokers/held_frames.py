@@ -32,7 +32,7 @@ class _HeldFrame(NamedTuple):
     """A frame that waits for broadcasts."""
 
     thread: int
-    next_ticket: int  # broadcasts with this or a higher ticket came after the frame
+    next_ticket: int  # broadcasts with this ticket or a higher one came after the frame
     broadcasts: list[PendingBroadcast]
     frame: bytes
     closes: bool
@@ -53,7 +53,7 @@ class HeldFrames:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._items: list[_HeldFrame] = []  # any thread appends; a frame is removed when it is in the outbox
-        # Guards removals from _items, writes of the next two, and the order of frames in the outbox.
+        # Guards removals from _items, writes of _counted and held_bytes, and the order of frames in the outbox.
         self._lock = threading.Lock()
         self._counted = 0  # how many of _items are included in held_bytes
         self.held_bytes = 0
@@ -76,9 +76,10 @@ class HeldFrames:
     def let_go(self, coming: PendingBroadcast | None = None, *, surely: bool = False) -> None:
         """Send the frames whose broadcasts have come back.
 
-        With `coming`, a broadcast, also send the frames that its thread sent before it.
+        `coming` is a broadcast: also sends the frames that its thread has put here before it.
 
-        With `surely`, the frames are in the outbox when this returns. Otherwise another thread may still move them.
+        With `surely`, the frames are in the outbox when this returns. Otherwise another thread may still be moving them
+        to the outbox.
         """
         sends = False
         while self._has_work(coming) and self._lock.acquire(surely):
@@ -92,7 +93,7 @@ class HeldFrames:
     def wait_for_room(self, size: int, timeout_s: float) -> None:
         """Wait until the outbox's limit admits `size` more bytes, at most `timeout_s`.
 
-        Threads that write to the client wait, too. Otherwise any number of bytes could be queued meanwhile.
+        A thread that is to write to the client waits, too. Otherwise any number of bytes could be queued meanwhile.
         """
         if timeout_s <= 0:
             return

@@ -1,9 +1,9 @@
 """The histories of rooms that several processes share.
 
-Redis stores the messages. A process with members in a room has its own log with the same entries. The reader fills the
-log when it subscribes to the room, up to the last delivered message, and then adds each message in the same step in
-which it is delivered. So a session joins like in a single process, without a call to Redis. A process without members
-asks Redis.
+Redis stores the messages. A process with members in a room has a log of its own with the same entries. When the reader
+subscribes to the room, it fills the log up to the last delivered message. Later, it adds each message to the log when
+it delivers the message. So a session joins as in a single process, without a call to Redis. A process without members
+in the room asks Redis.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class SharedLog(Log):
         self.serial = 0
         #: Whether it has all entries up to the last delivered message.
         self.is_filled = False
-        #: Whether it was complete once, and may have missed entries since then. It is read again as soon as Redis is
-        #: available.
+        #: Whether this log was complete once, but may have missed entries since then. Then it is read again as soon as
+        #: Redis is available.
         self.was_filled = False
         #: Wakes threads that wait for completeness, or for an entry. Its lock is `order`.
         self.filled = Condition(self.order)
@@ -60,7 +60,7 @@ class SharedLog(Log):
     def record(self, record: Record) -> bool:
         entry, serial = record
         if serial != self.serial and not self.follow(serial):
-            return False  # of an earlier subscription: newer members have it from Redis, or need not get it
+            return False  # from an earlier subscription: the log already has the record, or does not need it
         if self.is_filled:
             self._append(entry)
             if self.awaiting:
@@ -121,7 +121,7 @@ class SharedHistories(Histories[SharedLog]):
     def received(
         self, name: str, frame: bytes, exclude_id: str | None, serial: int, position: Position
     ) -> Record | None:
-        """A record of a broadcast that has come back; None if the log does not store it. As fast as `record_of`."""
+        """A record of a broadcast that has come back; None if the log does not store it. Must be fast."""
         if type(frame) is not bytes:
             if not is_kept(frame):
                 return None
@@ -152,9 +152,10 @@ class SharedHistories(Histories[SharedLog]):
         return name in self._joining
 
     def _is_used(self, name: str) -> bool:
-        """Also true if the last member has left, and the subscription stays for a session that joins.
+        """Whether the log of a room is still in use: while this process is subscribed to the room.
 
-        A subscription fills the log only once.
+        The subscription may stay after the last member has left, for a session that is about to join. The log must then
+        stay, too, because a subscription fills it only once.
         """
         return self._has_members(name) or self._link.is_subscribed(self._path, name)
 
@@ -204,7 +205,7 @@ class SharedHistories(Histories[SharedLog]):
     def before_join(self, name: str, log: SharedLog) -> None:
         if not log.filled.wait_for(lambda: log.is_filled, self._link.patience_s(self._path, name)):
             raise BrokerError(
-                f"the history of room {name!r:.80} is not available at present: the session has not joined"
+                f"the session has not joined the room {name!r:.80}: the room's history is not available now"
             )
 
     def unsubscribed(self, name: str) -> None:
@@ -223,7 +224,10 @@ class SharedHistories(Histories[SharedLog]):
         return self._ask(name, 0, lambda log: log.position())
 
     def _ask(self, name: str, count: int, read: Callable[[Log], R]) -> R:
-        """The result of `read` for this process's log, or else for the stored history. Raises `BrokerError`."""
+        """Call `read` with this process's log, or with the history from Redis if this process has no complete log.
+
+        Returns its result. Raises `BrokerError`.
+        """
         with self._own(name) as log:
             if log is not None and log.is_filled:
                 return read(log)
@@ -237,9 +241,9 @@ class SharedHistories(Histories[SharedLog]):
 
     @contextmanager
     def _own(self, name: str) -> Iterator[SharedLog | None]:
-        """This process's log, with its `order` held, once it has all earlier broadcasts of this process.
+        """A context with this process's log, whose lock `order` is held. None without a subscription to the room.
 
-        None if this process does not receive the room's messages.
+        First waits until the log has all earlier broadcasts of this process.
         """
         self._link.pending.wait_room((self._path, name))
         serial, log = self._link.serial(self._path, name), self._logs.get(name)

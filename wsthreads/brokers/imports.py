@@ -31,7 +31,7 @@ __all__ = ["Imports"]
 
 log = get_logger(__name__)
 
-#: How long this process may take to receive as many messages of the rooms as the session has.
+#: How long this process may take to receive the messages of the rooms that the session already has.
 ENTER_S = 2.0
 
 #: How long Redis may take to say whether it has given a session.
@@ -60,12 +60,11 @@ class Imports:
         self.is_over = False
 
     def take(self, claim: Claim, request: Any) -> Arriving | str | tuple[int, str] | None:
-        """Take a session that is stored in Redis.
+        """Take a session that is stored in Redis. Returns None if none is stored. Blocks.
 
-        Otherwise returns why it cannot be resumed; None if it is not stored. Blocks.
-
-        `BUSY` if another process takes it. Code and reason for the client if a process that has ended had closed it, or
-        if the client's count is impossible. Raises `BrokerError` if Redis does not answer.
+        If the session cannot be resumed, returns why: `BUSY` if another process takes it; a close code and a reason for
+        the client if a process that has ended had closed the session, or if the client's count is impossible; or
+        another word. Raises `BrokerError` if Redis does not answer.
         """
         call = partial(self._link.call_for_session, self._path, claim.session_id)
         data = call(LOOK)
@@ -92,13 +91,16 @@ class Imports:
         return arrival
 
     def trace(self, session_id: str) -> bytes:
-        """A trace of a session in Redis. It changes when the session is stored or taken. Raises `BrokerError`."""
+        """The first bytes that Redis has for a session. They change when the session is stored or taken.
+
+        Raises `BrokerError`.
+        """
         return (self._link.call_for_session(self._path, session_id, LOOK) or b"")[:SEEN_BYTES]
 
     def end(self, entry: bytes, reason: str = "not back in time") -> None:
-        """End a session whose client has not come back.
+        """End a session whose client has not come back, unless another process ends it.
 
-        Does nothing if another process ends it. `entry` should be an id.
+        `entry` is the session's id. If it is no valid id, only removes the entry from the list of moving sessions.
         """
         session_id = entry.decode("ascii", "replace")
         with suppress(BrokerError):
@@ -119,7 +121,11 @@ class Imports:
             arrival.end(1006, reason, has_lapsed=True)
 
     def _read(self, session_id: str, data: bytes | None) -> tuple[SessionState, bytes] | Ended | str | None:
-        """Parse a stored value: a state and its first line; the ending of a session; an error; or None for nothing."""
+        """Parse a stored value.
+
+        Returns the state of a session and its first line, or the ending of a session, or None if there is neither, or
+        `UNKNOWN` if the value is malformed.
+        """
         if not data or data.startswith((b"taken ", b"retracted ", b"stuck ")):
             return None
         try:
@@ -137,7 +143,10 @@ class Imports:
     def _take(
         self, state: SessionState, head: bytes, call: Callable[..., Any], request: Any, encoding: Encoding
     ) -> tuple[Arriving | None, Replay | None]:
-        """The session, if this process has got it, and the messages that it has missed; None if these are not known."""
+        """Take a session. Returns None twice if this process does not get it.
+
+        The second result has the messages that the session has missed; None if these are not known.
+        """
         passages = self._passages
         arrival = self._sessions.arrive(state, request, encoding)
         session, is_ours = arrival.session, False
@@ -156,13 +165,13 @@ class Imports:
         arrival.settle(state.acknowledged, state.frames + frames)
         before = passages.take_presences(session, state.presences)
         self._count("sessions_taken_over")
-        with suppress(BrokerError):  # then the session counts twice until its window is over
+        with suppress(BrokerError):  # the rooms then count the session twice, until its window is over
             rooms = [name for name in state.positions if name != SESSIONS_ROOM]
-            free(self._link, self._path, state.id, rooms, before)  # after the presences that it has here
+            free(self._link, self._path, state.id, rooms, before)  # only now: its presences in this process come first
         return arrival, replay
 
     def _enter(self, arrival: Arriving, state: SessionState) -> Replay | None:
-        """Enter the rooms.
+        """Make the session a member of its rooms.
 
         Returns the messages that the session has missed; None if these are not known. Raises `BrokerError`.
         """
@@ -179,7 +188,10 @@ class Imports:
             return None
 
     def _claim(self, session_id: str, head: bytes, call: Callable[..., Any]) -> bool:
-        """Take a session. Returns whether Redis gave it to this process. Raises `BrokerError` if that stays unknown."""
+        """Take a session in Redis. Returns whether Redis gave it to this process.
+
+        Raises `BrokerError` if this remains unknown.
+        """
         mine = claimed(self._link.process, secrets.token_urlsafe(9))
         deadline, may_be_ours = monotonic() + CLAIM_S, False
         while True:
@@ -190,13 +202,14 @@ class Imports:
                 if not may_be_ours:
                     raise
                 if monotonic() >= deadline:
-                    log.error("session %s on %s is lost: Redis does not say who has it", session_id, self._path)
+                    what = "session %s on %s is lost: Redis does not answer which process has it"
+                    log.error(what, session_id, self._path)
                     raise
             sleep(0.2)
 
 
 def judge(state: SessionState, claim: Claim) -> str | tuple[int, str]:
-    """Why a client may not resume a session; empty if it may. Code and reason for an impossible count."""
+    """Why a client may not resume a session; empty if it may. If the count is impossible, a close code and a reason."""
     if not any(hmac.compare_digest(claim.secret, secret) for secret in state.secrets):
         return UNKNOWN
     if state.user != claim.user:

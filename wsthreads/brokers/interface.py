@@ -206,7 +206,7 @@ class Link(Protocol):
         """
 
     def give_seat_back(self, path: str, name: str, listener: Listener) -> None:
-        """Return a given seat that is not used: count the members again."""
+        """Give back a seat that `take_seat` has granted, and that no session uses: count the members again."""
 
     def serial(self, path: str, name: str) -> int:
         """The serial number of this process's subscription to a room; 0 without one."""

@@ -3,7 +3,7 @@
 Calls only put work into a queue. The writer's thread sends it, and the reader's thread receives messages. A call may
 wait for Redis, as `Availability` decides: at most a second, and not at all while Redis is unavailable.
 
-The link makes these parts, starts and ends them, and makes new ones in a forked process.
+The link makes its parts, starts them and ends them. In a forked process, it makes new parts.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ __all__ = ["RedisLink"]
 class RedisLink:
     """A `Link` over Redis. `place` is the name of Redis in logs; `client_of_fork` makes the client of a forked process.
 
-    In a cluster, one link serves one node, with the rooms of `shards`. Then its owner handles forks, and all links
-    share `cluster`, a `Process`.
+    In a cluster, each link serves one node, with the rooms of `shards`. All these links share `cluster`, a `Process`,
+    and the `ClusterLink` handles forks.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class RedisLink:
     def _open_pubsub(self) -> Any:
         if self._cluster is None:
             return self._client.pubsub()
-        # redis-py would ask the node of the first channel, and stay with that node after the channel has moved.
+        # By itself, redis-py takes the node of the first channel, and stays with it after the channel has moved.
         return self._client.pubsub(node=self._client.get_node_from_key(self._wake_key))
 
     def _disconnect(self) -> None:
@@ -171,9 +171,9 @@ class RedisLink:
                 return
             if self._made_in != os.getpid():
                 self._client = self._client_of_fork()
-                self._reset()  # a forked process uses nothing of the parent, especially not its name
+                self._reset()  # a forked process must use nothing of its parent, and has a name of its own
                 self._process.is_forked = self._pid != 0
-            "".encode("idna")  # imports the codec now: a fork during a thread's import would get half of it
+            "".encode("idna")  # imports the codec now: after a fork during this import, the child would have half of it
             self._writer.start()
             self._reader.start()
             self._pid = os.getpid()
@@ -320,7 +320,7 @@ class RedisLink:
             if self._queue.has_ended or self._writer.is_stopping:
                 why = "the app was shut down"
             elif not self._availability.answers:
-                why = f"{self._place} cannot be used"
+                why = f"{self._place} is unavailable"
             elif self._posts.add(post, self._process.next_ticket):
                 return
             else:
@@ -342,7 +342,7 @@ class RedisLink:
         self.start()
         answers, missing = self._questions.ask_all(kind, argument, timeout_s, enough)
         if missing is None:
-            raise BrokerError(f"{self._place} cannot be asked at present: no process was asked")
+            raise BrokerError(f"{self._place} is unavailable, so the question was not sent to the other processes")
         return answers, missing <= 0
 
     def tell(self, kind: str, argument: Any) -> None:
@@ -382,14 +382,14 @@ class RedisLink:
             self._questions.release()
 
     def _end_late(self) -> None:
-        """Called several times a second, by the reader's thread, and by the flusher's while the reader's may wait."""
+        """Called several times a second by the reader's thread; while that may wait, also by the flusher's."""
         self._leases.end_late()
         self._posts.end_late()
         if self.pending.end_overdue() and self._cluster is None:
             self._availability.missed_at = monotonic()
         if self._availability.patience_s() <= 0:
             self._availability.answers = False
-            self._end_pending()  # waits for broadcasts have lasted long enough
+            self._end_pending()  # nothing waits for Redis any longer
 
     def _end_pending(self) -> None:
         """Redis is unavailable: stop waiting for broadcasts."""

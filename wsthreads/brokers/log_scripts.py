@@ -288,5 +288,5 @@ local entries = kept ~= '' and ARGV[3] ~= '0' and redis.call('LRANGE', KEYS[3], 
 return {{limits, head[1], kept, string.format('%.0f', now), entries}}
 """
 
-#: KEYS: settings. ARGV: the limits of histories, for how many milliseconds.
+#: KEYS: settings. ARGV: the limits of histories; after how many milliseconds Redis deletes them.
 SHARE_LIMITS = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"

@@ -231,10 +231,10 @@ def _from_client(client: Any) -> tuple[Any, str]:
 
 
 def _without_retries(client: Any) -> Any:
-    """A client with the same settings that repeats no call, because Redis may have done a call without an answer.
+    """A client with the same settings that repeats no call: Redis may have done a call and not answered.
 
-    A cluster's clients for single nodes, which are the only ones used, do not repeat calls. A client with an unusual
-    kind of pool is changed in place.
+    A `RedisCluster` is returned unchanged, because wsthreads uses only its clients for single nodes, and these repeat
+    no call. A client with an unusual kind of pool is changed in place.
     """
     pool = getattr(client, "connection_pool", None)
     retry = None if pool is None else pool.connection_kwargs.get("retry")

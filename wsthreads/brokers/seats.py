@@ -3,10 +3,10 @@
 A given seat counts as a member of this process (see `Listener.count_here`), so that an announcement of the room does
 not remove it. One call asks for all waiting seats of a room.
 
-The count in Redis is incomplete while other processes have yet to announce their members again. So no seat is given for
-`SETTLE_S` after Redis has lost its data, or has taken this process for dead, because it may have done the same with
-others. The same happens once for each process that has members in the room, does not count as alive, and is still
-subscribed to its wake channel.
+After Redis has lost its data, its count is incomplete until all processes have announced their members again. So this
+process gives no seat for `SETTLE_S` in two cases. First, Redis has lost its data, or has taken this process for dead:
+then other processes may be missing, too. Second, another process has members in the room and does not count as alive,
+but is still subscribed to its wake channel. The second case happens once for each such process.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def _nothing() -> None:
 
 
 UNSETTLED = (
-    "was away for long, has lost its data, or its clock was set, and may not know all members yet; "
-    f"try again after {SETTLE_S:g} s at most"
+    "may not know all members yet, because it was away for long, has lost its data, or its clock was set; "
+    f"try again in {SETTLE_S:g} s"
 )
 
 
@@ -110,7 +110,7 @@ class Seat:
         #: Whether the seat was given; None if unknown.
         self.is_given: bool | None = None
         #: Why it is unknown.
-        self.problem = "has not told whether the room has a place"
+        self.problem = "has not answered whether the room is full"
         #: Whether no thread waits any longer. Guarded by the link's lock.
         self.is_given_up = False
 
@@ -118,8 +118,8 @@ class Seat:
 class Seats:
     """Asks for seats. For the writer's thread.
 
-    `lock` is held when `queue` gets a seat to ask for. `registration` has the names of this process, and the shards
-    that know it. `channel` is its wake channel.
+    `lock` is held while `queue` is called with a seat to ask for. `registration` has the names of this process, and the
+    shards that know this process. `channel` is this process's wake channel.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Seats:
     def _take(self, seats: list[Seat], given_up: set[int], answer: Sequence[Any]) -> None:
         """Redis has answered."""
         shard = seats[0].address.shard
-        if answer and isinstance(answer[0], bytes):  # after the wait, that one has announced its rooms, or is cut off
+        if answer and isinstance(answer[0], bytes):  # this process may be alive: give it time to announce its rooms
             self._doubted.append(answer[0])
             self.unsettle()
             for seat in seats:

@@ -234,13 +234,13 @@ class Writer:
         self._forget_questions()
         self._leases.fail()
         self._posts.lose_sent(f"the connection to {self._place} broke")
-        self._posts.refuse_unsent(f"{self._place} cannot be used")
+        self._posts.refuse_unsent(f"{self._place} is unavailable")
         availability = self._availability
         asked_at, availability.asked_at = availability.asked_at, None
         if availability.lost_at is None:
             availability.lost_at = monotonic() if asked_at is None else asked_at
             self._metrics.add("broker_outages")
-            log.warning("%s cannot be used, broadcasts wait: %s", self._place, explain(error))
+            log.warning("%s is unavailable, so broadcasts wait: %s", self._place, explain(error))
 
     def _forget_questions(self) -> None:
         """Wake all calls that wait for Redis."""

@@ -106,7 +106,7 @@ class Reloader:
         self._gone = gone
         changed |= {file.name for file in now if file in self._others and now[file] != self._others[file]}
         self._others = now
-        if self._unserved:  # perhaps the missing file exists now
+        if self._unserved:  # the check has failed, perhaps because of a missing import: its file may exist by now
             beside = _stamps(self._files_beside())
             changed |= {file.name for file in beside if beside[file] != self._beside.get(file)}
             self._beside = beside

@@ -35,12 +35,13 @@ def scaffold(
 ) -> list[Path]:
     """Make a folder with a handler, its page, its test and its types. Returns the files, the handler first.
 
-    `deploy` adds the files for deployment. Only these are written if the folder already has something to serve, or if
-    `app` names it. JavaScript is the default language. `env_file` and `allow_net` are for the scripts that gunicorn
-    will serve.
+    `deploy` adds the files for deployment. If the folder already has handlers, or if `app` names an application, only
+    the files for deployment are written. JavaScript is the default language. `env_file` and `allow_net` are for the
+    scripts that gunicorn will serve.
 
-    Raises `UsageError` and writes no file if the name is not valid for a handler, if one of the files exists, if
-    `find_served` raises, or if `env_file` or `allow_net` is given for an application, which passes these itself.
+    Raises `UsageError` and writes no file if the name is not valid for a handler, if one of the files exists, or if
+    `find_served` raises it. Also if `env_file` or `allow_net` is given for an application: an application passes these
+    itself.
     """
     if not os.fspath(folder):
         raise UsageError("the folder has no name; . is the current directory")
@@ -52,7 +53,8 @@ def scaffold(
         texts = _chat_files(name, language or "javascript")
         served = Served(handlers=(next(iter(texts)),), static="public")
     elif language is not None:
-        raise UsageError(f"there is {served.app or ', '.join(served.handlers)} to deploy: leave out --{language}")
+        what = f"the application is {served.app}" if served.app else f"this folder has {', '.join(served.handlers)}"
+        raise UsageError(f"{what}, and --deploy writes no new handler then: leave out --{language}")
     if deploy:
         if served.app and (env_file or allow_net):
             raise UsageError(

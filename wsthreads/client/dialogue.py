@@ -122,9 +122,10 @@ class Dialogue:
         return waiting == 0 or (waiting < self._max_queued and size + size_of(message) <= self._max_queued_bytes)
 
     def send(self, message: Message, *, session: int | None = None) -> bool:
-        """Accept an ordinary message; False if there is no room.
+        """Accept an ordinary message. Returns false if the limits permit no further message.
 
-        With the number of a `session`, it is sent only in that session, and before messages that are held: see `hold`.
+        With the number of a `session`, the message is sent only in that session, and before messages that are held (see
+        `hold`). Returns false if that session is over.
         """
         if not self.has_room(message) or self.is_past(session):
             return False
@@ -132,7 +133,10 @@ class Dialogue:
         return True
 
     def request(self, message: Message, *, session: int | None = None) -> Pending | None:
-        """Accept a request, like `send`; None if there is no room. `receive` returns `Answered` when it is done."""
+        """Accept a request, as `send` accepts a message. Returns None where `send` returns false.
+
+        `receive` returns `Answered` when the request has ended.
+        """
         if not self.has_room(message) or self.is_past(session):
             return None
         pending = Pending()
@@ -271,7 +275,7 @@ class Dialogue:
                 raise ProtocolError("the server resumes a session, and was not asked to")
             self._acknowledge(welcome.received)
             self._again.extend(kept.message for kept in self._kept)
-            self._tell()  # the hello has told the count
+            self._tell()  # the hello contained `received`, so the server knows this count already
             self.is_open = self.resumed = True
             events: list[Event] = [Opened(True)]
         else:

@@ -1,4 +1,7 @@
-"""Decides when a client sends a heartbeat, and when it drops the connection. Without clock or socket."""
+"""Decides when a client sends a heartbeat, and when the client drops the connection.
+
+This module uses no clock and no socket: the caller passes the time and the number of unsent bytes.
+"""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Endings:
         self.completed(event, failed=True, began=began)
 
     def handled(self, event: Event) -> None:
-        """Finish a message of a session."""
+        """Like `completed`, for the usual case: a text message that was handled without an error or a promise."""
         state = event.state
         assert state is not None
         state.release(event.size)

@@ -28,8 +28,9 @@ class Exchange:
 
     Threads of a pool call `run` and `read`, one at a time. The isolate's thread calls the other methods.
 
-    `post(ticket, is_returned, json)` gives the result of a call to the script. `ticket` is the first call's, whose
-    result is the head of the response. `previous` is the exchange that was redirected to this one.
+    Each call of the script has a ticket. `post(ticket, is_returned, json)` gives the result of a call to the script.
+    `ticket` belongs to the first call, which waits for the status and the headers of the response. `previous` is the
+    exchange that was redirected to this one.
     """
 
     def __init__(

@@ -162,7 +162,10 @@ class Isolate(EventQueue):
         return self._loader.files
 
     def declarations(self) -> dict[str, str]:
-        """Type declarations for the Python files that the script has imported, by their paths."""
+        """The type declarations for each Python file that the script has imported.
+
+        The key is the path of the declaration file, such as ``store.py.d.ts``.
+        """
         from wsthreads.javascript.declarations import declarations_of  # only ``wsthreads check`` needs it
 
         return {

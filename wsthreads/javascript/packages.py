@@ -169,9 +169,8 @@ class Packages:
         target = _matched(exports, subpath)
         if target is None:
             names = ", ".join(key for key in exports if key.startswith("./"))
-            what = f"its package.json exports no {subpath} for ES modules"
-            what += f", but {names:.300}" if names else ""
-            raise PackageError(f"{package} cannot be imported so: {what}")
+            what = f"the package.json of {package} exports no {subpath} for ES modules"
+            raise PackageError(what + (f"; it exports {names:.300}" if names else ""))
         return self._file(folder, package, target)
 
     def _find_private(self, name: str, importer: str) -> str:
@@ -179,12 +178,14 @@ class Packages:
         own = self.owner(importer)
         imports = {} if own is None else self._json(own).get("imports", {})
         target = _matched(imports, name) if own is not None and isinstance(imports, dict) else None
-        if own is None or target is None:
-            raise PackageError("no package.json has such an import")
+        if own is None:
+            raise PackageError('this file belongs to no package, so no package.json with "imports" applies to it')
+        if target is None:
+            raise PackageError(f'{os.path.join(own, "package.json")} has no {name:.100} for ES modules under "imports"')
         if target.startswith("./"):
             return self._file(own, name, target)
         if target.startswith("#"):
-            raise PackageError(f"its package.json maps it to {target:.80}, which is neither a file nor a package")
+            raise PackageError(f"package.json maps {name:.100} to {target:.80}, which is neither a file nor a package")
         return self.find(target, importer)
 
     def _without_exports(self, folder: str, package: str, subpath: str, data: dict[str, Any]) -> str:
@@ -197,10 +198,10 @@ class Packages:
                 path = os.path.normpath(os.path.join(folder, name)) + ending
                 if os.path.isfile(path):
                     return self._file(folder, package, os.path.relpath(path, folder))
-        what = "it has no main file" if subpath == "." else f"it has no file {subpath}"
+        what = "no main file" if subpath == "." else f"no file {subpath}"
         if subpath == "." and "types" in data:
             what += ", only types"
-        raise PackageError(f"{package} cannot be imported so: {what}; it is in {folder}")
+        raise PackageError(f"the package {package} in {folder} has {what}")
 
     def _file(self, folder: str, package: str, target: str) -> str:
         path = os.path.realpath(os.path.join(folder, target))

@@ -298,7 +298,8 @@ class PythonCalls:
             try:
                 generator.iterator.close()
             except BaseException as error:  # raised by the user's `finally`
-                self._log.error("%s failed while it was closed", generator.what, exc_info=exc_info_of(error))
+                what = "the generator of %s raised an error when it was ended"
+                self._log.error(what, generator.what, exc_info=exc_info_of(error))
             finally:
                 generator.running.release()
 

@@ -174,9 +174,9 @@ declare module "wsthreads" {
      * post was not handled, for example because the room has no members, and with a `TypeError` for a value that is not
      * JSON. If the error's `isUnknown` is true, the post may have been handled.
      *
-     * `onPost` and the other functions for rooms receive a handle whose `post` promise fulfils as soon as the value is
-     * queued. The value is handled after the function has ended. In these functions, do not wait for promises of other
-     * handles on the same room. */
+     * `onPost` and the other functions for rooms receive a handle on the room. The promise of this handle's `post`
+     * fulfils as soon as the value is queued. The owner handles the value after the function that called `post` has
+     * ended. In these functions, do not wait for promises of other handles on the same room. */
     post(value: any): Promise<void>;
   }
 
@@ -314,9 +314,9 @@ declare module "wsthreads" {
   export type Answer = Message | void | undefined | null;
   /**
    * Called when the connection is lost and the session waits for its client, at most `resume_s`. The session is open:
-   * messages to it arrive when the client is back. If the client may come back to another process, return the
-   * attributes for that process, as JSON values. Without a result, all attributes move there, and all must be JSON
-   * values. */
+   * messages to it arrive when the client is back. With Redis, the session can move to another process. Return the
+   * attributes that the session shall have there, as JSON values. Without a result, all attributes move with the
+   * session, and all must be JSON values. */
   export type OnSuspend = (session: Session) => Attributes | Promise<Attributes>;
   /** The result of `onSuspend`: attributes for another process, or nothing. */
   export type Attributes = { [key: string]: any } | void | undefined | null;
@@ -592,7 +592,7 @@ declare var URL: {
   parse(url: string | URL, base?: string | URL): URL | null;
 };
 
-/** The parameters of an address, in order. */
+/** The parameters of an address, in the order of the address. */
 interface URLSearchParams {
   readonly size: number;
   append(name: string, value: string): void;
