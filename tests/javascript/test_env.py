@@ -103,6 +103,22 @@ def test_lines_of_a_value_in_a_group_of_the_console_are_not_shown(tmp_path: Path
         assert log.texts() == ["g", "    ***", "    a\n  |     b"]
 
 
+def test_lines_of_a_value_in_an_object_of_the_console_are_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "script.js").write_text(
+        """import { env } from "wsthreads";
+        export function onMessage(session) {
+          console.log({ db: { key: env.KEY } });
+          console.log({ text: "line 1 of 2, and more\\nline 2 of 2, and more of that, which is split as in Node" });
+        }"""
+    )
+    value = "user=ann\nit's=hunter22x\nhost=db1\nport=5432\nname=shop\nmode=strict\ntz=utc\nssl=on\nx=1"
+    with script_log() as log, play(tmp_path / "script.js", env={"KEY": value}) as game:
+        game.connect().send("x")
+        hidden, split = log.texts()
+        assert hidden == "{\n  |   db: {\n  |     key: '***'\n  |   }\n  | }"
+        assert "' +\n" in split
+
+
 @pytest.mark.parametrize(
     "code",
     ["new URL(env.KEY)", "null[env.KEY]", "throw env.KEY", "throw new Error('a', { cause: new Error(env.KEY) })"],

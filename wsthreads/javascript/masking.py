@@ -53,6 +53,10 @@ _ESCAPES = {
 }
 
 
+#: Where the console of scripts continues a text with several lines.
+_JOINT = re.compile(r"""['"`] \+\n[ |]*['"`]""")
+
+
 class Mask:
     """A function that returns a text without `values`. Any thread.
 
@@ -78,6 +82,9 @@ class Mask:
     def __call__(self, text: str) -> str:
         if not self._pieces:
             return text
+        joined = _JOINT.sub("", text)
+        if joined != text and any(self._found(joined)):
+            text = joined
         shown: list[str] = []
         end = 0
         for start, stop in self._found(text):
