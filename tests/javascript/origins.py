@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -47,10 +47,13 @@ class Origin:
     """Answers each request with what `routes` has for its path: bytes, or a function of the request and the connection.
 
     A function returns bytes to send, or None to close the connection.
+
+    A function in `early` is called before the body is read. It also gets the file from which it can read the body.
     """
 
     def __init__(self, address: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> None:
         self.routes: dict[str, bytes | Callable[..., bytes | None]] = {"/echo": echo}
+        self.early: dict[str, Callable[[Received, socket.socket, Any], bytes | None]] = {}
         self.requests: list[Received] = []
         self.connections = 0
         self.names: list[str | None] = []  # that clients asked for in TLS
@@ -98,10 +101,13 @@ class Origin:
                 connection = self._context.wrap_socket(connection, server_side=True)
             connection.settimeout(DEADLINE_S)
             with connection.makefile("rb") as reader:
-                while (request := _read(reader)) is not None:
+                while (request := _read(reader, self.early)) is not None:
                     self.requests.append(request)
                     route = self.routes.get(request.target.partition("?")[0], response(status="404 Not Found"))
-                    answer = route if isinstance(route, bytes) else _called(route, request, connection)
+                    if request.target in self.early:
+                        answer = self.early[request.target](request, connection, reader)
+                    else:
+                        answer = route if isinstance(route, bytes) else _called(route, request, connection)
                     if answer is None:
                         break
                     connection.sendall(answer)
@@ -115,7 +121,7 @@ def _called(route: Callable[..., bytes | None], request: Received, connection: s
     return route(request) if route is echo else route(request, connection)
 
 
-def _read(reader: Any) -> Received | None:
+def _read(reader: Any, early: Container[str]) -> Received | None:
     first = reader.readline()
     if not first:
         return None
@@ -124,4 +130,5 @@ def _read(reader: Any) -> Received | None:
     while (line := reader.readline().decode("latin-1").rstrip("\r\n")) != "":
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
-    return Received(method, target, headers, reader.read(int(headers.get("content-length", 0))))
+    body = b"" if target in early else reader.read(int(headers.get("content-length", 0)))
+    return Received(method, target, headers, body)

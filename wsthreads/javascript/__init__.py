@@ -65,6 +65,7 @@ The web's globals:
 `fetch_exchange`      one request of a fetch, and its response
 `fetch_requests`      checks the requests
 `http_connections`    HTTP connections
+`http_uploads`        sends bodies of requests
 `http_responses`      HTTP responses
 `name_lookups`        looks up the names of hosts
 ====================  ======================================================================

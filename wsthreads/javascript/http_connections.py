@@ -14,12 +14,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from importlib.metadata import version
 from time import monotonic
 from typing import Protocol
 
 from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.fetch_requests import FetchFailed, Request
+from wsthreads.javascript.http_uploads import PIECE_BYTES, send_in_pieces
 from wsthreads.javascript.name_lookups import Addresses, NameLookups
 
 try:
@@ -71,6 +73,7 @@ class Connection:
         self.origin = request.origin
         self.is_reused = False
         self._has_more = False
+        self._early = bytearray()  # what has come before the body of a request was sent
         self.idle_since = 0.0
         #: A duplicate of the connection's socket, which lives until `close`.
         self.control: socket.socket | None = None
@@ -79,7 +82,7 @@ class Connection:
         else:
             self.http = HTTPSConnection(request.host, request.port, ssl_context=context)
         vars(self.http)["_new_conn"] = open_socket  # a method, which mypy would not let us replace
-        vars(self.http)["response_class"] = partial(Response, self._end)
+        vars(self.http)["response_class"] = partial(Response, self._end, self._early)
 
     def send(self, request: Request) -> BaseHTTPResponse:
         """Send the request. Blocks until the head of the response has arrived."""
@@ -87,15 +90,8 @@ class Connection:
         if self.http.sock is not None:
             self.http.sock.settimeout(left)
         try:
-            self.http.request(
-                request.method,
-                request.target,
-                request.body,
-                dict(request.headers),
-                preload_content=False,
-                decode_content=True,
-            )
-        except (BrokenPipeError, ConnectionResetError) as error:
+            self._send(request)
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
             if self.is_reused and request.method in _IDEMPOTENT:
                 raise  # it is sent again: an answer here may be a 408 for the idle connection
             self._has_more = True  # no other request follows
@@ -103,7 +99,20 @@ class Connection:
                 return self.http.getresponse()
             except Exception:
                 raise error from None
-        return self.http.getresponse()
+        response = self.http.getresponse()
+        if response.status == HTTPStatus.REQUEST_TIMEOUT and self.is_reused and request.method in _IDEMPOTENT:
+            raise ConnectionResetError("the server has closed the idle connection")  # so the request is sent again
+        return response
+
+    def _send(self, request: Request) -> None:
+        headers, body = dict(request.headers), request.body
+        pieces = body if body is not None and len(body) > PIECE_BYTES else b""
+        if pieces:
+            headers["Content-Length"] = str(len(pieces))
+            body = None
+        self.http.request(request.method, request.target, body, headers, preload_content=False, decode_content=True)
+        if pieces and not send_in_pieces(self.http.sock, pieces, self._early, monotonic() + _left_s(request)):
+            self._has_more = True  # no other request follows
 
     @property
     def is_usable(self) -> bool:

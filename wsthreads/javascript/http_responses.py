@@ -14,7 +14,7 @@ import ssl
 import zlib
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from typing import Any, BinaryIO, cast
 
 from urllib3.response import BaseHTTPResponse
@@ -82,15 +82,48 @@ def _one_line_each(headers: bytes) -> bytes:
     return b"\n".join(b" ".join(filter(None, parts)) for parts in lines)
 
 
+class _Resumed(RawIOBase):
+    """Gives the bytes that were read from a connection before, and then those that follow."""
+
+    def __init__(self, early: bytearray, raw: RawIOBase) -> None:
+        self._early = early
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int | None:
+        if not self._early:
+            return self._raw.readinto(into)
+        data = self._early[: len(into)]
+        del self._early[: len(data)]
+        into[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 class Response(http.client.HTTPResponse):
     """Skips all interim responses (1xx): http.client skips only 100, and returns others as the response.
 
     204 and 304 have no body, even if their headers name one: http.client would wait for a chunked body. `on_end` is
     called at the end of the response. Its argument says whether the server has sent more bytes than the response.
+    `early` has the bytes that were read from the connection before. Reading the response removes them.
     """
 
-    def __init__(self, on_end: Callable[[bool], None], sock: socket.socket, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        on_end: Callable[[bool], None],
+        early: bytearray,
+        sock: socket.socket,
+        *arguments: Any,
+        **options: Any,
+    ) -> None:
         super().__init__(sock, *arguments, **options)
+        if early:
+            self.fp = BufferedReader(_Resumed(early, self.fp.detach()))
         self._on_end = on_end
         self._socket = sock
 
