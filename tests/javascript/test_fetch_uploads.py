@@ -23,7 +23,7 @@ from tests.programs import DEADLINE_S
 from tests.wire import self_signed
 from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
-from wsthreads.javascript.http_connections import Connections
+from wsthreads.javascript.http_connections import Connection, Connections
 from wsthreads.javascript.http_uploads import is_answer, send_in_pieces
 
 SIZE = 12_000_000  # more than the buffers of the kernel take
@@ -180,6 +180,33 @@ def test_an_early_408_on_a_kept_connection_is_no_answer_to_a_request_that_can_be
     early.go_on.set()
     assert js(TEXT.replace("POST", "PUT")) == [408, ""], "on the second connection, it is an answer"
     assert (origin.connections, len(origin.requests)) == (2, 3)
+
+
+@pytest.mark.parametrize("size", [10, SIZE])
+def test_a_kept_connection_that_the_server_closes_while_a_request_begins_is_replaced(
+    origin: Origin, js: Asking, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    closing, closed = threading.Event(), threading.Event()
+
+    def close_late(_: Received, connection: socket.socket) -> None:
+        connection.sendall(response(b"first"))
+        assert closing.wait(DEADLINE_S)
+        connection.shutdown(socket.SHUT_RDWR)
+        closed.set()
+
+    origin.routes["/x"] = close_late
+    js("await (await fetch(base + '/x')).text()")
+    send = Connection.send
+
+    def send_late(self: Connection, request: Any) -> Any:  # after the look at the connection
+        closing.set()
+        assert closed.wait(DEADLINE_S)
+        return send(self, request)
+
+    monkeypatch.setattr(Connection, "send", send_late)
+    put = f"fetch(base + '/size', {{ method: 'PUT', body: 'x'.repeat({size}) }})"
+    assert js(f"return (await {put}).text()") == str(size)
+    assert origin.connections == 2
 
 
 # Answers that are cut.

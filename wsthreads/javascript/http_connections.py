@@ -51,6 +51,9 @@ GRACE_S = 1.0
 #: The methods that may be sent again on a new connection, if a kept one turns out to be closed.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
+#: The errors of a connection that turns out to be closed. TLS has its own for a failed write.
+_LOST = (ConnectionError, ssl.SSLEOFError, http.client.HTTPException, HTTPError)
+
 
 class Control(Protocol):
     """Lets the isolate end a thread's wait for a response."""
@@ -153,7 +156,7 @@ class Connections:
                     return connection, connection.send(request)
                 except BaseException as error:
                     connection.close()
-                    is_lost = isinstance(error, (ConnectionError, http.client.HTTPException, HTTPError))
+                    is_lost = isinstance(error, _LOST)
                     if not (is_lost and connection.is_reused and request.method in _IDEMPOTENT):
                         raise
                     may_take = False
