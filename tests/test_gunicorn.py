@@ -18,7 +18,7 @@ import pytest
 
 from tests.ports import free_port
 from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, run_server, wait_until
-from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all
+from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all, self_signed
 from wsthreads.gunicorn import _Pool
 from wsthreads.servers.stalled_clients import STALL_S
 
@@ -46,7 +46,7 @@ class Gunicorn(Program):
         options.append("tests.gunicorn_app:app")
         environment = {"MARKERS": str(self.markers), "HANDSHAKE_TIMEOUT_S": str(handshake_timeout_s)}
         super().__init__(command(worker, *options, threads=threads), env=environment)
-        self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+        self.port = int(self.wait_for(r"Listening at: https?://127\.0\.0\.1:(\d+)")[1])
         self.wait_for("Booting worker with pid")
         self.url = f"ws://127.0.0.1:{self.port}{PATH}"
 
@@ -530,6 +530,89 @@ def test_requests_that_drip_in_do_not_keep_the_threads_for_ever(tmp_path):
             client.leave()
         assert server.end() == 0
         server.check_log()
+
+
+def test_handshakes_of_tls_that_drip_in_do_not_keep_the_threads_for_ever(tmp_path):
+    """Whatever gunicorn's `do_handshake_on_connect` says: then, it would make the handshake where no limit holds."""
+    _, trusting = self_signed(tmp_path)
+    options = ["--certfile", tmp_path / "certificate.pem", "--keyfile", tmp_path / "key.pem"]
+    options.append("--do-handshake-on-connect")
+    with Gunicorn(OURS, tmp_path, *options, threads=4, handshake_timeout_s=0.5) as server:
+        with RawClient(server.port, PATH, tls=trusting) as client, ExitStack() as stack:
+            client.receive()  # from here on the worker knows the app, and its timeout
+            for _ in range(12):
+                drip = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
+                drip.sendall(b"\x16\x03\x01")
+            with RawClient(server.port, "/", tls=trusting) as page:
+                assert page.status == 200
+            client.leave()
+        assert server.end() == 0
+        server.check_log()
+
+
+def test_context_variables_end_with_the_session_or_request_that_sets_them(tmp_path):
+    (tmp_path / "own.py").write_text(CONTEXT)
+    with Program([*command(OURS, threads=3), "--bind", "127.0.0.1:0", "--chdir", tmp_path, "own:app"]) as server:
+        port = int(server.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+        for user in ("ann", "bob", "cid", "dan"):  # more than there are threads
+            with RawClient(port, f"/ws/own?user={user}") as client:
+                assert client.receive_text() == "nobody"
+                client.text("")
+                assert client.receive_text() == user
+                client.leave()
+            with urlopen(f"http://127.0.0.1:{port}/?user={user}", timeout=PROGRAM_S) as answer:
+                assert answer.read() == b"nobody"
+        server.end()
+
+
+CONTEXT = """
+from contextvars import ContextVar
+from wsthreads import WebSocketApp
+
+user = ContextVar("user", default="nobody")
+
+
+def page(environ, start_response):
+    start_response("200 OK", [])
+    before = user.get()
+    user.set("a view")
+    return [before.encode()]
+
+
+app = WebSocketApp(page)
+
+
+@app.route("/ws/own")
+class Own:
+    def on_handshake(self, request):
+        self.before = user.get()
+        user.set(request.get_parameter("user"))
+
+    def on_open(self, session):
+        session.send(self.before)
+
+    def on_message(self, session, message):
+        session.send(user.get())
+"""
+
+
+def test_with_reuse_port_a_full_worker_answers_at_once_and_a_line_says_what_that_means(tmp_path):
+    """The kernel decides which worker gets a client, so a full worker cannot leave the client to another one."""
+    (tmp_path / "own.py").write_text(CONTEXT)
+    port = free_port()
+    options = ["--reuse-port", "--workers", "2", "--bind", f"127.0.0.1:{port}", "--chdir", tmp_path, "own:app"]
+    with Program([*command(OURS, threads=3), *map(str, options)]) as server:
+        server.wait_for("with --reuse-port, a full worker refuses clients although other workers have room")
+        with ExitStack() as stack:
+            wait_until(lambda: not _refuses(port), "a worker that listens", PROGRAM_S)
+            statuses = [stack.enter_context(RawClient(port, "/ws/own")).status for _ in range(3)]
+        assert statuses.count(503) >= 1  # each worker has one place
+        server.end()
+
+
+def _refuses(port):
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) != 0
 
 
 def ask(server, head, body=b""):

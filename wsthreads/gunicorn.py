@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from itertools import count
 from mmap import mmap
 from random import SystemRandom
@@ -114,9 +115,10 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
       Clients get 1012 if another worker takes over (HUP, `max_requests`, `--reload`), else 1001. Under plain ``-k
       gthread``, the sessions close half a second later, and always with 1001.
     - The worker accepts at most `--threads` minus two sessions, so that two threads remain for HTTP.
-    - A full worker leaves new clients to other workers, as long as one of them has room.
+    - A full worker leaves new clients to other workers, as long as one of them has room. Not with `--reuse-port`.
     - A client must send the head of its request within `handshake_timeout_s` (10 s before the first request to an app).
       gthread waits without a limit, so a few clients could take all threads.
+    - Context variables that a handler or a view sets are unset for the thread's next client.
     - Slow HTTP clients, with unfinished requests or responses, do not delay the worker's end.
     - If file descriptors or threads run out, new clients wait. A gthread worker would end, with all of its sessions.
     - Each worker keeps its sessions on its own core, if there are enough cores. A replacement worker takes over the
@@ -163,6 +165,11 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             log.warning(
                 "each WebSocket session needs a thread, and --threads is %d: use more, such as 500", cfg.threads
             )
+        if cfg.reuse_port:
+            log.warning("with --reuse-port, a full worker refuses clients although other workers have room")
+        if cfg.do_handshake_on_connect:
+            # gunicorn does the handshake later, where `handshake_timeout_s` limits its time.
+            cfg.set("do_handshake_on_connect", False)
 
     def load_wsgi(self) -> None:
         log_to_gunicorn()
@@ -218,8 +225,8 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
     def _is_full(self) -> bool:
         """Whether this worker has no room for another session, but another worker could."""
         apps = list(self._apps)
-        if self.cfg.workers == 1 or not apps or not any(app.places for app in apps):
-            return False  # no other worker would have more room
+        if self.cfg.workers == 1 or self.cfg.reuse_port or not apps or not any(app.places for app in apps):
+            return False  # no other worker would have more room, or get the client
         return max(app.free_places for app in apps) <= len(self._reading)
 
     def handle(self, conn: Any) -> Any:
@@ -227,7 +234,8 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         with self._lock:
             self._reading[get_ident()] = (monotonic(), conn)
         try:
-            keeps = super().handle(conn)
+            # With a context of its own: otherwise, context variables would stay set for the thread's next client.
+            keeps = copy_context().run(super().handle, conn)
             if not keeps:
                 _linger(conn.sock)
             return keeps

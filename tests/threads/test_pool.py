@@ -6,11 +6,13 @@ import gc
 import os
 import threading
 import weakref
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
+from wsthreads.javascript.python_pool import PythonPool
 from wsthreads.threads.pool import Pool
 
 
@@ -43,6 +45,26 @@ def test_quick_work_needs_one_thread_and_keeps_its_order(make):
     assert pool.wait_idle(DEADLINE_S)
     assert done == list(range(1000))
     assert [thread.name for thread in threading.enumerate() if "test-pool" in thread.name] == ["test-pool"]
+
+
+@pytest.mark.parametrize("kind", ["a handler's functions", "a script's calls"])
+def test_context_variables_are_unset_in_the_next_call(make, kind):
+    seen, user = [], ContextVar("user", default="nobody")
+
+    def work(items: Any = ()) -> None:
+        seen.append(user.get())
+        user.set("ann")
+
+    if kind == "a script's calls":
+        calls = PythonPool("test", 1)
+        assert [calls.submit(number, work) for number in (1, 2)] == [None, None]
+        wait_until(lambda: len(seen) == 2)
+        calls.stop()
+    else:
+        pool = make(work, threads=1)
+        pool.put([1, 2])
+        assert pool.wait_idle(DEADLINE_S)
+    assert seen == ["nobody", "nobody"]
 
 
 def test_work_that_blocks_holds_up_only_its_own_thread(make):

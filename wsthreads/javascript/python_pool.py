@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 
 from wsthreads.loggers import get_logger
@@ -30,7 +31,7 @@ _END = 0
 class PythonPool:
     """At most `size` threads, which start when they are needed. Any thread.
 
-    A job is a function that raises nothing. Each job has a different number, not 0.
+    A job is a function that raises nothing. Each job has a different number, not 0, and context variables of its own.
     """
 
     def __init__(self, name: str, size: int, what: str = "calls of Python functions") -> None:
@@ -130,7 +131,7 @@ class PythonPool:
                 return True
             self._running[number] = thread
         try:
-            job()
+            copy_context().run(job)
         except BaseException:  # a bug of wsthreads; the thread must continue
             log.exception("a job of %s has failed", threading.current_thread().name)
         with self._lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
 from queue import SimpleQueue
 from threading import Condition, Lock, Thread, current_thread
 from time import monotonic
@@ -23,7 +24,8 @@ T = TypeVar("T")
 class Pool(Generic[T]):
     """Calls ``work(items)`` for all items that are `put` in, in order, at most `batch` of them at once. Any thread.
 
-    With more than one of `threads`, several calls of `work` may run at the same time. The threads hold `work`, so
+    With more than one of `threads`, several calls of `work` may run at the same time. Context variables that `work` sets
+    are unset in the next call. The threads hold `work`, so
     `work` must not hold the pool's owner. `begin` is called once in each thread.
     """
 
@@ -131,7 +133,7 @@ class Pool(Generic[T]):
                 tokens.get()
                 continue
             try:
-                work(batch)
+                copy_context().run(work, batch)
             finally:
                 batch = []
                 with lock:
