@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from time import monotonic
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -19,7 +19,7 @@ import pytest
 from tests.ports import free_port
 from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, run_server, wait_until
 from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all, self_signed
-from wsthreads.gunicorn import _Pool
+from wsthreads.servers.patient_pool import PatientPool
 from wsthreads.servers.stalled_clients import STALL_S
 
 pytestmark = pytest.mark.long
@@ -308,6 +308,48 @@ def test_hup_closes_the_sessions_and_a_new_worker_serves(gunicorn):
     server.check_log()
 
 
+def test_a_hup_to_master_and_workers_is_one_to_the_master(tmp_path):
+    """As from a terminal that closes, and from pkill."""
+    with Gunicorn(OURS, tmp_path) as server:
+        with RawClient(server.port, PATH) as client:
+            old = client.receive_text()
+            os.kill(int(old.removeprefix("process ")), signal.SIGHUP)
+            client.text("still there")
+            assert client.receive_text() == "sent still there"
+            server.process.send_signal(signal.SIGHUP)
+            answer_close(client, 1012)
+        wait_until(lambda: server.page() != old, "the new worker", PROGRAM_S)
+        server.end()
+        assert server.closes() == [1012]
+
+
+def test_without_free_descriptors_new_clients_wait(tmp_path):
+    limit = ["bash", "-c", 'ulimit -n 60; exec "$@"', "bash"]
+    (tmp_path / "own.py").write_text(CONTEXT)
+    start = [*limit, *command(OURS, "--bind", "127.0.0.1:0", "--chdir", tmp_path, "own:app", threads=200)]
+    with Program(start) as server, ExitStack() as stack:
+        port = int(server.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+        clients = [stack.enter_context(closing(_begin(port))) for _ in range(100)]
+        server.wait_for("cannot accept connections")
+        while clients:  # those that are served make room for others
+            served = select.select(clients, [], [], DEADLINE_S)[0]
+            assert served, len(clients)
+            for sock in served:
+                assert sock.recv(4096).startswith(b"HTTP/1.1 101 ")
+                sock.close()
+                clients.remove(sock)
+        server.end()
+        assert "Traceback" not in server.log
+
+
+def _begin(port):
+    """A client that has sent a whole handshake."""
+    sock = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+    upgrade = "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    sock.sendall(f"GET /ws/own HTTP/1.1\r\n{upgrade}Sec-WebSocket-Key: {'A' * 22}==\r\n\r\n".encode())
+    return sock
+
+
 def test_after_a_hup_term_is_told_from_it(tmp_path):
     with Gunicorn(OURS, tmp_path) as server:
         server.process.send_signal(signal.SIGHUP)
@@ -375,7 +417,7 @@ def await_loop(server):
 
 
 def test_a_pool_of_threads_can_be_shut_down_while_it_starts_one(monkeypatch):
-    pool, start, done = _Pool(2), threading.Thread.start, threading.Event()
+    pool, start, done = PatientPool(2), threading.Thread.start, threading.Event()
 
     def interrupted_start(thread):
         start(thread)

@@ -11,15 +11,17 @@ from __future__ import annotations
 import errno
 import logging
 import select
+import signal
 import socket
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from itertools import count
 from mmap import mmap
 from random import SystemRandom
-from threading import Lock, RLock, Thread, get_ident
+from threading import Lock, Thread, get_ident
 from time import monotonic, sleep
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -44,6 +46,7 @@ from wsthreads.monitoring.logs import SESSION_KEY, JSONFormatter, access_context
 from wsthreads.protocol.server_support import green_threads
 from wsthreads.protocol.wsgi_servers import is_ending
 from wsthreads.servers.containment import Contained
+from wsthreads.servers.patient_pool import PatientPool
 from wsthreads.servers.stalled_clients import StalledClients, wake
 from wsthreads.threads.exit_blockers import report_exit_blockers
 
@@ -74,38 +77,6 @@ END_HEAD_S = 0.5
 #: At the worker's end, how long an idle keep-alive connection stays open, for a request that may be on its way.
 #: gunicorn 26 has the same rule.
 END_KEEPALIVE_S = 2.0
-
-
-class _Pool(ThreadPoolExecutor):
-    """gthread's pool, but `submit` does not fail if no thread can be started. The work stays queued.
-
-    The next free thread does the work, or a thread that `catch_up` starts. The worker's loop calls all methods. At INT
-    and QUIT, gunicorn calls `shutdown` in a signal handler, which can interrupt `submit`.
-    """
-
-    _is_short = False
-
-    def __init__(self, max_workers: int) -> None:
-        super().__init__(max_workers)
-        # With a Lock, an interrupted `submit` would deadlock.
-        self._shutdown_lock = RLock()  # type: ignore[assignment]
-
-    def _adjust_thread_count(self) -> None:
-        try:
-            super()._adjust_thread_count()  # private, but unchanged since Python 3.2
-        except RuntimeError as error:
-            if not self._is_short:
-                log.warning("a client has to wait for a thread: %s (see ulimit -u, TasksMax, pids-limit)", error)
-            self._is_short = True
-
-    def catch_up(self) -> None:
-        """Start missing threads while work is queued."""
-        while self._is_short and not self._work_queue.empty():
-            before = len(self._threads)
-            self._adjust_thread_count()
-            if len(self._threads) == before:
-                return  # no thread could be started, or one is idle; the next call tries again
-        self._is_short = False
 
 
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
@@ -171,6 +142,11 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             # gunicorn does the handshake later, where `handshake_timeout_s` limits its time.
             cfg.set("do_handshake_on_connect", False)
 
+    def init_signals(self) -> None:
+        super().init_signals()
+        # At a HUP, the master ends its workers by TERM. A terminal that closes, and pkill, send HUP to workers, too.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     def load_wsgi(self) -> None:
         log_to_gunicorn()
         try:
@@ -193,7 +169,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self.wsgi = introduce
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
-        return _Pool(max_workers=self.cfg.threads)
+        return PatientPool(max_workers=self.cfg.threads)
 
     def accept(self, listener: Any, *arguments: Any) -> None:
         """Called by the worker's loop when a client waits to be accepted."""
@@ -233,6 +209,8 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         """Called by gthread in one of its threads: read a request from a connection, and respond."""
         with self._lock:
             self._reading[get_ident()] = (monotonic(), conn)
+        if hasattr(conn, "wait_for_data"):  # from gunicorn 25: it would need a descriptor, and there may be none left
+            conn.wait_for_data = partial(_has_data, conn.sock)
         try:
             # With a context of its own: otherwise, context variables would stay set for the thread's next client.
             keeps = copy_context().run(super().handle, conn)
@@ -348,6 +326,16 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         thread = Thread(target=app.shutdown, args=(timeout_s, *farewell(self)), name="wsthreads-drain")
         self._drains.append(thread)
         thread.start()
+
+
+def _has_data(sock: socket.socket, timeout_s: float) -> bool:
+    """Wait until a socket is readable, at most `timeout_s`. False if it is not, or if it is closed."""
+    waiting = select.poll()
+    try:
+        waiting.register(sock, select.POLLIN)
+        return bool(waiting.poll(1000 * timeout_s))
+    except (OSError, ValueError):
+        return False
 
 
 def _linger(sock: socket.socket) -> None:

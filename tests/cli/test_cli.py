@@ -231,7 +231,7 @@ def test_the_log_is_as_quiet_as_one_likes(folder):
         assert "opened" not in server.log
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_ctrl_c_ends_it_and_runs_every_on_close(folder, number):
     (folder / "room.js").write_text(
         "export function onOpen(session) { session.send('hi') }\n"

@@ -969,7 +969,7 @@ def program(request):
         yield process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_ends_everything_in_order_and_soon(program, number):
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(program.url)) for _ in range(100)]

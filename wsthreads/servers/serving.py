@@ -165,7 +165,7 @@ class Server:
         self._http.cut_off()
 
     def run(self) -> int:
-        """Serve until SIGINT (Ctrl-C), SIGTERM or `request_stop`. Returns the exit status for the process.
+        """Serve until SIGINT (Ctrl-C), SIGTERM, SIGHUP (a closed terminal) or `request_stop`. Returns the exit status.
 
         The first signal shuts the server down within `shutdown_timeout_s`, with status 0. A second signal cuts off all
         connections, with status 128 plus its number. A third signal has its default effect. Signals are handled only in
@@ -231,7 +231,7 @@ def serve(
     *,
     ssl_context: ssl.SSLContext | None = None,
 ) -> int:
-    """Serve until SIGINT or SIGTERM. Returns the exit status. Errors: see `Server`; signals: see `Server.run`."""
+    """Serve until a signal, see `Server.run`. Returns the exit status. Errors: see `Server`."""
     return Server(app, host, port, ssl_context=ssl_context).run()
 
 
@@ -244,10 +244,10 @@ class _Stop:
 
 @contextmanager
 def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
-    """Pass SIGINT and SIGTERM to `put` until the block ends, or until the yielded function is called.
+    """Pass SIGINT, SIGTERM and SIGHUP to `put` until the block ends, or until the yielded function is called.
 
-    An ignored signal stays ignored: a shell ignores SIGINT for background commands of a script. A forked process gets
-    the previous signal handlers back.
+    An ignored signal stays ignored: a shell ignores SIGINT for background commands of a script, and nohup ignores
+    SIGHUP. A forked process gets the previous signal handlers back.
     """
     before: dict[int, Any] = {}
 
@@ -259,7 +259,7 @@ def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
             signal.signal(*before.popitem())
 
     if current_thread() is main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, handle)
     _in_forks.append(restore)

@@ -24,9 +24,9 @@ T = TypeVar("T")
 class Pool(Generic[T]):
     """Calls ``work(items)`` for all items that are `put` in, in order, at most `batch` of them at once. Any thread.
 
-    With more than one of `threads`, several calls of `work` may run at the same time. Context variables that `work` sets
-    are unset in the next call. The threads hold `work`, so
-    `work` must not hold the pool's owner. `begin` is called once in each thread.
+    With more than one of `threads`, several calls of `work` may run at the same time. Context variables that `work`
+    sets are unset in the next call. The threads hold `work`, so `work` must not hold the pool's owner. `begin` is
+    called once in each thread.
     """
 
     def __init__(
