@@ -306,6 +306,20 @@ def test_on_open_sends_nothing_more_behind_the_close_frame(server, connect, monk
     closing.join(DEADLINE_S)
 
 
+def test_a_welcome_that_comes_behind_the_close_frame_has_no_on_open(server, connect):
+    called = []
+    client = connect(on_open=called.append)
+    peer = server.upgraded()
+    peer.expect(DLE + "h")
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    wait_until(lambda: not client._engine._connection.is_open)  # it has written the close frame
+    peer.welcome()
+    assert peer.receive() is None
+    closing.join(DEADLINE_S)
+    assert (called, client.closed) == ([], (1000, ""))
+
+
 def test_an_on_open_that_closes_has_what_waits_written_and_sends_nothing_more(server, connect):
     entered, go, sent = threading.Event(), threading.Event(), []
 

@@ -33,6 +33,8 @@ class Application:
         self._answers = Callbacks("wsthreads-client-answers")
         self._opening = 0  # the number of the session of the running `on_open`
         self._has_closed = False  # whether the running `on_open` has closed the client
+        #: Whether the client has written its close frame, so that an `on_open` could send nothing.
+        self.is_over = False
         #: How many requests of the server have no answer yet.
         self.asked = 0
 
@@ -73,7 +75,7 @@ class Application:
 
     def _call_on_open(self, on_open: Callable[[], object], session: int) -> None:
         with self._lock:
-            if self._dialogue.is_past(session) or self._has_closed:
+            if self._dialogue.is_past(session) or self._has_closed or self.is_over:
                 return
             self._opening = session
         try:

@@ -225,6 +225,7 @@ class Engine:
             self.pump()
             if not self.dialogue.has_unsent or self._close_by - monotonic() < CLOSE_TIMEOUT_S / 2:
                 connection.close(*self.closing)
+                self.application.is_over = True
                 connection.flush()  # else the thread continues when the socket takes more
 
     # The thread.
