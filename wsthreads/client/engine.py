@@ -93,8 +93,6 @@ class Engine:
             moved.notify_all()
             former.release()
 
-    # For the client.
-
     @property
     def is_interrupted(self) -> bool:
         """Whether the calling thread has the lock: a signal handler or a finalizer has interrupted it."""
@@ -135,8 +133,9 @@ class Engine:
 
     def describe_trouble(self) -> str:
         """For the text of an error: why there is no connection. With the lock held."""
-        why = f": {self._trouble}" if self._trouble else " yet"
-        return "" if self.is_connected else f"; there is no connection{why}"
+        if self.is_connected:
+            return ""
+        return f"; there is no connection{': ' + self._trouble if self._trouble else ' yet'}"
 
     def pump(self) -> None:
         """Send waiting messages, as far as the connection takes them. With the lock held."""
