@@ -287,15 +287,17 @@ def test_a_request_of_on_open_goes_before_what_waits_for_it_while_the_client_clo
 
 def test_on_open_sends_nothing_more_behind_the_close_frame(server, connect, monkeypatch):
     monkeypatch.setattr(engine_module, "CLOSE_TIMEOUT_S", 1.0)
-    closed, refused = threading.Event(), threading.Event()
+    begun, closed, refused = threading.Event(), threading.Event(), threading.Event()
 
     def on_open(client):
+        begun.set()
         assert closed.wait(DEADLINE_S)
         if not client.send("late"):
             refused.set()
 
     client = connect(on_open=on_open)
     peer = server.welcomed()
+    assert begun.wait(DEADLINE_S)
     closing = threading.Thread(target=client.close)
     closing.start()
     wait_until(lambda: client._engine.closing is not None)

@@ -1089,13 +1089,18 @@ def test_types_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "rows.py").write_text("from typing import TypedDict\nclass Row(TypedDict): name: str\n")
     (tmp_path / "store.py").write_text(
         """
-from typing import TypedDict
+from typing import Literal, TypedDict
 import wsthreads, rows
 class Row(TypedDict): id: int
 class Session(TypedDict): id: int
 def mine() -> Row: pass
 def other() -> list[rows.Row]: pass
 def session(session: wsthreads.Session) -> Session: pass
+def blank() -> TypedDict("1 row", {"id": int}): pass
+def word() -> TypedDict("delete", {"id": int}): pass
+class string(TypedDict): id: int
+def text() -> string: pass
+def none() -> Literal[()]: pass
 def delete(): pass
 def delete_(new, new_): pass
 """
@@ -1108,9 +1113,16 @@ def delete_(new, new_): pass
         "export interface Row {",
         "export interface Row$ {",
         "export interface Session$ {",
+        "export interface _1_row {",
+        "export interface delete$ {",
+        "export interface string$ {",
         "export function mine(): Promise<Row>;",
         "export function other(): Promise<Row$[]>;",
         "export function session(session: Session): Promise<Session$>;",
+        "export function blank(): Promise<_1_row>;",
+        "export function word(): Promise<delete$>;",
+        "export function text(): Promise<string$>;",
+        "export function none(): Promise<never>;",
         "declare function delete$(): Promise<any>;",
         "export { delete$ as delete };",
         "export function delete_(new$: any, new_: any): Promise<any>;",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -101,7 +102,7 @@ class _Writer:
             return "any[]"
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is Literal:
-            return " | ".join(dict.fromkeys(map(self._literal, arguments)))
+            return " | ".join(dict.fromkeys(map(self._literal, arguments))) or "never"
         if origin is typing.Union or origin is types.UnionType:
             return " | ".join(dict.fromkeys(self.type(argument) for argument in arguments))
         if origin is typing.Annotated:
@@ -146,8 +147,8 @@ class _Writer:
     def _interface(self, hint: Any) -> str:
         name = self._names.get(hint)
         if name is None:
-            name = str(hint.__name__)
-            while name in self.interfaces or name in _TYPES:
+            name = re.sub(r"\W|^(?=[0-9])", "_", str(hint.__name__))
+            while name in self.interfaces or name in _TYPES or name in _RESERVED:
                 name += "$"
             self._names[hint] = name
             self.interfaces[name] = ""  # the type may contain itself
@@ -163,9 +164,13 @@ class _Writer:
         return name
 
 
-#: The types that declarations use.
+#: The types that declarations use, and those that TypeScript predefines.
 _TYPES = frozenset(
-    {"ArrayBuffer", "ArrayBufferView", "AsyncIterableIterator", "Promise", "Record", "Uint8Array", *_HANDLES.values()}
+    {
+        *_HANDLES.values(),
+        *("ArrayBuffer", "ArrayBufferView", "AsyncIterableIterator", "Promise", "Record", "Uint8Array"),
+        *("any", "bigint", "boolean", "never", "number", "object", "string", "symbol", "undefined", "unknown"),
+    }
 )
 
 #: Words that are valid names of parameters in Python, but not in JavaScript.
