@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["last", "login", "logout", "register", "save", "user_of"]
 
-#: In the working directory. As a service, in the directory that systemd names.
+#: The file is in the working directory, or, in a service, in the directory that systemd names.
 DATABASE = Path(os.environ.get("STATE_DIRECTORY", ""), "accounts.sqlite3")
 
 #: How long a login lasts.
@@ -83,7 +83,7 @@ def last(count: int) -> list[dict]:
 
 
 def _connect() -> sqlite3.Connection:
-    database = sqlite3.connect(DATABASE, timeout=10)  # seconds to wait for others
+    database = sqlite3.connect(DATABASE, timeout=10)  # seconds to wait for other threads
     database.executescript(TABLES)
     return database
 

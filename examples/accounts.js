@@ -4,8 +4,8 @@
 //   { type: "register" or "login", name, password }
 //
 // and receives { type: "token", token, user } or { type: "error", text }. Then it connects again, with ?token=…, and
-// receives { type: "message", id, user, text, at }: the last 50 messages, and all later ones. Both can overlap, so the
-// client shows each message once, in the order of the ids. It sends:
+// receives { type: "message", id, user, text, at }: the last 50 messages, and all later ones. A message can come twice,
+// so the client shows each message once, in the order of the ids. A client with a login sends:
 //
 //   { type: "message", text }
 //   { type: "logout" }           ends the logins and the sessions of the user, on all devices
@@ -30,7 +30,7 @@ export async function onHandshake(request) {
 export async function onOpen(session) {
   if (session.user === null) return;
   session.room("lobby").join();
-  if ((await userOf(session.getParameter("token"))) === null) session.close(4001, "log in again"); // a logout meanwhile
+  if ((await userOf(session.getParameter("token"))) === null) session.close(4001, "log in again"); // logged out meanwhile
   for (const message of await last(50)) session.send(inJson("message", message));
 }
 
@@ -42,7 +42,7 @@ function admit(address) {
   return logins.get(address) <= MAX_LOGINS;
 }
 
-// The fields of a message, whatever a client sends: well-formed, as SQLite wants it, and not longer than a text.
+// The fields of a message. A client may send anything, so each field becomes a well-formed text of limited length.
 function fieldsOf(message) {
   let sent = null;
   try {

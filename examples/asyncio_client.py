@@ -26,10 +26,10 @@ from websockets.typing import Subprotocol
 Message = str | bytes
 
 DLE = "\x10"
-#: Closed with one of these, the client comes back. 1006 is a connection that was lost without a close frame.
+#: After one of these close codes, the client comes back. 1006 is a connection that was lost without a close frame.
 COME_BACK = {1001, 1005, 1006, 1011, 1012, 1013}
 CONNECT_TIMEOUT_S = 10.0
-WINDOW_BYTES = 786_432  # the client writes no more while so much is unacknowledged; each message counts 100 more
+WINDOW_BYTES = 786_432  # the client writes no more while so many are unacknowledged; each message counts 100 more
 CONFIRM_S = 5.0  # a message of either side that is unacknowledged for so long causes a heartbeat
 
 #: What a server sends after the welcome: an acknowledgement, a reply without data, or one with data.
@@ -57,7 +57,7 @@ class RequestFailed(Exception):
 
 
 class BrokenProtocol(Exception):
-    """The server has sent what the protocol does not allow."""
+    """The server has sent something that the protocol does not allow."""
 
 
 class Client:
@@ -88,7 +88,7 @@ class Client:
         self._received = 0  # counted messages from the server
         self._acknowledged = 0  # how many of our messages the server has acknowledged
         self._written = 0  # how many of _kept were written, on any connection
-        self._under_way = 0  # the bytes of the unacknowledged ones written on this connection
+        self._under_way = 0  # the bytes of unacknowledged messages that were written on this connection
         self._asked = self._asked_by_server = 0  # the last id of a request
         self._pending: dict[int, asyncio.Future[Message | None]] = {}
 
@@ -104,7 +104,7 @@ class Client:
     # What the application calls
 
     def send(self, message: Message) -> None:
-        """Waits while there is no connection. An application should bound how many."""
+        """The message waits while there is no connection. An application should limit how many messages wait."""
         self._keep(escaped(message))
 
     async def receive(self) -> Message:
@@ -154,7 +154,7 @@ class Client:
                             await socket.close()  # with 1000; else this library would close with 1011
                             raise
                         except asyncio.TimeoutError:
-                            socket.transport.abort()  # dead; and a close frame would end the session
+                            socket.transport.abort()  # the connection is dead; a close frame would end the session
                 except ConnectionClosed as closed:
                     if closed.rcvd is not None:
                         code, reason = closed.rcvd.code, closed.rcvd.reason
@@ -181,7 +181,7 @@ class Client:
         self._forget(self.welcome["received"])
 
     def _end_session(self) -> int:
-        """Begin another one. Returns how many messages may be lost."""
+        """Begin another session. Returns how many messages may be lost."""
         self._fail_requests(RequestFailed("the session has ended"))
         kept, written = [*self._kept], self._written
         self._begin_session()
@@ -272,7 +272,7 @@ class Client:
                     raise asyncio.TimeoutError
 
     def _take(self, message: Message) -> bool:
-        """Whether it is counted."""
+        """Handle a message from the server. Returns whether the message is counted."""
         if not is_control(message):
             self._received += 1
             self._inbox.put_nowait(message[1:] if message[:1] in (DLE, b"\x10") else message)
@@ -314,7 +314,7 @@ class Client:
 
 
 async def end(*tasks: asyncio.Task[None]) -> None:
-    """Cancel them, more than once if need be: before Python 3.12, `wait_for` can swallow a cancellation."""
+    """Cancel the tasks, more than once if necessary: before Python 3.12, `wait_for` can swallow a cancellation."""
     while not all(task.done() for task in tasks):
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Rooms beside Bottle's routes, for clients with Bottle's signed cookie.
+"""Rooms in a Bottle application, for clients with Bottle's signed cookie.
 
     pip install bottle
     python examples/bottle_app.py

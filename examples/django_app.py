@@ -1,4 +1,6 @@
-"""Rooms beside Django, for users who are logged in. A view, a signal and a logout reach them. A project in one file.
+"""Rooms in a Django project, for users who are logged in. A view, a signal and a logout reach the users.
+
+The whole project is in this file.
 
     python examples/django_app.py migrate
     python examples/django_app.py runserver
@@ -113,8 +115,8 @@ def welcome(instance, created, **_):
 def close_sessions(user, **_):
     """End the user's sessions on all devices. The cookie is checked only in the handshake.
 
-    With several workers, set WSTHREADS_REDIS: then this reaches all of them. The short ban is for a handshake that has
-    passed the check and is not a session yet.
+    With several workers, set WSTHREADS_REDIS, so that this reaches all workers. The short ban is for a handshake that
+    has passed the check and is not a session yet.
     """
     if user is not None:  # a logout without a login
         news.user(user.get_username()).close(4001, "logged out", ban_s=1)

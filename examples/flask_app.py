@@ -1,4 +1,4 @@
-"""Rooms beside Flask views, and a view that broadcasts to a room.
+"""Rooms in a Flask application, and a view that broadcasts to a room.
 
     flask --app examples/flask_app.py run --with-threads
     gunicorn -k wsthreads.gunicorn.ThreadWorker --threads 100 --chdir examples flask_app:app

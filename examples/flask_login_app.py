@@ -72,8 +72,8 @@ def tell(user: str, text: str) -> None:
 def close_sessions(sender: Flask, user: UserMixin) -> None:
     """End the user's sessions on all devices. The cookie is checked only in the handshake.
 
-    With several workers, set WSTHREADS_REDIS: then this reaches all of them. The short ban is for a handshake that has
-    passed the check and is not a session yet.
+    With several workers, set WSTHREADS_REDIS, so that this reaches all workers. The short ban is for a handshake that
+    has passed the check and is not a session yet.
     """
     news.user(user.id).close(4001, "logged out", ban_s=1)
 

@@ -16,7 +16,7 @@ news = RedisBroker(os.environ["WSTHREADS_REDIS"]).room("/ws/news", "news")  # co
 
 
 def tell_when_done(text: str) -> None:
-    """In Celery, make this a @shared_task, and retry after a BrokerError: then Redis did not get the message."""
+    """In Celery, make this a @shared_task, and retry after a BrokerError: Redis may not have got the message."""
     news.broadcast(json.dumps({"type": "announcement", "text": text}))
 
 

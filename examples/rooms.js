@@ -12,7 +12,7 @@
 //
 // A client receives these, including its own messages, so that a user's other tabs show them, too:
 //
-//   { type: "message", id, from, text, timestamp, position }    first those before: the last 50, or all after `since`
+//   { type: "message", id, from, text, timestamp, position }    first earlier ones: the last 50, or all after `since`
 //   { type: "welcome", id, room, people, complete, position }   then this; people are those of room.presence();
 //                                                               complete: false if messages after `since` are missing
 //   { type: "presence", joined, left, changed }                 people who have come, gone, or begun or ended to type

@@ -61,7 +61,7 @@ class Chat:
         if user is None:
             return 401
         handshake.user = user
-        return "chat" if "chat" in handshake.subprotocols else None  # a browser needs one that it offered
+        return "chat" if "chat" in handshake.subprotocols else None  # a browser needs a subprotocol that it offered
 
     def on_open(self, session: Session) -> None:
         session.room("chat").join()

@@ -229,7 +229,7 @@ def test_handlers_that_are_none(folder: Path, name: str, source: str, part: str)
 def test_scripts_whose_time_cannot_be_bounded(folder: Path) -> None:
     with pytest.raises(IsolateError) as caught:
         create_app("echo.js")
-    says("the run time of scripts cannot be bounded", str(caught.value))
+    says("the run time of scripts cannot be limited", str(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_nobody_there_or_no_tls(folder: Path) -> None:
     (one, key), (_, other) = certificate(folder / "one"), certificate(folder / "other")
     with run_server("echo.js", "--cert", one, "--key", key) as server:
         says("try wss://", refusal(server, "/ws/echo"))
-        says("its certificate is not trusted", refusal(server, "/ws/echo", scheme="wss"))
+        says("the server's certificate is not trusted", refusal(server, "/ws/echo", scheme="wss"))
         trusting = {"SSL_CERT_FILE": str(one)}
         assert wsthreads("connect", f"wss://localhost:{server.port}/ws/echo", env=trusting).returncode == 0
     says("this file has no PEM private key", complaint("run", "echo.js", "--cert", one))

@@ -87,7 +87,8 @@ def test_answers_that_fetch_cannot_use(folder: Path, origin: Origin) -> None:
 
     says("is not JSON", asked("return (await fetch('URL/page')).json()"))
     says("the body was read already", asked("const page = await fetch('URL/page'); for (;;) await page.text()"))
-    says("the body has more than max_fetch_bytes", asked("await (await fetch('URL/page')).text()", max_fetch_bytes=500))
+    too_long = asked("await (await fetch('URL/page')).text()", max_fetch_bytes=500)
+    says("bytes (max_fetch_bytes)", too_long)
     says("more than 20 redirects", asked("await fetch('URL/loop')"))
     says("fetch takes a whole URL", asked("await fetch('/page')"))
 
@@ -123,7 +124,7 @@ def test_calls_of_python_that_fail(folder: Path, caplog: pytest.LogCaptureFixtur
     limits = {"script_wait_s": 0.1, "script_timeout_s": 10}
     try:
         says("has not returned in", answer(script, "return store.slow()", modules=modules, **limits))
-        says("and its thread goes on", caplog.text)
+        says("the script waits no longer, but the function's thread continues", caplog.text)
         says("and still run", answer(script, slow + "await store.slow()", modules=modules, **limits))
     finally:
         store.may_return.set()
@@ -151,4 +152,4 @@ def test_names_that_env_does_not_have(folder: Path) -> None:
     (folder / "b.js").write_text("process.env.API_KEY;" + HANDLER)
     says("process is not defined", complaint("check", "b.js"))
     (folder / ".env").write_text("API KEY=1")
-    says("a line is NAME=value", complaint("check", "a.js", "--env-file", ".env"))
+    says("this line is not NAME=value", complaint("check", "a.js", "--env-file", ".env"))

@@ -1,4 +1,4 @@
-// The chat page: from the entrance into a room and back, and what arrives meanwhile.
+// The chat page: joins and leaves a room, and shows what arrives from the server.
 
 import * as compose from "./compose.js";
 import { $ } from "./dom.js";
@@ -111,7 +111,7 @@ function onMessage(message) {
       log.addNote(`${message.to} is not here, and has not received: ${message.text}`);
       compose.giveBack(message.text);
       break;
-    case "join": // of chat.js, as "leave"
+    case "join": // chat.js sends this, and "leave"
       log.addNote(`${message.user} has come in.`);
       break;
     case "leave":

@@ -13,8 +13,8 @@ export function addNote(text) {
 }
 
 /**
- * Add a message. `isOwn`: of this page's user. A private one has `to`, and a name to press, to answer it: `reply` is
- * called with the other person's name.
+ * Add a message. `isOwn`: this page's user has sent it. A private message has `to`, and its name is a button for an
+ * answer, which calls `reply` with the other person's name.
  */
 export function addMessage({ type, from, to, text, timestamp }, isOwn, reply) {
   const isPrivate = type === "private";

@@ -42,7 +42,7 @@ export function setUnknown() {
   for (const item of items.values()) item.querySelectorAll("button").forEach((button) => (button.disabled = true));
 }
 
-/** The session goes on: who has come and gone meanwhile is told next. */
+/** The session continues: the server's next message says who has come and gone meanwhile. */
 export function setKnown() {
   if (!$("here").hidden) show();
 }

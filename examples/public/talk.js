@@ -1,24 +1,23 @@
 // The connection to a room. rooms.js serves all rooms at ws/rooms, with JSON in both directions. chat.js serves the room
-// "chat" at ws/chat: it knows neither who is there nor private messages nor what was said before, and what it receives is
-// plain text.
+// "chat" at ws/chat. It has no list of people, no private messages and no history. The page sends plain text to chat.js.
 
 import { ReconnectingWebSocket } from "./wsthreads.js"; // served by: wsthreads run --serve-client
 
 export const MAIN_ROOM = "chat";
 
-const TYPING_MS = 4000; // without a key, so long does somebody count as typing
-const MAX_REPEATED = 1000; // of so many messages the ids are known
+const TYPING_MS = 4000; // how long somebody counts as typing after the last key
+const MAX_REPEATED = 1000; // how many ids of messages are remembered
 
 export class Talk {
   #socket;
   #isTyping = false;
   #timer = null;
-  #since = null; // the last position: after a lost connection, what came later is sent again
-  #ids = new Set(); // of the last messages, the oldest first
+  #since = null; // the last position; after a lost connection, the server sends all later messages
+  #ids = new Set(); // the ids of the last messages, the oldest first
 
   /**
-   * `handlers` are onOpen() of a new session, onResumed() if the session goes on and nothing was missed,
-   * onMessage(message), onWaiting(until) and onEnd(text). None is called after `leave`.
+   * `handlers` are onOpen() for a new session, onResumed() if the session continues and nothing was missed,
+   * onMessage(message), onWaiting(until) and onEnd(text). None of them is called after `leave`.
    */
   constructor(me, room, handlers) {
     this.me = me;
@@ -33,7 +32,7 @@ export class Talk {
       if (socket === this.#socket) handler(event);
     });
     handle("open", () => {
-      this.#isTyping = false; // the new session has not said that it is
+      this.#isTyping = false; // the new session has not told the server that the user is typing
       handlers.onOpen();
     });
     handle("resumed", () => handlers.onResumed()); // a server with --resume-s
@@ -50,14 +49,14 @@ export class Talk {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
-  /** Send to everybody in the room, or only to one user. rooms.js sends it back, and that is when the page shows it. */
+  /** Send to everybody in the room, or only to one user. The page shows the message when rooms.js sends it back. */
   say(text, to = "") {
     if (this.isPlain) this.#socket.send(text);
     else this.#send(to ? { type: "private", to, text } : { type: "message", text });
     if (!to) this.#forgetTyping(); // rooms.js knows that typing has ended
   }
 
-  /** The user has typed. Call it for each change: the server hears of it once, and when it has ended. */
+  /** The user has typed. Call this for each change. The server is told when typing begins, and when it has ended. */
   type() {
     if (this.isPlain || !this.isOpen) return;
     if (!this.#isTyping) this.#send({ type: "typing", typing: true });
@@ -81,9 +80,9 @@ export class Talk {
     this.#socket = null;
   }
 
-  /** Whether it is not one that the page has: a position may be a little older than the last message. */
+  /** Whether the page does not have this message yet. (A position may be a little older than the last message.) */
   #isNew(id) {
-    if (id === undefined) return true; // of chat.js
+    if (id === undefined) return true; // a message of chat.js
     if (this.#ids.has(id)) return false;
     this.#ids.add(id);
     if (this.#ids.size > MAX_REPEATED) this.#ids.delete(this.#ids.values().next().value);

@@ -252,7 +252,7 @@ WRONG_ACCEPT = b"HTTP/1.1 101 Y\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "hung up without an answer"),
+        (b"", "closed the connection without an answer"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "does not speak WebSocket"),
         (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>\n", "with 200, as to .*: check the path"),
         (b"HTTP/1.1 503 No\r\nContent-Type: text/plain\r\n\r\nall full\n", "refused with 503: all full"),
@@ -279,7 +279,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for_for_long():
         (1001, "bye", "1001 going away: bye"),
         (1006, "", "1006 connection lost"),
         (1013, "", "1013 try again later"),
-        (4321, "", "4321 the application's own"),
+        (4321, "", "4321 a code of the application"),
         (2999, "", "2999 unknown"),
     ],
 )

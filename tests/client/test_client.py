@@ -155,8 +155,8 @@ def test_tls_is_no_explanation_for_an_address_that_has_worked(server, connect):
     wait_until(lambda: client.is_connected)
     peer.cut()
     server.next().cut()
-    wait_until(lambda: "the server hung up without an answer" in client._engine._trouble)
-    assert client._engine._trouble == "the server hung up without an answer"
+    wait_until(lambda: "the server closed the connection without an answer" in client._engine._trouble)
+    assert client._engine._trouble == "the server closed the connection without an answer"
 
 
 def test_iteration_ends_when_the_server_closes_with_1000(server, connect):
@@ -649,7 +649,7 @@ def test_a_request_of_an_on_open_whose_session_is_over_raises_session_closed(ser
         if not ends:
             ends.append(None)
             assert go.wait(DEADLINE_S)
-            with pytest.raises(SessionClosed, match="the session of this on_open is over"):
+            with pytest.raises(SessionClosed, match="the session for which this on_open was called is over"):
                 client.request("late", DEADLINE_S)
             ends.append("closed")
 

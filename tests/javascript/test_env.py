@@ -260,12 +260,12 @@ def test_a_file_has_names_and_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"A=1\n{SECRET}\n", ":2: a line is NAME=value, and a name has letters, digits and _"),
-        (f"a b={SECRET}", ":1: a line is NAME=value"),
-        (f"1A={SECRET}", ":1: a line is NAME=value"),
+        (f"A=1\n{SECRET}\n", ":2: this line is not NAME=value, with a name of letters, digits and _"),
+        (f"a b={SECRET}", ":1: this line is not NAME=value"),
+        (f"1A={SECRET}", ":1: this line is not NAME=value"),
         (f'\nA="{SECRET}\nB=5', ':2: the value has no closing "'),
-        (f"A='{SECRET}' more", ":1: there is more behind the closing '"),
-        (f"={SECRET}", ":1: a line is NAME=value"),
+        (f"A='{SECRET}' more", ":1: there is text after the closing '"),
+        (f"={SECRET}", ":1: this line is not NAME=value"),
     ],
 )
 def test_a_file_that_is_wrong_is_an_error_with_its_line_and_without_values(

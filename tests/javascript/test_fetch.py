@@ -316,7 +316,7 @@ def test_a_body_without_a_length_ends_with_the_end_of_tls(certified: Origin, tmp
             for path in ("whole", "cut", "sized")
         )
     assert (whole_, sized) == ("pay 1000", "whole")
-    assert cut_.endswith("the connection was closed without the end of TLS, so something may be missing")
+    assert cut_.endswith("the connection was closed without the end of TLS, so a part of the body may be missing")
 
 
 def test_other_certificates_are_refused(

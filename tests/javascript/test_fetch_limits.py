@@ -91,7 +91,7 @@ def coded(value: str, body: bytes) -> bytes:
         (response(b"abc", length=10), "the connection was closed before the end of the body"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "the connection was closed before the end"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0", "before the end of the body"),
-        *((CHUNKED + body, "a chunk of the body begins or ends with") for body in NO_CHUNKS),
+        *((CHUNKED + body, "a chunk of the body is malformed: it begins or ends with") for body in NO_CHUNKS),
         *((coded(line, b"5\r\nabcde\r\n0\r\n\r\n"), "a transfer-encoding other than chunked") for line in CODINGS),
         *((coded(line, b"abcde"), "the content-length is not one number") for line in LENGTHS),
         (response(gzip.compress(b"ab") + gzip.compress(b"cd" * 99)[:-9], "Content-Encoding: gzip"), "ends too early"),
@@ -99,14 +99,14 @@ def coded(value: str, body: bytes) -> bytes:
         (response(b"no gzip", "Content-Encoding: gzip"), "the body is not in the encoding that content-encoding names"),
         (response(gzip.compress(b"ab" * 100)[:-12], "Content-Encoding: gzip"), "the encoded body ends too early"),
         (response(zlib.compress(b"ab" * 100)[:-6], "Content-Encoding: deflate"), "the encoded body ends too early"),
-        (response(b"x" * 1001), "the body has more than max_fetch_bytes, 1000 bytes"),
-        (response(gzip.compress(b"x" * 1001), "Content-Encoding: gzip"), "the body has more than max_fetch_bytes"),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000, "the body has more than max_fetch_bytes, 1000 bytes"),
+        (response(b"x" * 1001), "the body has more than 1000 bytes (max_fetch_bytes)"),
+        (response(gzip.compress(b"x" * 1001), "Content-Encoding: gzip"), "the body has more than 1000 bytes"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000, "the body has more than 1000 bytes (max_fetch_bytes)"),
         (b"", "the connection failed: "),
         *((line + b"\r\n\r\n", "does not begin with a status of HTTP/1.1, but with '") for line in NO_STATUSES),
-        (b"HTTP/1.1 200", "the connection failed: the server closed it within the head of the response"),
-        (b"HTTP/1.1 200 OK\r\nContent-Le", "the connection failed: the server closed it within the head"),
-        (b"HTTP/1.1 200 OK\r\nX: y\r\n\r", "the connection failed: the server closed it within the head"),
+        (b"HTTP/1.1 200", "the connection failed: the server closed it within the headers of the response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "the connection failed: the server closed it within the headers"),
+        (b"HTTP/1.1 200 OK\r\nX: y\r\n\r", "the connection failed: the server closed it within the headers"),
         (b"HTTP/1.1 200 OK\r\nX: y\rZ: z\r\n\r\n", "is not a header, or has a NUL or a CR in it"),
         (b"HTTP/1.1 200 OK\r\n\r\r\nContent-Length: 0\r\n\r\n", "of the response's head is not a header"),
         (b"HTTP/1.1 200 OK\r\nno header\r\nContent-Length: 0\r\n\r\n", "of the response's head is not a header"),
@@ -148,7 +148,7 @@ def test_a_bomb_is_not_unpacked(origin: Origin, js: Asking) -> None:
         origin.routes["/x"] = response(bomb if layers == "gzip" else gzip.compress(bomb), f"Content-Encoding: {layers}")
         before = peak_kib()
         told = js("return (await fetch(base + '/x')).text()")
-        assert told.endswith("the body has more than max_fetch_bytes, 16777216 bytes")
+        assert told.endswith("the body has more than 16777216 bytes (max_fetch_bytes)")
         assert peak_kib() - before < 100_000
 
 
@@ -172,7 +172,7 @@ def test_an_endless_body_can_be_read_in_part(origin: Origin, js: Asking) -> None
       return size > 1e6;""")
     assert told is True
     assert origin.closed.wait(DEADLINE_S)
-    assert js("return (await fetch(base + '/x')).text()").endswith("more than max_fetch_bytes, 16777216 bytes")
+    assert js("return (await fetch(base + '/x')).text()").endswith("more than 16777216 bytes (max_fetch_bytes)")
 
 
 def test_a_response_that_nobody_can_read_is_closed(origin: Origin, js: Asking) -> None:
@@ -537,7 +537,7 @@ def test_requests_that_are_refused(method: str, url: str, headers: dict[str, str
 def test_a_body_that_is_too_long_is_not_sent(origin: Origin, tmp_path: Path) -> None:
     with asking(origin, tmp_path, max_fetch_bytes=10) as script:
         told = Asking(script)("await fetch(base, { method: 'POST', body: 'x'.repeat(11) })")
-    assert told == "TypeError: fetch sends at most max_fetch_bytes, 10 bytes, not 11"
+    assert told == "TypeError: the request's body has 11 bytes; max_fetch_bytes allows at most 10"
 
 
 def test_without_urllib3_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -396,5 +396,5 @@ def test_a_package_does_not_import_the_script_s_python(tmp_path: Path) -> None:
     (inner / "index.js").write_text('export * from "../../store.py";')
     (tmp_path / "store.py").write_text("def f(): pass\n")
     (tmp_path / "chat.js").write_text('import * as inner from "inner"; export function onMessage() {}')
-    with pytest.raises(ScriptError, match="a package does not import a Python file"):
+    with pytest.raises(ScriptError, match="a package cannot import a Python file"):
         check_script(tmp_path / "chat.js", Config())

@@ -194,7 +194,7 @@ def test_undefined_is_none_and_a_date_is_text(tmp_path: Path) -> None:
         ("'x' * (16 * 1024 * 1024)", "RangeError: f (store.py) returned what JavaScript cannot have: the result has "
                                      "16777218 bytes, more than 16777216: return it in parts"),
         ("(n for n in [1])", "TypeError: f (store.py) returned what JavaScript cannot have: generator is not a JSON "
-                             "value: return a list, or let the function that the script imports have the yield itself"),
+                             "value: return a list, or use yield in the function that the script imports"),
     ],
 )  # fmt: skip
 def test_a_result_that_is_no_json_value_is_an_error(tmp_path: Path, value: str, error: str) -> None:
@@ -429,7 +429,7 @@ def test_calls_that_have_no_thread_in_time_are_given_up() -> None:
     told = [schedule.take(0).encoded(None) for _ in range(2)]  # type: ignore[union-attr]
     assert [json.loads(event)[2:5] for event in told] == [
         [1, False, ["TimeoutError", "wait (store) has not returned in 5 s", ""]],
-        [2, False, ["TimeoutError", "wait (store) had no thread in 5 s", ""]],
+        [2, False, ["TimeoutError", "wait (store) got no thread in 5 s", ""]],
     ]
     assert calls.is_idle
     gate.set()
@@ -632,7 +632,8 @@ def test_a_generator_that_is_idle_for_long_makes_room_for_another(monkeypatch: p
     assert [ask("call_function", 0, f'["{name}"]') for name in "ab"] == [1, 2]
     now[0] += 4
     assert ask("next_of", 1) == {"done": False, "value": 0}
-    assert ask("call_function", 0, '["c"]') == "rows (store): 2 generators of this script are open, end one before"
+    full = "rows (store): 2 generators of this script are open; end one of them first"
+    assert ask("call_function", 0, '["c"]') == full
     now[0] += 4
     assert ask("call_function", 0, '["c"]') == 3  # in place of b, which no step was asked of
     assert ask("next_of", 1) == {"done": False, "value": 1}
@@ -717,7 +718,7 @@ def test_generators_left_open_are_bounded_and_end_with_the_script(tmp_path: Path
     }"""
     with with_store(tmp_path, ENDLESS, source, script_wait_s=DEADLINE_S) as script:
         answer = script.answer(script.open())
-        assert answer == "1000: g (store.py): 1000 generators of this script are open, end one before"
+        assert answer == "1000: g (store.py): 1000 generators of this script are open; end one of them first"
         ended = names_in(script)["ended"]
     eventually(lambda: len(ended) == 1000)
 
@@ -1371,8 +1372,8 @@ def test_an_array_of_20000_texts_crosses_in_time_in_proportion_to_its_size(tmp_p
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
-        ([ModuleType("store")], 'modules is a dict such as {"store": store}, not a list'),
-        ({"store": "store"}, "modules['store'] is a Python module, as import gives it, not a str"),
+        ([ModuleType("store")], 'modules must be a dict such as {"store": store}, not a list'),
+        ({"store": "store"}, "modules['store'] must be an imported Python module, not a str"),
         ({5: ModuleType("store")}, "modules has a name that is not text: 5"),
     ],
 )

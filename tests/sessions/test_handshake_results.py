@@ -243,7 +243,7 @@ def test_a_refused_client_that_does_not_answer_does_not_hold_up_the_end() -> Non
         ("({ close: NaN })", "a close code must be a whole number, not 'NaN'"),
         ("({ close: 4003, reason: 5 })", "a close reason must be text, not int"),
         ("({ close: 4003, reason: 'x'.repeat(124) })", "may have at most 123 bytes in UTF-8, this one has 124"),
-        ("({ close: 4003, reson: 'x' })", "beside close and reason it has reson"),
+        ("({ close: 4003, reson: 'x' })", "which has more than close and reason: reson"),
         ("({ get close() { throw new Error('no') } })", "no"),
         ("Promise.resolve({ close: 99 })", "close code 99 may not be sent"),
         ("Promise.resolve({ get close() { throw new Error('no') } })", "no"),

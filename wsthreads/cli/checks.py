@@ -106,7 +106,8 @@ def check_target(
 def remarks_on(target: Target, hooks: Collection[str], *, resumes: bool) -> tuple[str, ...]:
     """Remarks on likely mistakes in a handler file: misspelled handler functions, and functions that are never called.
 
-    `hooks` are its handler functions. Without `resumes`, the server resumes no sessions and does not call some of them.
+    `hooks` are the handler functions of the file. Without `resumes`, the server resumes no sessions, and never calls
+    some of these functions.
     """
     known = SCRIPT_HOOKS if target.is_script else HOOKS
     missing = spelled([hook for hook in known if hook not in hooks], in_script=target.is_script)

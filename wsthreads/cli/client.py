@@ -34,7 +34,7 @@ def describe_close(code: int, reason: str = "") -> str:
     try:
         words = _WORDS.get(CloseCode(code)) or CloseCode(code).name.lower().replace("_", " ")
     except ValueError:
-        words = "the application's own" if 4000 <= code <= 4999 else "unknown"
+        words = "a code of the application" if 4000 <= code <= 4999 else "unknown"
     return f"{code} {words}" + (f": {printable(reason)}" if reason else "")
 
 

@@ -48,7 +48,7 @@ wsgi_app = "{app}\""""
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What gunicorn serves: handler files, with the files of a folder beside them, or a WSGI application."""
+    """What gunicorn serves: handler files and the static files of a folder, or a WSGI application."""
 
     handlers: tuple[str, ...] = ()
     static: str = ""
@@ -113,9 +113,10 @@ def deployment_files(name: str, served: Served) -> dict[str, str]:
 def needs_of(
     folder: Path, *, app: str = "", env_file: str = "", allow_net: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
-    """What the scripts in a folder use, but have no setting for: pairs of its name and the setting. Runs no code.
+    """What the scripts in a folder use without its setting, such as `fetch` without `allow_net`. Runs no code.
 
-    Empty if an application serves the scripts, because it passes the settings itself.
+    Returns pairs: what the scripts use, and the setting to add. Empty if an application serves the scripts, because it
+    passes the settings itself.
     """
     served = find_served(folder, app)
     if served is None or served.app:

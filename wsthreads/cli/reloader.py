@@ -35,7 +35,7 @@ CHECK_TIMEOUT_S = 30.0
 #: Identifies a file and its last change. None if the file does not exist.
 Stamp = tuple[int, ...] | None
 
-#: The most files and folders beside the handlers to watch while the check fails: an import may be missing among them.
+#: While the check fails, the most files and folders beside the handlers to watch. A missing import may appear there.
 MAX_BESIDE = 5000
 
 
@@ -62,8 +62,8 @@ class Reloader:
         self._interval_s = interval_s
         self._done = Event()
         self._thread = Thread(target=self._run, name="wsthreads-reloader", daemon=True)
-        # Only the thread uses these. Changed files whose check has failed: the server restarts when it passes.
-        self._unserved: set[str] = set()
+        # Only the thread uses the following.
+        self._unserved: set[str] = set()  # changed files whose check has failed; the server restarts when it passes
         self._gone: set[Path] = set()  # files that were missing at the last look
         self._beside: dict[Path, Stamp] = {}  # only while the check fails
         served = {endpoint.path for endpoint in app.endpoints}
@@ -137,10 +137,9 @@ class Reloader:
     def _reload(self, target: Target, now: dict[Path, Stamp]) -> dict[Path, Stamp]:
         """Load a script again.
 
-        Returns the stamps to watch: those in `now`, from before the load, and those of new imports.
-
-        So a change during the load is not missed. The log line comes after all stamps, because a reader of
-        the log may change the files at once.
+        Returns the stamps to watch: those in `now`, and those of new imports. The stamps in `now` are from before the
+        load, so a change during the load is not missed. The log line is written after all stamps were taken, because a
+        reader of the log may change the files at once.
         """
         handler: Any = self._app.endpoint(target.path).handler
         try:
@@ -177,7 +176,7 @@ class Reloader:
     def _files_beside(self) -> Iterator[Path]:
         """At most `MAX_BESIDE` files that targets could import and that are not watched yet.
 
-        Without installed packages.
+        Leaves out installed packages.
         """
         watched = {file.absolute() for files in (self._others, *self._scripts.values()) for file in files}
         folders = sorted({target.file.absolute().parent for target in self._targets})

@@ -208,7 +208,7 @@ def create_app(
     """A `WebSocketApp` that serves handler files, for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
 
     - `targets` and `path` mean the same as for ``wsthreads run``. `settings` are those of `Config`.
-    - `static` is a folder whose files are served beside the endpoints.
+    - `static` is a folder. Its files are served, too.
     - `wsgi_app` gets all other requests. Without it, they get a 404, and `serve_health` is on by default.
     - `redis` is the URL of a Redis through which all processes share their rooms. The default is WSTHREADS_REDIS. False
       means no Redis.

@@ -40,21 +40,22 @@ class Application:
 
     @property
     def session(self) -> int | None:
-        """In a call of `on_open`: the number of its session, to which its messages belong. With the lock held."""
+        """If the caller is an `on_open`: the number of the session to which its messages belong. With the lock held."""
         return self._opening if self._openings.is_current else None
 
     @property
     def is_opening(self) -> bool:
         """Whether the caller is an `on_open` that has not closed the client.
 
-        Messages that wait are written after it.
+        Waiting messages of other callers are written when `on_open` has ended.
         """
         return self._openings.is_current and not self._has_closed
 
     def close(self) -> list[Event]:
-        """The client closes. If `on_open` closes it, the messages of `on_open` are complete. With the lock held.
+        """The client closes. If `on_open` has closed it, `on_open` sends nothing more. With the lock held.
 
-        If its session is over, `on_open` is not called for the next one. So messages that wait for it are dropped.
+        If the session of this `on_open` is over by then, `on_open` is not called for the next session. So the messages
+        that wait for that call are dropped.
         """
         if (session := self.session) is None:
             return []

@@ -162,7 +162,7 @@ class Client:
                 if not engine.accepts:
                     raise self._end_error()
                 if engine.dialogue.is_past(session):
-                    raise SessionClosed("the session of this on_open is over")
+                    raise SessionClosed("the session for which this on_open was called is over")
                 if engine.dialogue.is_open and not engine.dialogue.speaks:
                     raise RequestError(NO_REQUESTS)
                 pending = engine.dialogue.request(data, session=session)
@@ -187,7 +187,7 @@ class Client:
             return pending.answer
 
     def _end_error(self) -> SessionClosed:
-        """With the lock held."""
+        """The error for a call on a client that is over. With the lock held."""
         code, reason = self._engine.closed or self._engine.closing or (CloseCode.ABNORMAL, "")
         return SessionClosed(f"the client is closed: {describe_end(code, reason)}")
 

@@ -47,7 +47,8 @@ class Abandoned(Exception):
 class Connection:
     """One connection. Only the constructor waits: it connects and sends the handshake. Not thread-safe.
 
-    Raises `ConnectFailed`. Raises `Abandoned` if `is_wanted` returns False, which is called when the waiter is woken.
+    Raises `ConnectFailed`. Calls `is_wanted` each time that the waiter is woken, and raises `Abandoned` if it returns
+    False.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class Connection:
                     body, is_complete = body + event.data, event.body_finished
         if refusal is None:
             advice = "" if isinstance(self._sock, ssl.SSLSocket) else "; if it speaks TLS, try wss:// in place of ws://"
-            raise ConnectFailed("the server hung up without an answer", advice=advice)
+            raise ConnectFailed("the server closed the connection without an answer", advice=advice)
         raise ConnectFailed(describe_refusal(refusal, body), refusal.status_code)
 
     def give_up_connections(self, dead_fd: int) -> None:

@@ -1,4 +1,6 @@
-"""The client's side of ``wsthreads.1``: counts, messages to acknowledge, requests. Without socket, thread or clock.
+"""The client's side of ``wsthreads.1``: counts, messages to acknowledge, requests.
+
+This module uses no socket, no thread and no clock.
 
 The engine calls `connected` when a connection is open, passes each received message to `receive`, writes the messages
 from `take`, and calls `disconnected` at the end of the connection. The same class serves a connection without
@@ -236,7 +238,7 @@ class Dialogue:
     # Receiving.
 
     def hold_back(self, is_wanted: bool) -> None:
-        """Set whether to acknowledge nothing, so that the server stops sending at its limit."""
+        """Set whether to stop acknowledging. The server then stops sending at its limit."""
         self._holds_back = is_wanted
         self._acknowledge_if_due()
 
@@ -272,7 +274,7 @@ class Dialogue:
     def _welcomed(self, welcome: envelope.Welcome) -> list[Event]:
         if welcome.resumed:
             if self.token is None:
-                raise ProtocolError("the server resumes a session, and was not asked to")
+                raise ProtocolError("the server resumes a session although the client did not ask for this")
             self._acknowledge(welcome.received)
             self._again.extend(kept.message for kept in self._kept)
             self._tell()  # the hello contained `received`, so the server knows this count already
@@ -357,7 +359,7 @@ class Dialogue:
         self, id: int, message: Message, answer: Message | None, error: Exception | None = None
     ) -> list[Event]:
         if not 1 <= id <= self._last_id:
-            raise ProtocolError(f"the server answers the request {id}, and there were {self._last_id}")
+            raise ProtocolError(f"the server answers the request {id}, but the client has sent only {self._last_id}")
         self._count(message)
         pending = self._pending.pop(id, None)
         return [] if pending is None else [pending.end(answer, error)]

@@ -52,8 +52,8 @@ class Engine:
         # Guards the rest. No function of the application is called under it. But a signal handler or a finalizer may
         # interrupt a thread that holds it: see `is_interrupted`.
         self.lock = RLock()
-        self.arrived = Condition(self.lock)  # a message, or the end
-        self.moved = Condition(self.lock)  # perhaps room to send, an answer, or the end
+        self.arrived = Condition(self.lock)  # notified when a message arrives, and at the end
+        self.moved = Condition(self.lock)  # notified when a call may send or has its answer, and at the end
         self.dialogue = Dialogue(max_queued=options.max_queued, max_queued_bytes=options.max_queued_bytes)
         self.application = Application(options, self.lock, self.dialogue, self.pump)
         self.inbox = Inbox(options.max_received)
@@ -127,7 +127,7 @@ class Engine:
 
     @property
     def accepts(self) -> bool:
-        """Whether `send` and `request` may; after `close`, only in `on_open` before the close frame. With the lock."""
+        """Whether calls may send: before `close`, and in `on_open` until the close frame. With the lock held."""
         can_write = self._connection is not None and self._connection.is_open
         return not self.is_over or (can_write and self.closed is None and self.application.is_opening)
 
@@ -153,9 +153,9 @@ class Engine:
             self.wake()  # the thread then waits for room in the socket or for an acknowledgement
 
     def wait_for_room(self, deadline: float) -> bool:
-        """Wait a while for room. False at the deadline. With the lock held.
+        """Wait a while until the limits may permit another message. False at the deadline. With the lock held.
 
-        Asks the server to acknowledge: unasked, it does so only after 64 messages, and the limits may be lower.
+        Asks the server to acknowledge: by itself, it does so only after 64 messages, and the limits may be lower.
         """
         now, connection = monotonic(), self._connection
         if now >= self._ask_at and connection is not None and not connection.unsent_bytes:
@@ -169,7 +169,7 @@ class Engine:
             self._waiting -= 1
 
     def look(self, is_there: Callable[[], object]) -> bool:
-        """Whether `is_there` after all input has been read. Waits at most `LOOK_S`. With the lock held."""
+        """Whether `is_there` returns true once all input was read. Waits at most `LOOK_S`. With the lock held."""
         self._looks = number = self._looks + 1
         self._waiting += 1
         self.wake()

@@ -44,8 +44,8 @@ class Opened:
         if self.resumed:
             return "the session is resumed"
         why = f" ({printable(self.why)})" if self.why else ""
-        lost = f"; {self.lost} messages of the former one are perhaps lost" if self.lost else ""
-        return f"a fresh session has begun{why}{lost}"
+        lost = f"; {self.lost} messages of the previous session may be lost" if self.lost else ""
+        return f"a new session has begun{why}{lost}"
 
 
 @dataclass(frozen=True)

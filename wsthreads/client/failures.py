@@ -46,7 +46,7 @@ def connecting(host: str, timeout_s: float) -> Iterator[None]:
         raise ConnectFailed(f"there is no host {host:.300}") from error
     except ssl.SSLCertVerificationError as error:
         advice = "to trust the certificates in FILE, set SSL_CERT_FILE=FILE"
-        raise ConnectFailed(f"its certificate is not trusted: {error.verify_message}; {advice}") from error
+        raise ConnectFailed(f"the server's certificate is not trusted: {error.verify_message}; {advice}") from error
     except ConnectionRefusedError as error:
         raise ConnectFailed("Connection refused, nothing listens there") from error
     except OSError as error:

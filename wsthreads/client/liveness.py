@@ -15,7 +15,7 @@ PING_INTERVAL_S = PING_TIMEOUT_S = 20.0
 #: The most by which `timeout_s` is multiplied.
 MOST_PATIENCE = 64
 
-#: How long the client's messages may be unacknowledged before it asks the server, and how often it asks.
+#: How long messages of the client may be unacknowledged before the client asks the server. It repeats this as often.
 ACKNOWLEDGE_S = 5.0
 
 
@@ -46,7 +46,9 @@ class Liveness:
         self._since, self._is_asked, self._is_overdue = now, False, False
 
     def look(self, now: float, ask_s: float, timeout_s: float, unsent_bytes: int) -> tuple[Step, float]:
-        """What to do now, and how many seconds to wait afterwards. For `DROP`, how many seconds the client has waited.
+        """What to do now, and how many seconds to wait afterwards.
+
+        If the step is `DROP`, the second value is how many seconds the client has waited.
 
         A long message on a slow line delays the answer. While the message is being sent, the connection counts as
         alive. But the operating system may already have taken all of it. So the time to wait doubles with each

@@ -1,4 +1,4 @@
-"""Decides when a client connects again, and when that is useless. Without clock or socket."""
+"""Decides when a client connects again, and when that is useless. This module uses no clock and no socket."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _RANDOM = SystemRandom().random
 
 
 class Retries:
-    """Delays that double up to `max_delay_s`, random in their upper half, so that many clients do not return at once.
+    """The delays between attempts. They double up to `max_delay_s`.
+
+    Each delay is random, between its half and its full length, so that many clients do not return at once.
 
     `has_source`: a function returns the address, which may contain a fresh token. So a client whose token was refused
     or has expired connects once more.

@@ -4,7 +4,7 @@
 export function isFinal(code: number): boolean;
 
 export interface ReconnectingOptions {
-  /** Milliseconds before the first attempt to reconnect. Doubled for each attempt after it. Default: 1,000. */
+  /** Milliseconds before the first attempt to reconnect. Each further delay is twice as long. Default: 1,000. */
   minDelay?: number;
   /** The longest delay. Each delay is a random value from its upper half. Default: 30,000. */
   maxDelay?: number;
@@ -19,9 +19,9 @@ export interface ReconnectingOptions {
   /** The most bytes of these messages. Default: 1 MiB. */
   maxQueuedBytes?: number;
   /**
-   * True: do not offer the subprotocol `wsthreads.1`. Then no session is resumed, and there are no requests. Use it
-   * only for a server that does not know the subprotocol, and must not see an attempt that a browser gives up. Default:
-   * false. */
+   * True: do not offer the subprotocol `wsthreads.1`. Then no session is resumed, and there are no requests. Use this
+   * option only for a server that does not know the subprotocol, if that server must not see an attempt that the
+   * browser gives up. Default: false. */
   plain?: boolean;
   /**
    * If the page was suspended for this many milliseconds, for example while the device slept, an open connection counts
@@ -74,7 +74,7 @@ export interface OpenEvent extends Event {
 
 /**
  * A request that the other side has refused or failed to answer, or that did not fit into the client's queue. If
- * `onrequest` throws it, the other side receives its message. */
+ * `onrequest` throws a `RequestError`, the other side receives the error's message. */
 export class RequestError extends Error {}
 /** The other side has not answered in time. */
 export class RequestTimeout extends Error {}
@@ -134,7 +134,7 @@ export class ReconnectingWebSocket extends EventTarget {
     options?: ReconnectingOptions,
   );
 
-  /** Also CONNECTING between two connections, as soon as the server closes. CLOSED if no other one will follow. */
+  /** CONNECTING also between two connections, as soon as the server closes. CLOSED if no connection will follow. */
   readonly readyState: 0 | 1 | 2 | 3;
   /** Whether the last connection resumed the session of the previous one. */
   readonly resumed: boolean;
@@ -171,8 +171,8 @@ export class ReconnectingWebSocket extends EventTarget {
   onresumed: ((event: Event) => any) | null;
   onmessage: ((event: MessageEvent) => any) | null;
   /**
-   * Answers requests of the server with its result, which may be a promise. After a lost connection, it is also called
-   * for requests for whose answers the server no longer waits. */
+   * Answers requests of the server: its result is the answer, or a promise of the answer. After a lost connection, the
+   * function is also called for requests whose answers the server no longer needs. */
   onrequest: ((event: RequestEvent) => Answer | Promise<Answer>) | null;
   onerror: ((event: Event) => any) | null;
   onclose: ((event: CloseEvent) => any) | null;

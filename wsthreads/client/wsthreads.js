@@ -24,14 +24,15 @@ export function isFinal(code) {
 const EXPIRED = 3000;  // a fresh token may help, once
 const BROKEN = 4002;  // in place of 1002, which pages cannot send
 const SUSPEND = 4901;  // in place of 1001: the session waits for this client
-const WAITS = new Set([1001, 1005, 1006, 1011, 1012, 1013]);  // codes instead of a welcome for which the session waits
+// If the server closes with one of these codes instead of a welcome, the session still waits for the client.
+const WAITS = new Set([1001, 1005, 1006, 1011, 1012, 1013]);
 
 const RENEW_BEFORE_MS = 30_000;  // how long before a token expires, but not before half of its time
-const OVERLAP_MS = 2000;  // meanwhile, the server's handler joins its rooms
+const OVERLAP_MS = 2000;  // the old connection stays this long, until the server's handler has joined its rooms
 const LONGEST_TIMER_MS = 2 ** 31 - 1;  // browsers run longer ones at once
 const EARLIEST_MS = 1e11;  // an earlier time was probably meant in seconds
 const WATCH_MS = 10_000;  // how often the client checks whether the page was suspended
-const EVENTS_MS = 100;  // after a pause, what the browser already has comes first, such as a final close
+const EVENTS_MS = 100;  // after a pause, how long events that the browser already has may take, such as a final close
 const PROBE_MS = 2000;  // the wait for a sign of life, if the session can be resumed
 const UNACKNOWLEDGED = 1_024;  // the page acknowledges after this many messages,
 const UNACKNOWLEDGED_BYTES = 65_536;  // or this many bytes
@@ -131,15 +132,15 @@ export class ReconnectingWebSocket extends EventTarget {
   #resumed = false;
   #hasSpoken = false;  // whether the server knows the subprotocol
   #patience = 1;  // see #awaitLife
-  #refusals = 0;  // how many times only an attempt without it succeeded
+  #refusals = 0;  // how many times only an attempt without the subprotocol succeeded
   #binaryType = "blob";
   #queue = [];
   #aside = null;  // the queue, during an "open" event
   #queuedBytes = 0;
-  #requests = new Set();  // those without a reply, including those in the queue
+  #requests = new Set();  // all requests without a reply, including those in the queue
   #attempts = 0;  // since the last stable connection
-  #isWaiting = false;  // whether it waits for the next attempt
-  #looks = 0;  // how many more times it looks for events of a connection that it will replace
+  #isWaiting = false;  // whether the client waits for the next attempt
+  #looks = 0;  // how many more times the client looks for events of a connection that it will replace
   #closing = null;  // the code and the reason of close()
   #timers = {};
   #movedAt = 0;  // when a timer last ran on time
@@ -148,7 +149,7 @@ export class ReconnectingWebSocket extends EventTarget {
   #expiresAt = Infinity;  // when the current connection's address expires
   #renewAt = Infinity;
   #renewals = 0;  // attempts to renew the current connection
-  #hasAskedAgain = false;  // whether it has asked for a fresh address after EXPIRED, since the last stable connection
+  #hasAskedAgain = false;  // whether the client has asked for a fresh address after EXPIRED, since it was last stable
 
   constructor(url, protocols = [], options = {}) {
     super();
@@ -170,7 +171,7 @@ export class ReconnectingWebSocket extends EventTarget {
   get CLOSING() { return CLOSING; }
   get CLOSED() { return CLOSED; }
 
-  /** Also CONNECTING between two connections; CLOSED if no other one will follow. */
+  /** CONNECTING also between two connections. CLOSED if no connection will follow. */
   get readyState() { return this.#state === OPEN && !this.#isOpen ? CONNECTING : this.#state; }
 
   // The socket's state changes before its "close" event, which comes a round trip later. Nothing is written to a

@@ -61,7 +61,7 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 MAX_MESSAGES_PER_S = 20
 MAX_OUTBOX_BYTES = 4 * 1024 * 1024
 
-#: The interval of samples while no page is open. A page shows these when it opens.
+#: The interval of samples while no page is open. A page that opens shows these samples.
 IDLE_INTERVAL_S = 5.0
 
 #: At shutdown, how long the server waits for a page's close frame.
@@ -105,7 +105,7 @@ class Dashboard:
     ) -> Endpoint:
         """Create the endpoint that sends the page its data about `app`.
 
-        It asks the `others`, other processes, for theirs.
+        The endpoint also asks the `others` for the data of other processes.
         """
         self._app = app
         self._sampler = Sampler(lambda: app.endpoints)

@@ -35,7 +35,7 @@ class Actions:
     def do(self, action: Action, viewer: str) -> str:
         """Do an action of the viewer at the address `viewer`. Returns the text of the answer. Raises `Mistake`."""
         try:
-            # Not in the context of the viewer's own session, because its records do not become events.
+            # Not in the context of the viewer's own session, because log records of that session do not become events.
             with in_context({"address": viewer}):
                 return self._do(action, viewer)
         except (UsageError, BrokerError) as error:

@@ -145,7 +145,7 @@ class Events(logging.Handler):
         return "log" if record.levelno >= logging.WARNING else None
 
     def _is_alone(self, record: logging.LogRecord) -> bool:
-        """Whether this is the record's only logging handler. Then logging would print the record without it."""
+        """Whether no other handler gets the record. Then logging would print it if this handler were not there."""
         handlers = list(_handlers_of(record.name))
         return handlers[:1] == [self] and all(isinstance(handler, Events) for handler in handlers)
 

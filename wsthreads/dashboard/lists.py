@@ -213,7 +213,7 @@ def _held(history: Histories[Any] | None, states: dict[str, OwnedState], name: s
 
 
 def persons_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The message with the persons in the room that `watch` requests, in order of arrival. Of all processes.
+    """The message with the persons, of all processes, in the room that `watch` requests. In order of arrival.
 
     Secrets in presence values are hidden, and long values are cut.
     """

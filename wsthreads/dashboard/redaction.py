@@ -1,6 +1,6 @@
 """Hides secrets in the data that the page shows of a session.
 
-If a value's name suggests a secret, its length is shown.
+If a value's name suggests a secret, only the length of the value is shown.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ MAX_CHARS = 1_000
 MAX_ITEMS = 100
 MAX_DEPTH = 4
 
-#: The most nested values that are shown of one attribute. Without it, MAX_ITEMS at each depth would allow a hundred
-#: million.
+#: The most nested values that are shown of one attribute. MAX_ITEMS at each depth alone would allow a hundred million.
 MAX_PARTS = 1_000
 
 #: Values of these types are shown by `repr`. Of all others, only the type's name is shown: their `repr` is foreign
@@ -66,7 +65,7 @@ def public_json(value: Any) -> str:
 
 
 def public_attribute(key: str, value: Any) -> str:
-    """A JSON value of an attribute as text, cut if it is long; hidden if its key looks like that of a secret."""
+    """A JSON value of an attribute as text, cut if it is long; hidden if its key looks like the name of a secret."""
     return _hidden(json.dumps(value, ensure_ascii=False)) if is_secret(key) else public_json(value)
 
 

@@ -57,7 +57,7 @@ class Sampler:
     def take(self, least_age_s: float) -> dict[str, Any] | None:
         """Take a snapshot unless the last one is younger than `least_age_s`.
 
-        Returns the sample since the last one, or None.
+        Returns the sample since the last snapshot, or None.
 
         Takes some milliseconds with thousands of sessions. Waits for no other thread.
         """

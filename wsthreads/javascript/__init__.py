@@ -1,5 +1,7 @@
 """Handlers in JavaScript: ES modules, run by QuickJS.
 
+One half of this package is in Python. The other half, the *runtime*, is in JavaScript, in ``runtime/``.
+
 The isolate:
 
 ====================  ======================================================================
@@ -12,7 +14,7 @@ The isolate:
 `loop`                passes events to the JavaScript half
 `message_loop`        the fast path of the loop, from one text message to the next
 `endings`             ends events, and tells the threads that wait for them
-`replies`             answers to the threads that wait for an event
+`replies`             answers the threads that wait for an event
 `probes`              measures how long events wait
 `call_times`          measures how long the functions of a script take
 ====================  ======================================================================
@@ -22,7 +24,7 @@ The actions and values of a script:
 ====================  ======================================================================
 `host`                sends to sessions and closes them; the console
 `host_rooms`          acts on rooms
-`requests`            requests to clients, and the answers to theirs
+`requests`            requests to clients, and answers to the requests of clients
 `room_calls`          calls the functions of rooms, many at once
 `values`              converts messages and persons between the two languages
 `calls`               the arguments and answers of Python functions that JavaScript calls
@@ -50,7 +52,7 @@ Python files that a script imports:
 `python_calls`        calls them
 `python_pool`         the threads for these calls
 `python_values`       converts arguments and results
-`declarations`        writes TypeScript declarations for them
+`declarations`        writes TypeScript declarations for the functions
 `crossings`           finds parameters and results that cannot be converted
 ====================  ======================================================================
 
@@ -83,8 +85,8 @@ The engine:
 `callees`             names the called value in "not a function"
 ====================  ======================================================================
 
-The JavaScript half is in ``runtime/``: the loop, the session and room objects, the console, the timers; in
-``runtime/lazy/`` the web's globals.
+The runtime has the loop, the objects for sessions and rooms, the console, and the timers. ``runtime/lazy/`` has the
+web's globals.
 
 Needs ``pip install dukpy``, which is imported only when a script is started.
 """

@@ -35,7 +35,7 @@ INTERVAL_S = 0.001
 class Alarm:
     """Checks from time to time whether a call of JavaScript may continue.
 
-    If it is due, it asks ``look(now)`` whether to stop the call.
+    When a check is due, it calls ``look(now)``, which returns whether to stop the call.
 
     `counter` is the engine's counter of operations, or None. Only the isolate's thread uses this, except for
     `is_interrupted`, which any thread may set.
@@ -74,7 +74,7 @@ class Alarm:
         self.deadline = NEVER
 
     def ask(self, _runtime: int, _opaque: int) -> int:
-        """The interrupt handler. 1 ends the call, without running a `catch` or `finally` of the script."""
+        """The interrupt handler. Returns 1 to end the call. Then no `catch` or `finally` of the script runs."""
         now = monotonic()
         if now < self.deadline and now < self.turn_ends and not self.is_interrupted:
             self._go_on(now)

@@ -13,7 +13,7 @@ __all__ = ["CallTimes"]
 
 
 class CallTimes:
-    """A histogram for each function that the script exports. In the isolate's thread."""
+    """A histogram for each function that the script exports. For the isolate's thread."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 __all__ = ["NOT_A_FUNCTION", "name_callee"]
 
-#: The engine's complete error.
+#: The complete text of the engine's error.
 NOT_A_FUNCTION = "TypeError: not a function"
 
 # Patterns are texts, so that they are compiled at the first such error, not at each start.

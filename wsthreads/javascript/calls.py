@@ -42,7 +42,7 @@ def in_json(answer: Answer) -> bytes | None:
 
 
 def refusal(name: str, error: BaseException) -> bytes:
-    """The answer of a function that has raised. The runtime throws an error of the class `name`."""
+    """The answer of the function `name`, which has raised `error`. The runtime throws this answer as an error."""
     if isinstance(error, UsageError):
         message = str(error)
         kinds = {TypeError: "TypeError", ValueError: "RangeError"}

@@ -80,7 +80,7 @@ def _stranger_in(hint: Any) -> str | None:
 
 
 def hints_of(owner: Any) -> dict[str, Any]:
-    """The annotations of a function or class. None of them if one names what exists only for type checkers."""
+    """The annotations of a function or class. Empty if one of them names something that only type checkers have."""
     try:
         return typing.get_type_hints(owner)
     except Exception:  # annotations are code of the user's
@@ -91,5 +91,5 @@ def may_cross(kind: type) -> bool:
     """Whether some objects of this class can cross to a script."""
     try:
         return issubclass(kind, _CROSSES) or any(issubclass(each, kind) for each in _CROSSES)
-    except TypeError:  # a protocol that tells only type checkers who has it
+    except TypeError:  # a protocol that is not `runtime_checkable`
         return True

@@ -217,7 +217,8 @@ _RESERVED = frozenset(
 def _declared(name: str, signature: str) -> str:
     """The declaration of a function.
 
-    If JavaScript reserves its name, it is exported under this name, and an import can rename it.
+    If the name is a reserved word of JavaScript, the function is declared under another name, and exported under its
+    own. An import can rename it.
     """
     if name not in _RESERVED:
         return f"export function {name}{signature};\n"

@@ -102,7 +102,7 @@ def _names() -> dict[str, str]:
 def decode(data: bytes, name: str, fatal: bool, final: bool, state: tuple[bytes, int]) -> tuple[str, bytes, int]:
     """Decode a part of the data.
 
-    Returns the text, and the state for the next part, with the bytes of an incomplete character.
+    Returns the text, and the state for the next part. The state has the bytes of an incomplete character.
 
     `state` must be one that was returned for the same encoding, or (b"", -1) at the beginning: CPython crashes with
     others.

@@ -74,7 +74,7 @@ class Endings:
         self.finish(event)
 
     def stopped(self, event: Event, failure: Failure, began: float, *, to_end: bool) -> None:
-        """The event's call was stopped, at its deadline or `to_end` the isolate."""
+        """The event's call was stopped: because the isolate must end, if `to_end`, otherwise at the call's deadline."""
         self._reports.stopped(event, failure, to_end=to_end)
         self._overran(event, failure, began)
 

@@ -62,7 +62,7 @@ MAX_STRETCH = 4
 #: With less than this left, a call's time counts as over.
 MIN_LEFT_S = 0.001
 
-#: Describing an error can run code of the script, such as a getter.
+#: How long the description of an error may take. It can run code of the script, such as a getter.
 DESCRIBE_TIMEOUT_S = 0.5
 
 _FILE_NAME = b"<wsthreads>"
@@ -150,7 +150,7 @@ class Engine:
         return False
 
     def _has_run_out(self, now: float) -> bool:
-        """At the deadline: whether the thread has really run for that long. If not, the deadline moves."""
+        """At the deadline: whether the thread has really run for that long. If not, moves the deadline."""
         alarm = self._alarm
         cpu = time.thread_time()
         if alarm.cpu_ends == NEVER:  # the first check: one function has taken all the time
@@ -180,7 +180,7 @@ class Engine:
         size = self._js.js_malloc_usable_size(self._context, self._context)
         counter = find_counter(self._context, size, self.run, self._set_interrupt_handler)
         if counter is None:
-            log.warning("QuickJS checks deadlines at its own interval: a loop of built-in functions can delay others")
+            log.warning("QuickJS checks deadlines seldom here, so a script's loop can delay other sessions for long")
         return counter
 
     # Running.
@@ -245,7 +245,7 @@ class Engine:
         return self._put(b"bytes", self._js.JS_NewArrayBufferCopy(self._context, data, len(data)))
 
     def put_value(self, code: str) -> bool:
-        """Put the value of an expression into the parcel, as `part`. False if time or memory runs out."""
+        """Put the value of an expression into the parcel's property `part`. False if time or memory runs out."""
         return self._put(b"part", self._evaluate(code))
 
     def _put(self, name: bytes, value: Value) -> bool:
@@ -271,8 +271,8 @@ class Engine:
 
         All jobs together have `timeout_s`. Then the running job is stopped and dropped, and the others get `timeout_s`
         again. So an endless chain of jobs is broken. (The stopped job may be an innocent one beside such a chain.)
-        There may be many chains. So from the first stop on, each call runs jobs only for `JOBS_TURN_S`, and the caller
-        can serve others in between.
+        There may be many chains. So from the first stop on, each call runs jobs only for `JOBS_TURN_S`. The caller can
+        handle other events between two calls.
         """
         js, runtime = self._js, self._runtime
         if not self.has_jobs():

@@ -73,7 +73,7 @@ def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
         place = f"{os.fspath(path)}:{number}"
         found = re.fullmatch(_LINE, line)
         if found is None or re.fullmatch(_NAME, found["name"]) is None:
-            raise UsageError(f"{place}: a line is NAME=value, and a name has letters, digits and _")
+            raise UsageError(f"{place}: this line is not NAME=value, with a name of letters, digits and _")
         value = found["value"]
         if value[:1] in ("'", '"', "`") and value:
             values[found["name"]] = _quoted(value, lines, place)
@@ -93,5 +93,5 @@ def _quoted(text: str, lines: Iterator[tuple[int, str]], place: str) -> str:
         text += "\n" + more
     value, rest = found[1], found[2].strip()
     if rest and not rest.startswith("#"):
-        raise UsageError(f"{place}: there is more behind the closing {quote}")
+        raise UsageError(f"{place}: there is text after the closing {quote}")
     return value if quote != '"' else re.sub(r"\\(.)", lambda one: _ESCAPES.get(one[1], one[0]), value, flags=re.DOTALL)

@@ -86,7 +86,7 @@ class EventQueue:
             return
         number = self._loop.requests.take(answer)
         self._schedule.post(Event("request", state, (number, message), len(message)))
-        if self._is_closed:  # perhaps since a moment, and the event was dropped
+        if self._is_closed:  # perhaps it has closed just now, and the event was dropped
             self._loop.requests.finish(number)
 
     def suspend(self, session: Session) -> None:
@@ -110,7 +110,9 @@ class EventQueue:
             self._schedule.post(Event("adopt", state, (_told(session), attributes)))
 
     def export_attributes(self, session: Session) -> str:
-        """The session's attributes in JSON, after all calls so far, or the last return value of onSuspend.
+        """The attributes that the session takes to another process, in JSON. Waits for all calls so far.
+
+        These are all attributes of the session, or the last return value of onSuspend, if it returned one.
 
         Raises `UsageError` if one is not JSON, and `IsolateError` if the script does not answer in time.
         """
@@ -128,7 +130,7 @@ class EventQueue:
     def reader(
         self, session: Session, descriptor: int, due: Callable[[], tuple[int, int] | None] | None
     ) -> Reader | None:
-        """A reader of the session's messages that needs no Python; None without the C module."""
+        """A reader of the session's messages that runs no Python code; None without the C module."""
         state = self._states.find(session.id)
         if state is None or not hasattr(state, "pump"):
             return None
@@ -142,7 +144,7 @@ class EventQueue:
     def settle(self, timeout_s: float) -> bool:
         """Blocks until all events so far, their effects and their promise jobs are done; at most `timeout_s`.
 
-        False if they are not.
+        Returns false if they are not done by then.
         """
         deadline, was_idle = monotonic() + timeout_s, False
         with suppress(IsolateError, JavaScriptError):

@@ -29,8 +29,8 @@ class Exchange:
     Threads of a pool call `run` and `read`, one at a time. The isolate's thread calls the other methods.
 
     Each call of the script has a ticket. `post(ticket, is_returned, json)` gives the result of a call to the script.
-    `ticket` belongs to the first call, which waits for the status and the headers of the response. `previous` is the
-    exchange that was redirected to this one.
+    `ticket` belongs to the first call, which waits for the *head* of the response: the status and the headers.
+    `previous` is the exchange that was redirected to this one.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Exchange:
         if ticket is not None:
             self._post(ticket, True, "true")
         if is_too_long or self._failure is not None:
-            self._finish(FetchFailed(f"the body has more than max_fetch_bytes, {self._max_bytes} bytes"))
+            self._finish(FetchFailed(f"the body has more than {self._max_bytes} bytes (max_fetch_bytes)"))
             return False
         return has_room
 
@@ -170,9 +170,9 @@ class Exchange:
     # In the isolate's thread.
 
     def ask(self, ticket: int, wants_all: bool) -> bool:
-        """Give the result for `ticket` once there are bytes, or all bytes: true, or false at the end of the body.
+        """Post the result for `ticket` once there are bytes of the body, or, with `wants_all`, once all have arrived.
 
-        Returns whether a thread has to call `read`.
+        The result is true, or false at the end of the body. Returns whether a thread has to call `read`.
         """
         with self._lock:
             self.wants_all = wants_all

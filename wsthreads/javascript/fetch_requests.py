@@ -73,7 +73,7 @@ def checked_request(
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value) or name.lower() in _OWN_HEADERS:
             raise FetchFailed(f"fetch refuses the header {name!r:.40} with this value")
     if body is not None and len(body) > max_bytes:
-        raise FetchFailed(f"fetch sends at most max_fetch_bytes, {max_bytes} bytes, not {len(body)}")
+        raise FetchFailed(f"the request's body has {len(body)} bytes; max_fetch_bytes allows at most {max_bytes}")
     sent = {"accept": "*/*", "user-agent": "wsthreads"}
     sent.update((name.lower(), value) for name, value in headers.items())
     sent["accept-encoding"] = "gzip, deflate"

@@ -137,7 +137,7 @@ class Fetches:
         except FetchFailed as refusal:
             return str(refusal)
         if previous is not None and not self._pool.has_room:
-            previous.fail("Error", "it was redirected")  # it may hold the thread that the next one needs
+            previous.fail("Error", "it was redirected")  # it may occupy the thread that this request needs
         exchange = self._open[number] = Exchange(number, ticket, request, self._max_bytes, self._post, previous)
         return self._submit(exchange, lambda: exchange.run(self._ready_connections))
 

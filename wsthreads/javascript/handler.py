@@ -63,7 +63,7 @@ def _release(lives: dict[int, _Life]) -> None:
 
 
 def _teller(handler: ScriptHandler) -> Callable[[str], None]:
-    """A function that tells the handler of failures. It has a weak reference: the isolate's thread keeps it."""
+    """A function that reports failures to the handler. The isolate's thread keeps it, so its reference is weak."""
     reference = weakref.ref(handler)
 
     def tell(text: str) -> None:
@@ -102,7 +102,7 @@ class ScriptHandler(Handler):
         self._env = Environment(env)
         self._log = self._env.mask.logger(__name__)
         self._rooms: Rooms[Any] | None = None
-        # By process id. A forked process does not touch the parent's: only a thread of the parent can free it.
+        # By process id. A forked process leaves its parent's life alone: only a thread of the parent can free that.
         self._lives: dict[int, _Life] = {}
         # The id and the life of the process that started last. Each message reads this. Without a GIL, a `get` of the
         # dict would be slow, see `StripedDict`.
@@ -212,7 +212,7 @@ class ScriptHandler(Handler):
         return verdict
 
     def _verdict(self, answer: Any, request: Request) -> Verdict:
-        """The decision of onHandshake. Values that are not plain come as a list (`inWords` in loop.js)."""
+        """The decision of onHandshake. A value that is not plain comes as a list (`inWords` in loop.js)."""
         what = f"{self.name}: onHandshake"
         if not isinstance(answer, (list, tuple)):
             shown = json.dumps(answer, ensure_ascii=False)
@@ -223,7 +223,8 @@ class ScriptHandler(Handler):
                 code, reason, others = close
                 if others:
                     names = ", ".join(others)
-                    raise BadVerdict(f"{what} returned {shown:.200}: beside close and reason it has {names:.100}")
+                    more = f"which has more than close and reason: {names:.100}"
+                    raise BadVerdict(f"{what} returned {shown:.200}, {more}")
                 try:
                     answer = Refusal(code, reason)
                 except CloseCodeError as error:

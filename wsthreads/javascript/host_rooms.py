@@ -209,8 +209,8 @@ class HostRooms:
     def _post(self, whose: str | int | None, name: str, text: str, number: int) -> None:
         """Post a value, as JSON text. The script gets the outcome by `number`.
 
-        With the handle of a function for rooms, the script learns only whether the value is queued: a post to the same
-        room is handled after that function has ended.
+        With a handle that a function for rooms (such as onPost) has received, the script learns only whether the value
+        is queued: a post to the same room is handled after that function has ended.
         """
         settled = partial(self._posts.settle, number)
         if self._rooms is None:

@@ -282,7 +282,7 @@ def failure_of(error: Exception) -> FetchFailed:
     if isinstance(error, DecodeError):
         return FetchFailed("the body is not in the encoding that content-encoding names")
     if isinstance(cause, ssl.SSLEOFError):
-        return FetchFailed("the connection was closed without the end of TLS, so something may be missing")
+        return FetchFailed("the connection was closed without the end of TLS, so a part of the body may be missing")
     if isinstance(cause, ssl.SSLError):
         return FetchFailed(f"TLS failed: {cause.reason or cause}")
     if isinstance(cause, TimeoutError):

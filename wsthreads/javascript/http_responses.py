@@ -56,10 +56,10 @@ class _Head:
                 headers += line
                 # http.client would accept the received part as the whole head.
                 if not line.endswith(b"\n") and len(headers) <= MAX_HEAD_BYTES:
-                    raise http.client.RemoteDisconnected("the server closed it within the head of the response")
-            if len(headers) > MAX_HEAD_BYTES:  # http.client refuses it. It is cut anywhere
+                    raise http.client.RemoteDisconnected("the server closed it within the headers of the response")
+            if len(headers) > MAX_HEAD_BYTES:  # http.client refuses such a head. It is cut at any place
                 yield headers
-            # Servers, proxies and clients disagree about the meaning of these.
+            # Servers, proxies and clients disagree about the meaning of such lines.
             elif _STRAY.search(headers):
                 raise FetchFailed("a line of the response's head is not a header, or has a NUL or a CR in it")
             else:
@@ -176,7 +176,7 @@ class Response(http.client.HTTPResponse):
             return match
         if len(line) < MAX_CHUNK_LINE_BYTES and not line.endswith(b"\n"):
             raise http.client.IncompleteRead(b"")
-        raise FetchFailed(f"a chunk of the body begins or ends with {line[:40]!r}")
+        raise FetchFailed(f"a chunk of the body is malformed: it begins or ends with {line[:40]!r}")
 
     def _close_conn(self) -> None:  # of http.client: the response is over
         self._on_end(_has_more(self.fp, self._socket))
@@ -208,7 +208,7 @@ def is_whole(response: BaseHTTPResponse) -> bool:
 def _is_at_end(decoder: Any) -> bool:
     """Whether a decoder of urllib3 has reached the end of its data. After the end, gzip data may contain anything.
 
-    But data that can be continued is another member of a gzip file, which was cut.
+    But if that data can be continued, it is another member of the gzip file, and this member was cut.
     """
     state, unpacker = getattr(decoder, "_state", 0), getattr(decoder, "_obj", None)
     if getattr(unpacker, "eof", True):

@@ -45,7 +45,7 @@ _ATTRIBUTES = (
     r"""(?P<attributes>(?:with|assert)\s*\{\s*["']?type["']?\s*:\s*(["'])json\4\s*,?\s*\})"""
 )
 
-#: Matches those of a dynamic import: its second argument.
+#: Matches the attributes of a dynamic import: its second argument.
 _OPTIONS = (
     r"""(?P<import>\bimport\s*\(\s*(["'])[^"'\n]+\.json\2\s*)"""
     r"""(?P<attributes>,\s*\{\s*(?:with|assert)\s*:\s*\{\s*["']?type["']?\s*:\s*(["'])json\4\s*,?\s*\}\s*,?\s*\}\s*,?)"""

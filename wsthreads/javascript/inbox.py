@@ -58,8 +58,8 @@ class _Inbox:
 class _Intake:
     """Limits the unhandled messages of a session: at most `max_count` messages, and `max_size` characters or bytes.
 
-    Only the session's thread calls `enter`. Any thread may call `leave`, one at a time. In this Python version, nobody
-    may call `leave` meanwhile: its callers hold a lock.
+    Only the session's thread calls `enter`. Any thread may call `leave`, one at a time. In this Python version, `enter`
+    and `leave` must not run at the same time, so their callers hold a lock.
     """
 
     __slots__ = ("_count", "_max_count", "_max_size", "_size")

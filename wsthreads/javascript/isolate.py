@@ -255,7 +255,7 @@ class Isolate(EventQueue):
                 except JavaScriptError as error:
                     self._loop.stumbled(self._loader.tidy(error.failure))
                 if self._loop.is_full:
-                    raise IsolateError("its heap is full, and a garbage collection freed nothing")
+                    raise IsolateError("the script's heap is full, and a garbage collection has freed nothing")
         except IsolateError as error:
             self.has_died = True
             self._log.critical("the isolate of %s has died, its sessions are closed: %s", self.name, error)
@@ -282,8 +282,8 @@ class Isolate(EventQueue):
         except EngineUnsupported as error:
             if not self._config.scripts_without_deadline:
                 raise IsolateError(
-                    f"the run time of scripts cannot be bounded here ({error}), so one script could stop the whole "
-                    "server; the setting scripts_without_deadline accepts that"
+                    f"the run time of scripts cannot be limited on this system ({error}), so one script could stop the "
+                    "whole server; the setting scripts_without_deadline accepts that"
                 ) from error
             self._log.warning("%s runs without deadlines: %s", self.name, error)
             return None

@@ -209,12 +209,12 @@ class ModuleLoader:
         if self._packages.owner(path) is not None:
             return self._inner(identity, path, name, base, version)
         if any(part.startswith(".") and part != "." for part in identity.split("/")):
-            return self._refused(name, base, "names that begin with a dot are not imported, such as .env")
+            return self._refused(name, base, "a name that begins with a dot, such as .env, cannot be imported")
         self.files |= {os.path.join(self._root, identity)}
         if not os.path.isfile(path):
             return self._refused(name, base, f"there is no such file in {self._root}", self._meant(name, base))
         if path.endswith(_PYTHON) and self._is_in_package(base):
-            return self._refused(name, base, "a package does not import a Python file of the script")
+            return self._refused(name, base, "a package cannot import a Python file of the script")
         return versioned(identity, str(self._version) if base.startswith("<") else version)
 
     def _is_in_package(self, base: str) -> bool:
@@ -252,7 +252,7 @@ class ModuleLoader:
                 return self._refused(name, base, "there is no such file")
             identity, path = _relative(self._packages.as_found(found), self._root), found
         if path.endswith(_PYTHON):
-            return self._refused(name, base, f"a Python file is not imported from a package, only from {self._root}")
+            return self._refused(name, base, f"a Python file must be in {self._root}, not in a package")
         if path.endswith((".node", ".wasm")):
             return self._refused(name, base, "scripts have no WebAssembly and no Node")
         if path.endswith(".cjs") or (path.endswith(".js") and self._is_commonjs(path)):

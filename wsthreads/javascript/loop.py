@@ -1,9 +1,9 @@
 """The Python half of the runtime's loop: passes events to the JavaScript half. `endings` then ends each event.
 
 Everything here runs in the isolate's thread, nearly all of it inside a call from JavaScript. The runtime *pulls* its
-events. The event that it has is `_current`, until its next pull tells the event's outcome, or until an error ends the
-JavaScript half (`stumbled`). So no event is lost, and none is handled twice. An event that the runtime could not read,
-for lack of memory, is tried once more.
+events. `_current` is the event that the runtime has, until the runtime's next pull reports the event's outcome, or
+until an error ends the JavaScript half (`stumbled`). So no event is lost, and none is handled twice. If the runtime
+could not read an event, for lack of memory, the event is tried once more.
 """
 
 from __future__ import annotations
@@ -250,8 +250,8 @@ class Loop(MessageLoop):
     def _is_wanted(self, event: Event) -> bool:
         """Whether an event needs JavaScript.
 
-        These do not: a probe, a measurement of the heap, a message of a session that is over, the result of a call that
-        was given up, calls for rooms that this process no longer owns.
+        The following do not: a probe, a measurement of the heap, a message of a session that is over, the result of a
+        call that was given up, calls for rooms that this process no longer owns.
 
         A session is over once the application has closed it; its messages are dropped. Messages that a client sent
         before it closed the session itself are handled.

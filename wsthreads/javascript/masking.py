@@ -28,17 +28,18 @@ MASK = "***"
 MIN_CHARS = 6
 MIN_LINE_CHARS = 16
 
-#: For a form of this length or more, pieces of half its length are hidden, too...
+#: If a form has this length or more, its pieces are hidden, too. A hidden piece has half the length of the form.
 LONG_CHARS = 16
-#: ...or of this length, if that is less.
+#: The length of a hidden piece of a very long form.
 MAX_PIECE_CHARS = 32
 
-#: Matches the part of a URL before its path, without a password. Texts contain it for other reasons. A URL with an @
-#: may have a password: some libraries allow a slash in it.
+#: Matches the part of a URL before its path, without a password. This part alone is not hidden: texts contain it for
+#: other reasons, too. A URL with an @ may have a password: some libraries allow a slash in it.
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]*(?=[/?#]|\Z)(?!.*@)", re.DOTALL)
 
-#: What the parts of a URL encode beside controls and what is beyond ASCII, by https://url.spec.whatwg.org: fragment,
-#: query, query of a special scheme, path, user and password, component. Then what a form encodes.
+#: The characters that a part of a URL encodes, besides controls and those beyond ASCII (https://url.spec.whatwg.org).
+#: One text for each part: fragment, query, query of a special scheme, path, user and password, component. Below, the
+#: same for an HTML form.
 _QUERY = " \"#<>"
 _PATH = _QUERY + "?^`{}"
 _USER = _PATH + "/:;=@[\\]|"
@@ -151,7 +152,7 @@ def _parts(value: str) -> set[str]:
 def _pieces(form: str) -> Iterator[str]:
     """The pieces of a form that are hidden.
 
-    Not those of a directory's path or of the beginning of a URL, which texts contain anyway.
+    A directory's path has no such pieces, nor has the beginning of a URL, because texts contain these anyway.
     """
     origin = _ORIGIN.match(form)
     begin = 0 if origin is None else origin.end()

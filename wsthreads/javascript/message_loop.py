@@ -1,8 +1,9 @@
 """The fast path of a script's loop, for a text message that follows another one.
 
-`_speedups` has the class in C. There, `pull` passes such a message on by itself, like `Loop._pull`. The conditions: the
-last message was handled, no timer runs, `_hindrances` are empty, and the next message may be handled now. In all other
-cases, it calls `_pull`. Only the isolate's thread uses it, but any thread may set `_must_end`.
+`_speedups` has the class in C. There, `pull` passes such a message on by itself, as `Loop._pull` would, if four
+conditions are met: the last message was handled, no timer runs, `_hindrances` are empty, and the next message may be
+handled now. In all other cases, `pull` calls `_pull`. Only the isolate's thread uses this class, but any thread may set
+`_must_end`.
 """
 
 from __future__ import annotations

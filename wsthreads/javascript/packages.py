@@ -23,7 +23,7 @@ _FOLDER = "node_modules"
 # Patterns are texts, so that they are compiled with the first package, not at each start.
 _NAME = r"(?P<package>(?:@[\w.~-]+/)?[A-Za-z0-9_~-][\w.~-]*)(?P<subpath>(?:/[^\\%\x00-\x1f\ud800-\udfff]*)?)"
 
-#: Those of Node's own modules that packages use.
+#: The modules that Node provides.
 _OF_NODE = {
     "assert", "async_hooks", "buffer", "child_process", "cluster", "console", "constants", "crypto", "dgram",
     "diagnostics_channel", "dns", "domain", "events", "fs", "http", "http2", "https", "inspector", "module", "net",
@@ -41,7 +41,7 @@ _ES_MODULE = (
 )
 _OLD_MODULE = r"\b(?:module\.exports|exports\.\w+|Object\.defineProperty\(\s*exports|require\(\s*['\"])"
 
-#: Bundlers replace this text, too. Both texts have the same length, so all columns stay the same.
+#: This text is replaced in packages, as bundlers do. Both texts have the same length, so all columns stay the same.
 _MODE = "process.env.NODE_ENV"
 _PRODUCTION = '"production"'.ljust(len(_MODE))
 
@@ -121,7 +121,7 @@ class Packages:
         return path
 
     def place_of(self, package: str) -> str:
-        """The place of a missing package."""
+        """The path that the package.json of a missing package would have."""
         match = re.fullmatch(_NAME, package)
         return os.path.join(self._root, _FOLDER, match["package"] if match else package, "package.json")
 
@@ -206,7 +206,7 @@ class Packages:
     def _file(self, folder: str, package: str, target: str) -> str:
         path = os.path.realpath(os.path.join(folder, target))
         if not self.has(path) or not path.startswith(folder + os.sep):
-            raise PackageError(f"{package} leads out of its folder {folder}: {target:.100}")
+            raise PackageError(f"package.json maps {package} to {target:.100}, which is outside of {folder}")
         if not os.path.isfile(path):
             raise PackageError(f"{package} has no file {target:.200} in {folder}")
         return path

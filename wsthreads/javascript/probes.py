@@ -1,7 +1,7 @@
 """Measures how long events wait in the queue of an isolate, by samples.
 
-A *probe* is an event that calls nothing: a ``measure`` with the time when it was posted. Its age when the isolate takes
-it is how long a call that was posted at the same time would have waited for other calls.
+A *probe* is an event that calls nothing: a ``measure`` with the time when it was posted. When the isolate takes the
+probe, its age is a waiting time: a call that was posted at the same time would have waited for this long.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Probes:
         self._histogram = metrics.histogram("script_wait")
         self._posted = 0
         self._taken = 0
-        # (when taken, how long it waited) of the last ones. Never changed, only replaced: other threads read it.
+        # For each of the last probes: when it was taken, and how long it had waited. Never changed, only replaced,
+        # because other threads read it.
         self._recent: tuple[tuple[float, float], ...] = ()
 
     def post(self) -> None:

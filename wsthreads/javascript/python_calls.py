@@ -1,8 +1,8 @@
 """Calls Python functions for a script, and iterates generators for it.
 
 A call has a ticket, the number under which the runtime keeps its promise. A call may take `script_wait_s`, in the queue
-and in the function together. Its result goes back as an event with that ticket. So Python never blocks a script: its
-other calls continue.
+and in the function together. Its result goes back as an event with that ticket. So Python never blocks a script: the
+script's other calls continue.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = ["PythonCalls", "error_of", "result_event"]
 
 log = get_logger(__name__)
 
-#: The most open generators of a script. Beyond that, a generator is ended that was idle for `script_wait_s`.
+#: The most open generators of a script. Beyond that, a generator that was idle for `script_wait_s` is ended.
 MAX_GENERATORS = 1000
 
 #: While at least half of these are open, garbage is collected once in this many calls of generator functions.
 COLLECT_EVERY = 100
 
-#: The longest text of an exception, and the most of its frames, for a script.
+#: The most characters of an exception's text that a script gets, and the most frames of its stack.
 MAX_TEXT_CHARS = 1000
 MAX_FRAMES = 20
 
@@ -149,9 +149,9 @@ class PythonCalls:
             if is_running is None:
                 self._arriving.add(ticket)  # its result came in time, but the script was busy
                 continue
-            state = "has not returned" if is_running else "had no thread"
+            state = "has not returned" if is_running else "got no thread"
             if is_running:
-                what = "%s has not returned in %g s: it is given up, and its thread goes on"
+                what = "%s has not returned in %g s: the script waits no longer, but the function's thread continues"
                 self._log.warning(what, function, self._wait_s)
             error = error_of("TimeoutError", f"{function} {state} in {self._wait_s:g} s")
             self._schedule.post(result_event(ticket, False, error))
@@ -180,7 +180,7 @@ class PythonCalls:
             return begin()
         self._held[ticket] = begin
         self._deadlines[ticket] = (monotonic() + self._wait_s, function, None)
-        text = f"{function}: {MAX_GENERATORS} generators of this script are open, end one before"
+        text = f"{function}: {MAX_GENERATORS} generators of this script are open; end one of them first"
         self._schedule.post(result_event(ticket, False, error_of("Error", text), settles=-ticket))
         return None
 

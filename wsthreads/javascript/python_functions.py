@@ -95,13 +95,13 @@ class PythonFunctions:
 
 def _check_modules(modules: object) -> None:
     if not isinstance(modules, Mapping):
-        raise ConfigError(f'modules is a dict such as {{"store": store}}, not a {type(modules).__name__}')
+        raise ConfigError(f'modules must be a dict such as {{"store": store}}, not a {type(modules).__name__}')
     for name, module in modules.items():
         if not isinstance(name, str):
             raise ConfigError(f"modules has a name that is not text: {name!r:.80}")
         if not isinstance(module, ModuleType):
             kind = type(module).__name__
-            raise ConfigError(f"modules[{name!r:.80}] is a Python module, as import gives it, not a {kind}")
+            raise ConfigError(f"modules[{name!r:.80}] must be an imported Python module, not a {kind}")
 
 
 def functions_of(module: ModuleType, name: str, path: str | None = None) -> list[PythonFunction]:

@@ -83,7 +83,7 @@ class PythonPool:
                 try:
                     self._start_locked()
                 except RuntimeError as error:
-                    log.error("%s wait: %s", self._what, error)
+                    log.error("%s wait, because no thread can be started: %s", self._what, error)
         return True
 
     def stop(self) -> None:

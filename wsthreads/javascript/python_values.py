@@ -26,7 +26,7 @@ MAX_RESULT_BYTES = 16 * 1024 * 1024
 #: How deep `_check_size` looks. The encoder itself refuses values that are about as deep.
 MAX_LEVELS = 1000
 
-_ITERATED = "return a list, or let the function that the script imports have the yield itself"
+_ITERATED = "return a list, or use yield in the function that the script imports"
 
 #: Types of values that contain no other values, and have a short text.
 _SHORT = frozenset((int, float, bool, type(None)))

@@ -106,7 +106,7 @@ class Replies:
             event.reply.set_result([(name, kind == "text", text) for name, kind, text in triples])
 
     def _exported(self, attributes: str | None, why: str | None) -> None:
-        """A session's attributes, in JSON, or why they have none."""
+        """A session's attributes in JSON, or why they cannot be converted to JSON."""
         event = self._current()
         if event is not None and event.reply is not None and not event.reply.done():
             if attributes is not None:

@@ -2,10 +2,10 @@
 
 Invariants:
 
-- The runtime has a ticket for each request to a client. It gets one outcome, as an event without a session, because a
-  call of the session may wait for the outcome.
+- The runtime has a ticket for each request to a client. Each request gets one outcome. The outcome is an event without
+  a session, because a call of the session may wait for it.
 - Each request of a client is answered once. Its event has a number, under which the `Answer` is in `_answers`. The code
-  that removes it from there answers the request: for the script, or at the end of the event.
+  that removes the `Answer` from `_answers` answers the request: for the script, or at the end of the event.
 """
 
 from __future__ import annotations

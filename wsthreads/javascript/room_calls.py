@@ -134,7 +134,7 @@ class RoomCalls:
         return tuple(event)
 
     def _room_failed(self, index: int, name: str, hook: str, described: str, is_known: bool) -> None:
-        """A call threw. `index` is the call's in the batch, or -1 for a promise that was rejected."""
+        """A call threw. `index` is the call's place in the batch, or -1 for a promise that was rejected."""
         failure = self._loader.tidy(Failure.read(described))
         self._reports.failed(hook, None, failure, room=name, once=is_known)
         self._make_room(failure)
@@ -152,18 +152,18 @@ class RoomCalls:
         self._slow[index] = ms / 1000
 
     def stop(self, failure: Failure, *, to_end: bool) -> bool:
-        """The runtime was stopped with this error.
+        """The runtime was stopped with this error. Returns false if it has no batch, so no call of a room ran.
 
-        It is reported when it is known which call ran. False if none ran.
+        Otherwise the error is reported later, when it is known which call ran.
         """
         if self._batch:
             self._cut = (failure, to_end)
         return bool(self._batch)
 
     def flush(self) -> None:
-        """Called when the runtime pulls.
+        """Called when the runtime pulls. Ends the batch if the runtime was stopped and has not reported `_ran`.
 
-        If it was stopped before it had begun a call of the batch, it will not begin any.
+        The runtime was then stopped before it had begun a call of the batch, and it will begin none.
         """
         if self._cut is not None:
             self._ran(1)

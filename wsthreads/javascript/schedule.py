@@ -1,7 +1,7 @@
 """Decides which event is next: for each session one at a time, in order, and none while its promise is pending.
 
-A *ticket* is the number of a promise. The runtime tells it when the promise is pending, and again when the promise has
-settled.
+A *ticket* is the number of a promise. The runtime reports the ticket when the promise is pending, and again when the
+promise has settled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["NEVER", "Schedule"]
 
 NEVER = float("inf")
 
-#: A turn that is never an intake's.
+#: A number that no turn of an intake has.
 _NO_TURN = -1
 
 

@@ -80,7 +80,7 @@ class Event(NamedTuple):
 
 
 def message_event(state: SessionState, text: str, size: int) -> Event:
-    """``Event("message", state, (text,), size)`` in half the time."""
+    """Makes ``Event("message", state, (text,), size)``, in half the time."""
     return _new_event(("message", state, (text,), size, None, False, 0.0))
 
 

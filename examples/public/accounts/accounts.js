@@ -58,7 +58,7 @@ function scrollToEnd() {
 }
 
 function tell(text) {
-  const stays = isAtEnd(); // the list has less room beside a text
+  const stays = isAtEnd(); // asked before the text is shown, because the text makes the list shorter
   $(login === null ? "problem" : "state").textContent = text;
   if (stays) scrollToEnd();
 }

@@ -11,9 +11,9 @@ const QUIET_MS = 1000; // without a state for this time, the page shows a messag
 
 let socket = null;
 let me = "";
-let state = null; // the last one
-let shownAt = 0; // when it arrived
-let times = []; // when those of the last second arrived
+let state = null; // the last state
+let shownAt = 0; // when the last state arrived
+let times = []; // when the states of the last second arrived
 const steering = new Steering($("field"), send);
 
 function join(user, room) {

@@ -3,7 +3,7 @@
 import { $, element } from "../dom.js";
 
 const SEATS = 4;
-let shown = ""; // the content of the list, which changes only if this changes
+let shown = ""; // the content that the list shows; the list is made again only if this changes
 
 export function show({ players, winner }, me) {
   const seats = Array.from({ length: SEATS }, (_, seat) => players.find((player) => player.seat === seat) ?? null);

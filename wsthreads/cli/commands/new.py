@@ -51,7 +51,7 @@ def new(
     if app and not deploy:
         raise UsageError("--app is the application to deploy: add --deploy")
     if (env_file or allow_net) and not deploy:
-        raise UsageError("--env-file and --allow-net are for the files of --deploy: add it")
+        raise UsageError("--env-file and --allow-net are only for the files of --deploy: add --deploy")
     config_of({"allow_net": allow_net})
     folder = "." if folder is None else folder
     files = scaffold(folder, language, deploy=deploy, app=app, env_file=env_file, allow_net=allow_net)

@@ -66,6 +66,6 @@ function showRefusal(refusal) {
   document.body.classList.toggle("locked", refusal !== null);
   if (refusal === null) return;
   setText($("token-problem"), refusal.text);
-  $("token-fields").hidden = !refusal.needsToken; // otherwise the server has no token, and none would help
+  $("token-fields").hidden = !refusal.needsToken; // otherwise the server has no token, so a token would not help
   if (refusal.needsToken) $("token").focus();
 }

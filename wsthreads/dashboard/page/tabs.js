@@ -3,7 +3,8 @@
 import { $ } from "./dom.js";
 import { rove } from "./roving.js";
 
-// Such as #/sessions. With #sessions, an element's id, the Tab key would begin at that element and not at the top.
+// The address of a tab, such as #/sessions. With #sessions, the id of an element, the Tab key would begin at that element
+// and not at the top.
 const addressFor = (name) => `#/${name}`;
 
 /** `views` maps names to { show(), hide() }; a view works only while it is visible. Returns a function that opens a tab. */

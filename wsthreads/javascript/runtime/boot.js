@@ -1,4 +1,5 @@
-// For all other parts of the runtime: calls to Python, and built-ins, saved before a script can replace them.
+// Used by all other parts of the runtime: the calls to Python, and the built-in functions. This part saves the built-in
+// functions before a script can replace them.
 //
 // The parts are joined into the body of one function in the order boot, inspect, console, timers, options, objects,
 // rooms, requests, lazy, module, calls, roomcalls, python, loop. The parts in the folder `lazy` are loaded when they are
@@ -72,7 +73,7 @@ const bytesOfBuffer = asGetter(ArrayBuffer.prototype, "byteLength");
 const bytesOfSharedBuffer = asGetter(SharedArrayBuffer.prototype, "byteLength");
 
 // The runtime's own maps and arrays. Their prototypes are these objects, which a script cannot reach. Only single
-// values are passed to Python: JSON.stringify calls toJSON, and uses ordinary arrays, which a script can break.
+// values are passed to Python, because JSON.stringify calls toJSON and uses ordinary arrays, which a script can break.
 // (Without our C module, dukpy makes an array of the values: there, a script's Array.prototype.toJSON ends the
 // isolate.)
 const MAP = { __proto__: null };
@@ -133,12 +134,12 @@ deleteProperty(ArrayBuffer.prototype, "resize");
 // The engine calls this method for each template literal. The runtime has many, and would call the script's method.
 defineProperty(String.prototype, "concat", { __proto__: null, writable: false, configurable: false });
 
-// The parcel carries bytes between the languages, as an ArrayBuffer that the engine copies. (Without an engine they
-// travel as text, of characters up to U+00FF.) It also carries parts of the runtime, and long texts as long as `python`
-// is dukpy's function, which would quote and parse each character.
+// The parcel carries bytes between the languages, as an ArrayBuffer that the engine copies. (Without an engine, bytes
+// travel as text of characters up to U+00FF.) The parcel also carries parts of the runtime. While `python` is dukpy's
+// function, it carries long texts, too, because dukpy would quote and parse each character.
 const parcel = { __proto__: null, bytes: null, text: null, part: null };
 let parcelsText = HAS_ENGINE;
-const LONG_TEXT = 1024;  // Python decides for the other direction
+const LONG_TEXT = 1024;  // for texts to Python; for the other direction, Python has a limit
 
 // The answer of a Python function. An error arrives as {error: class, message}, and is thrown here.
 function answered(answer) {

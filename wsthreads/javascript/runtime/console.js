@@ -36,7 +36,7 @@ function prefixed(prefix, parts) {
   return parts;
 }
 
-// For the place of the call.
+// The stack of a call of the console, for the place of this call.
 function callStack() {
   return stackOf(new ERRORS.Error(""));
 }

@@ -135,7 +135,7 @@ function attempt(read, otherwise) {
   }
 }
 
-// How many characters may still be written.
+// A budget for a text: how many characters may still be written.
 function newBudget(left) {
   return { __proto__: null, left };
 }

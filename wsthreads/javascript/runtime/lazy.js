@@ -50,7 +50,7 @@ for (const [partName, names] of Object.entries(GLOBALS)) {
   }
 }
 
-// The `timeOrigin` of QuickJS counts from the start of the machine. It must be a time as in Date.now().
+// The `timeOrigin` of QuickJS counts from the start of the machine. By the standard, it is a time as in Date.now().
 const timeOrigin = Date.now() - now();
 publish("performance", freeze({ now, timeOrigin, toJSON: () => ({ timeOrigin }) }));
 

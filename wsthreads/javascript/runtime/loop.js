@@ -94,7 +94,7 @@ const dispatch = {
     return DONE;
   },
 
-  // For another process.
+  // The session's attributes, for another process.
   export(event) {
     let text = null, why = null;
     try {
@@ -236,7 +236,7 @@ const dispatch = {
     return returned(event[2], event[3], event[4], event[5], event[6], event[7]);
   },
 
-  // Follows directly after a load that was not the first.
+  // The call of onReload. Follows directly after each load but the first.
   reload() {
     owner = version;
     return callWithoutSession("onReload", arrayOf(), () => {});

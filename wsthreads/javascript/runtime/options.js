@@ -61,7 +61,7 @@ function checkedKey(key) {
   return checkedText("the key of an attribute", key, MAX_KEY_CHARS);
 }
 
-// A whole number in a range. Python reports that the history is off.
+// A whole number in a range. (Python checks whether the history is on.)
 function checkedWhole(what, number, least, most) {
   if (!isInteger(number) || most > 0 && (number < least || number > most)) {
     const kind = typeof number === "number" ? ERRORS.RangeError : ERRORS.TypeError;

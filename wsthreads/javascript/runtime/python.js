@@ -114,8 +114,8 @@ function errorOf(told, stack) {
 // An async iterator over a Python generator. Its calls are made one after the other, in their order. Only its methods
 // refer to `held`: once nothing refers to the methods, the generator is ended after the calls that were made.
 function iterated(number, name, args) {
-  let last = called(number, name, args);  // the number of the generator, in the end
-  const generator = last;
+  let last = called(number, name, args);  // the promise of the last call
+  const generator = last;  // the promise of the generator's number
   const state = { __proto__: null, opened: 0, steps: 1, hasEnded: false, isDropped: false };
   const settled = () => {
     state.steps--;

@@ -2,8 +2,8 @@
 // are due at the same time: an event for each call would cost more than a short onTick.
 //
 // A batch ends after SLICE_MS, and Python passes the rest again, after other waiting events. So the event's deadline
-// works as one for each call, and a thousand ticks delay no message for long. A call that returns a promise delays no
-// other room: the other calls of its room wait in Python.
+// works like a deadline for each call, and a thousand ticks delay no message for long. If a call returns a promise,
+// only the other calls of the same room wait for the promise, in Python.
 
 const SLICE_MS = 10;
 const START = 0;

@@ -22,8 +22,8 @@ declare module "wsthreads" {
     /** The path of the URI, without the query. */
     getRequestPath(): string;
     /**
-     * A parameter of a path such as `/ws/rooms/<name>`, decoded, or null. A number for the converters `int` and `float`,
-     * otherwise a text. A number beyond `Number.MAX_SAFE_INTEGER` is a text, too, with all of its digits.
+     * A parameter of a path such as `/ws/rooms/<name>`, decoded, or null. With the converters `int` and `float`, it is a
+     * number, otherwise a text. A number beyond `Number.MAX_SAFE_INTEGER` is a text, too, with all of its digits.
      */
     getPathParameter(name: string): string | number | null;
     /** The client's IP address. Behind a configured proxy, the address from its headers. */
@@ -55,7 +55,7 @@ declare module "wsthreads" {
    * One client, from its handshake to its end. If the setting `resume_s` is not 0 and the client speaks wsthreads.1,
    * the session survives a lost connection if the client comes back in time. */
   export interface Session extends Visitor {
-    /** Unique and unguessable. */
+    /** The id of the session: unique, and impossible to guess. */
     readonly id: string;
     /** The user that `onHandshake` has set by `request.setUser`, or null. */
     readonly user: string | null;
@@ -91,8 +91,9 @@ declare module "wsthreads" {
   }
 
   /**
-   * A request got no answer: the other side refused it, or it could not be sent. Throw it in `onRequest` to refuse a
-   * request: the client receives its message. After any other error, the client learns only that the request failed. */
+   * A request got no answer: the other side refused it, or it could not be sent. To refuse a request of a client, throw
+   * a `RequestError` in `onRequest`: the client receives the error's message. After any other error, the client learns
+   * only that the request failed. */
   export class RequestError extends Error {}
   /** A request was not answered in time. The client may have handled it, or may still do so. */
   export class RequestTimeout extends Error {}
@@ -122,7 +123,7 @@ declare module "wsthreads" {
     history?: number | null;
     /** First send all broadcasts after this position. If `complete` is false, `history` counts instead. */
     since?: string | null;
-    /** Join only if the room has fewer members than this, 1 to 1,000,000. Exact, over all processes. */
+    /** Join only if the room has fewer members than this, 1 to 1,000,000. The limit is exact over all processes. */
     maxMembers?: number | null;
   }
 
@@ -229,7 +230,7 @@ declare module "wsthreads" {
   /** The changes in a room since the last call of `onPresence`. Each list is in order of arrival. */
   export interface PresenceChanges {
     joined: Person[];
-    /** With their last value. */
+    /** Persons who have left, with their last value. */
     left: Person[];
     /** Persons whose value has changed. */
     changed: Person[];
@@ -285,8 +286,8 @@ declare module "wsthreads" {
 
   /**
    * The result of `onHandshake`. Nothing or true accepts the client. A text accepts the client, and is the subprotocol
-   * to speak. False refuses the client with 403, a number from 400 to 599 with that HTTP status, a `Refusal` with a
-   * close code. */
+   * to speak. False refuses the client with the HTTP status 403. A number from 400 to 599 refuses the client with that
+   * status. A `Refusal` refuses the client with a close code. */
   export type Verdict = void | undefined | null | boolean | number | string | Refusal;
 
   /**
@@ -301,14 +302,14 @@ declare module "wsthreads" {
 
   /** Called before the upgrade. Decides whether to accept the client. */
   export type OnHandshake = (request: Request) => Verdict | Promise<Verdict>;
-  /** Called first. Messages wait until it returns or its promise settles. If it throws, the session ends with 1011. */
+  /** Called first. Messages wait until this function has ended. If it throws, the session ends with 1011. */
   export type OnOpen = (session: Session) => any;
   /** Called for one message at a time, in order. */
   export type OnMessage = (session: Session, message: Received) => any;
   /**
    * Called for one request at a time, in order with the messages. Its result is the reply; without a result, the client
-   * gets null. If it throws a `RequestError`, the client gets its message. Only clients that speak wsthreads.1 send
-   * requests. */
+   * gets null. If it throws a `RequestError`, the client gets the error's message. Only clients that speak wsthreads.1
+   * send requests. */
   export type OnRequest = (session: Session, message: Received) => Answer | Promise<Answer>;
   /** The result of `onRequest`: the reply, or nothing. */
   export type Answer = Message | void | undefined | null;
@@ -329,8 +330,8 @@ declare module "wsthreads" {
   /** Called after another function has thrown. The error was logged already. */
   export type OnError = (session: Session, error: any) => any;
   /**
-   * Called when the presence of a room has changed, for each room with members in this process, at most once every 0.2
-   * seconds. The members in this process receive its result. An error is logged, and not passed to `onError`. */
+   * Called for each room with members in this process when the presence in the room has changed, at most once every 0.2
+   * seconds. The members in this process receive the result. An error is logged, and not passed to `onError`. */
   export type OnPresence = (room: Room, changes: PresenceChanges) => PresenceMessage | Promise<PresenceMessage>;
   /** The result of `onPresence`: a message to the members, or nothing. */
   export type PresenceMessage = Message | void | undefined | null;
@@ -351,8 +352,9 @@ declare module "wsthreads" {
   /** Called last: when the last member in this process has left, or when the ownership was lost (see `isOwner`). */
   export type OnRoomEnd = (room: OwnedRoom) => any;
   /**
-   * Called once after the script was loaded again, before any other function of the new version. Its sessions are still
-   * there, and its variables are new: rebuild them from `sessions()`. An error is logged, and not passed to `onError`.
+   * Called once after the script was loaded again, before any other function of the new version. The sessions are still
+   * there, but the script's variables are new: rebuild the variables from `sessions()`. An error is logged, and not
+   * passed to `onError`.
    */
   export type OnReload = () => any;
 }
@@ -399,7 +401,7 @@ declare function setTimeout<Values extends any[]>(
   callback: (...values: Values) => void, delay?: number, ...values: Values): number;
 /**
  * Call a function every `delay` milliseconds. For reloads, see `setTimeout`. Set a timer for all sessions at the top
- * level: after a reload, a timer from the first `onOpen` would run beside the new version's. */
+ * level: after a reload, a timer from the first `onOpen` would run in addition to the new version's timer. */
 declare function setInterval<Values extends any[]>(
   callback: (...values: Values) => void, delay?: number, ...values: Values): number;
 /** Stop a timer. Any other value is ignored. */
@@ -422,7 +424,7 @@ declare function btoa(data: string): string;
 /** A deep copy, also of Maps, Sets, Dates, buffers, errors and cycles. */
 declare function structuredClone<T = any>(value: T, options?: { transfer?: ArrayBuffer[] }): T;
 
-/** Text to UTF-8. */
+/** Converts text to UTF-8. */
 interface TextEncoder {
   readonly encoding: string;
   encode(text?: string): Uint8Array;
@@ -430,7 +432,7 @@ interface TextEncoder {
 }
 declare var TextEncoder: { prototype: TextEncoder; new (): TextEncoder };
 
-/** Bytes to text: from UTF-8, UTF-16 and the other encodings of the web. */
+/** Converts bytes to text: from UTF-8, UTF-16 and the other encodings of the web. */
 interface TextDecoder {
   readonly encoding: string;
   readonly fatal: boolean;
@@ -697,6 +699,6 @@ declare var Response: {
 };
 
 /**
- * Call an HTTP service. It reaches only hosts that `--allow-net` names. Rejects with a TypeError if the connection
+ * Call an HTTP service. A script reaches only hosts that `--allow-net` names. Rejects with a TypeError if the connection
  * fails, and with a TimeoutError after `script_wait_s`. */
 declare function fetch(input: string | URL | Request, init?: RequestInit): Promise<Response>;

@@ -35,7 +35,7 @@ function grouped(events) {
   return [...groups.values()];
 }
 
-// An error's text can contain its session's id, which must not make a difference.
+// A text that is the same for equal events. The session's id in an error's text makes no difference.
 function sameness(event) {
   event.same ??= JSON.stringify([
     event.level, event.kind, place(event), event.endpoint, event.session ? event.text.replaceAll(event.session, "") : event.text,

@@ -28,10 +28,10 @@ function titleOfUsers(now) {
   return `since the start of the server: ${plural(changes, "change")} of presence, ${plural(kicks, "kicked session")}, ${plural(bans, "ban")}`;
 }
 
-// In a second in which no call ends, an endpoint has no times: then those of the second before are shown, for a minute.
+// In a second in which no call ends, an endpoint has no times. Then the last times are shown, for at most a minute.
 const TIMES = ["handler_p50_s", "handler_p99_s"];
 const TIMES_KEPT_S = 60;
-const TITLE_OF_TIMES = "of the calls that ended in one second: the last one, within a minute, in which any did";
+const TITLE_OF_TIMES = "of the calls that ended in the last second; without such calls, the last known times, for a minute";
 
 const TITLE_OF_WAITS = "how long calls waited for other calls of the script, in the last minute; measured once a second while there are sessions";
 
@@ -40,7 +40,7 @@ function textOfWaits(now) {
   return longest === null ? "" : `waits in the script: median ${seconds(now.script_wait_p50_s)}, longest ${seconds(longest)}`;
 }
 
-const TITLE_OF_SURVIVAL = "sessions that wait for their clients, and bytes kept until clients acknowledge them; resumed or not since the start of the server";
+const TITLE_OF_SURVIVAL = "sessions that wait for their clients; bytes that are kept until clients acknowledge them; sessions that were resumed, or not, since the start of the server";
 
 const REFUSED = /^resumes_refused_(\w+)_total$/;
 

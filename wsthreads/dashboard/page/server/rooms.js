@@ -1,5 +1,5 @@
-// The rooms: members, histories and owners; of one room who is there, what it holds, and its members; a form for a
-// broadcast, and a button to close it.
+// The list of rooms, with their members, histories and owners. And the view of one room: who is there, what the room
+// holds, its members, a form for a broadcast, and a button to close the room.
 
 import { $, debounced, make, setOptions, setText } from "../dom.js";
 import { age, clock, count, plural, seconds } from "../format.js";

@@ -70,7 +70,8 @@ function within(value, low, high) {
   return value > low && value < high;
 }
 
-// Of counts, the newest; of rates, the mean; of times, the mean weighted by the number of messages.
+// One value for several samples: the newest of the counts, the mean of the rates, and the mean of the times, weighted by
+// the number of messages.
 function mean(parts) {
   const result = { ...parts.at(-1) };
   for (const name of Object.keys(result)) {
@@ -89,8 +90,8 @@ function mean(parts) {
   return result;
 }
 
-// Counts and rates are added. Of latencies, the highest is taken: a mean of percentiles is not a percentile. Of several
-// endpoints, `slowest` is the one with the highest p99 of its handler.
+// One value for several endpoints: counts and rates are added. Of latencies, the highest is taken, because a mean of
+// percentiles is not a percentile. `slowest` is the endpoint with the highest p99 of its handler.
 function joined(endpoints) {
   const total = {};
   for (const [path, endpoint] of Object.entries(endpoints)) {

@@ -33,8 +33,8 @@ export class SessionView {
   #parts = null;
 
   /**
-   * `onRoom(room)` is called when one of its rooms is chosen, `onUser(user)` when its user is, and `onChange(id)` when
-   * another session, or none (null), is.
+   * `onRoom(room)` is called when a room of the session is chosen, and `onUser(user)` when the session's user is chosen.
+   * `onChange(id)` is called when this view shows another session, or none (null).
    */
   constructor(connection, { onRoom, onUser, onChange }) {
     this.#connection = connection;

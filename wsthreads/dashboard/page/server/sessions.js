@@ -35,12 +35,12 @@ export function nameOf({ id, user }) {
   return user || id.slice(0, 8);
 }
 
-/** Whether it is open and has a connection. */
+/** Whether a session is open and has a connection. */
 export function isActive({ open, connected }) {
   return open && connected !== false;
 }
 
-/** How long it has been open, or its state: it closes, or waits for its client, whose connection is lost. */
+/** How long a session has been open; or its state, if it closes, or if it has lost its connection. */
 export function stateOf({ open, connected, since }, now) {
   if (!open) return "closing";
   return connected === false ? "suspended" : age(now - since);
@@ -59,7 +59,7 @@ export function sendForm(connection, label, target) {
   return form;
 }
 
-/** A short list of its rooms. */
+/** A short list of a session's rooms. */
 function roomsOf({ rooms, room_count: total }) {
   const more = (total ?? rooms.length) - rooms.length;
   return rooms.join(", ") + (more > 0 ? ` and ${more} more` : "");

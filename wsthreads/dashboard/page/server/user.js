@@ -116,7 +116,7 @@ export class UserView {
     const typed = await ask({
       title: `${isBan ? "Ban" : "Kick"} the user ${user}?`,
       text: "The server closes all sessions of this user. " + (isBan
-        ? "It refuses new ones with 403 until the time is over."
+        ? "It refuses new sessions of the user with 403 until the time is over."
         : "The user can connect again at once. Well-behaved clients do not reconnect after 1008."),
       action: isBan ? "Ban" : "Kick",
       isDangerous: true,

@@ -198,7 +198,7 @@ class BodyStream {
 
   getReader(options = undefined) {
     if (options?.mode !== undefined) {
-      throw new TypeError("a body has no reader with a mode");
+      throw new TypeError("body.getReader() takes no option mode");
     }
     if (this.#body.isLocked) {
       throw new TypeError("the stream is locked by a reader");

@@ -259,7 +259,7 @@ function valueOf(object, name) {
   return getOwnPropertyDescriptor(object, name)?.value;
 }
 
-// In one line, without the contents of inner objects.
+// The text of a cell: the value in one line, without the contents of inner objects.
 function cell(value, budget) {
   const isWide = value !== null && typeof value === "object" && !isArray(value) && attempt(() => keysOf(value).length > 2, true);
   return show(value, budget, null, isWide ? -1 : 0, Infinity, 3);

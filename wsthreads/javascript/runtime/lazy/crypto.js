@@ -94,7 +94,7 @@ class CryptoKey {
     algorithmOf = (key, usage) => {
       dataOf(key);
       if (!key.#usages.includes(usage)) {
-        fail("InvalidAccessError", `the key's usages are ${key.#usages.join(", ")}, without ${usage}`);
+        fail("InvalidAccessError", `the key cannot be used to ${usage}: its usages are ${key.#usages.join(", ")}`);
       }
       return key.#algorithm.hash.name;
     };
@@ -150,7 +150,7 @@ class SubtleCrypto {
       fail("DataError", "an HMAC key is at least one byte, and this one is empty: is its name in env?");
     }
     if (length > 8 * data.length || length <= 8 * data.length - 8) {
-      fail("DataError", `a key of ${data.length} bytes has no length of ${length} bits`);
+      fail("DataError", `a key of ${data.length} bytes cannot have a length of ${length} bits`);
     }
     return new CryptoKey(PRIVATE, cutTo(data, length), hash, length, Boolean(extractable), usages);
   }

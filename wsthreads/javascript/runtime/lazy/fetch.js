@@ -157,7 +157,7 @@ class Response {
   static json(data, init = {}) {
     const text = JSON.stringify(data);
     if (text === undefined) {
-      throw new TypeError(`${kindOf(data)} has no JSON`);
+      throw new TypeError(`${kindOf(data)} cannot be converted to JSON`);
     }
     const headers = makeHeaders(init?.headers, "none");
     setDefault(headers, "content-type", "application/json");

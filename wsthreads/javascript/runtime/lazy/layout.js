@@ -9,7 +9,7 @@ const COMPACT = 3;  // levels of objects in one line
 
 const ESCAPES = { __proto__: null, 8: "\\b", 9: "\\t", 10: "\\n", 12: "\\f", 13: "\\r", 92: "\\\\" };
 
-// In single quotes, or in other quotes if the text contains these.
+// The text in single quotes, or in other quotes if the text contains single quotes.
 function quoted(text) {
   let hasSingle = false, hasDouble = false, hasBack = false, isPlain = true;
   for (let at = 0; at < text.length; at++) {
@@ -46,8 +46,8 @@ function spaces(count) {
   return padEnd("", count);
 }
 
-// In one line if it is short and has few levels. Otherwise long lists are in columns, and anything else has one entry a
-// line.
+// All entries in one line, if that is short and has few levels. Otherwise a long list is in columns, and anything else
+// has one entry per line.
 function joined(base, { open, close, isList }, output, object, to, level) {
   const before = base === "" ? "" : `${base} `;
   const isLong = isList && output.length > 6;
