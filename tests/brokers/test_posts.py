@@ -152,7 +152,7 @@ def test_nothing_is_sent_while_no_outcome_would_arrive():
     assert len(box.send()) == 1
     box.post("1")
     box.box.deafen()
-    why = "the connection on which its outcome was to come broke; it is not known whether the post was handled"
+    why = "the connection broke before the outcome arrived; it is not known whether the post was handled"
     assert box.told == [("0", (f"a post to the room 'game': {why}", True))]
     box.box.refuse_unsent("it is away")
     assert box.told[1:] == [("1", ("a post to the room 'game': it is away; the post was not handled", False))]

@@ -20,8 +20,9 @@ __all__ = ["Broker", "Keeper", "Link", "Listener", "Look", "RoomKey"]
 #: A room: the path of its endpoint, and its name.
 RoomKey: TypeAlias = "tuple[str, str]"
 
-#: Gets the position in each room. Returns whether it has done its work; if not, it is called again after the next
-#: message. Must not block, and must not take a lock that a thread may hold while it waits for messages.
+#: A function that gets the position in each room, and returns whether it has done its work. If not, the function is
+#: called again after the next message. It must not block, nor take a lock that a thread may hold while it waits for
+#: messages.
 Look: TypeAlias = "Callable[[Mapping[RoomKey, Position]], bool]"
 
 
@@ -33,7 +34,7 @@ class Listener(Protocol):
         """How long the attributes of a room outlive its last member."""
 
     def count_here(self, name: str) -> int:
-        """The number of members in this process, including given seats of sessions that are about to join.
+        """The number of members in this process, and of sessions that have a seat and are about to join.
 
         Takes only a leaf lock.
         """
@@ -157,7 +158,7 @@ class Link(Protocol):
         """The number of members in other processes. Waits at most a second, then returns the last known number."""
 
     def call(self, path: str, name: str, script: str, keys: Sequence[str], *arguments: object) -> Any:
-        """Run a script once, with some keys of a room: names of the fields of `Address`, or "processes".
+        """Run a script once. `keys` names the keys of the room that it uses: fields of `Address`, or "processes".
 
         The script must return a value. If many broadcasts are queued, it may run before them. Waits at most a second,
         and not while the broker is unavailable. Raises `BrokerError`; its `is_unknown` tells whether the script may
@@ -221,7 +222,7 @@ class Link(Protocol):
         """The presence of a session of this process has changed."""
 
     def reap(self, path: str, name: str, listener: Listener) -> None:
-        """Let the broker remove a lost session of another process whose time is over, unless that process does so."""
+        """Let the broker remove the lost sessions whose time is over from a room, unless their processes do so."""
 
     def presences(self, path: str, name: str) -> list[PresenceChange] | None:
         """All presences in a room, for a process that does not receive them. None if the broker is unavailable."""
@@ -230,13 +231,13 @@ class Link(Protocol):
         """The number of the shard where a room is kept."""
 
     def own(self, path: str, name: str, keeper: Keeper) -> None:
-        """Begin or stop to try to own a room, depending on `keeper.is_wanted`.
+        """Begin to try to own a room, or stop trying, depending on `keeper.is_wanted`.
 
-        The keeper is told when this process owns the room.
+        When this process owns the room, calls `keeper.begin`.
         """
 
     def disown(self, path: str, name: str, fence: int) -> None:
-        """Return a room that this process owned with this fencing number."""
+        """Give up the ownership of a room that this process has had with this fencing number."""
 
     def is_closed(self, path: str, name: str) -> bool:
         """Whether the ownership of a room can end: its keeper has no members, and has received all posts.
@@ -261,7 +262,7 @@ class Link(Protocol):
     ) -> list[dict[str, Any]]:
         """Ask all other processes, and return their answers: dicts with ``pid``, ``host``, ``process``, ``value``.
 
-        Waits for all of them, for the first whose value is `enough`, or for `timeout_s`.
+        Waits until all have answered, until one has answered with a value that is `enough`, or for `timeout_s`.
         """
 
     def ask_all(

@@ -21,8 +21,9 @@ node, and a script may use them together:
     fields. If there are more than `MAX_SENDERS`, half of them are removed: those that have been silent for longest. If
     such a sender publishes again, the log has the message twice, and readers recognise its ticket.
 
-    ``hold`` is for moving sessions, which need the log for longer than `LOG_S`: from when and until when, in
-    milliseconds of Redis's clock, and for how many milliseconds each. The head and the log live at least until then.
+    ``hold`` is for moving sessions, which need the log for longer than `LOG_S`. It has three numbers: from when and
+    until when the log is needed, in milliseconds of Redis's clock, and the longest time for one session, in
+    milliseconds. The head and the log live at least until then.
 
 ``{<prefix>:<shard>}:members:<path>:<room>``
     A hash: how many members each process has.
@@ -30,16 +31,16 @@ node, and a script may use them together:
 ``{<prefix>:<shard>}:processes``
     A sorted set: until when each process counts as alive, in milliseconds of Redis's clock. A process extends this
     every `BEAT_S` seconds. Otherwise its members do not count. Each process has two entries: its name, and
-    ``<name>.<number>``, whose number changes after each break of its connection. Members count under the second. The
-    first announcement of a room after a break removes the count of the earlier number, in the same step. Presences
+    ``<name>.<number>``. The number changes after each break of the connection. Members are counted under the second
+    entry. After a break, the first announcement of a room also removes the count under the earlier number. Presences
     stay.
 
 ``{<prefix>:<shard>}:presence:<path>:<room>``
     A hash: the presence of each session in the room that has set one. The field is ``<process> <session id>``. The
-    value is, for a session whose connection was lost, until when it stays, in milliseconds of Redis's clock, else 0; a
-    space; and the result of `messages.presence_payload`. Only the session's process writes it. Each change is published
-    in the room's log by the same script. Any process removes it (`REAP`) when that time is over, or when the session's
-    process no longer counts as alive.
+    value is a number, a space, and the result of `messages.presence_payload`. If the session's connection was lost, the
+    number is the time until which the session stays, in milliseconds of Redis's clock; else 0. Only the session's
+    process writes the field. Each change is published in the room's log by the same script. Any process removes the
+    field (`REAP`) when that time is over, or when the session's process no longer counts as alive.
 
     The field ``<process>`` has the number of the process's last call that wrote here. So a late call from before a
     break changes nothing.
@@ -56,9 +57,9 @@ node, and a script may use them together:
     the payload, and the message, with spaces between them. The list is as long as the limits allow, by number and bytes
     exactly; entries that are too old may still be there, and do not count. The list expires after `history_s`.
 
-    In the log's head, ``kept`` is the number and the id of the last entry. Without it, the list is that of another log,
-    and does not count. ``kept_bytes`` is the sum of the payloads' bytes, ``kept_from`` the time of the first entry or
-    an earlier time, and ``keep_ms`` how long messages are kept. The head lives at least that long.
+    In the log's head, ``kept`` is the number and the id of the last entry. Without ``kept``, the list is of another
+    log, and does not count. ``kept_bytes`` is the sum of the payloads' bytes, ``kept_from`` the time of the first entry
+    or an earlier time, and ``keep_ms`` how long messages are kept. The head lives at least that long.
 
 ``{<prefix>:<shard>}:settings:<path>``
     The limits of the histories of an endpoint: messages, milliseconds and bytes. The endpoint's processes write it
@@ -95,8 +96,9 @@ node, and a script may use them together:
     <process> <a random name>`` if a process has taken it, or ``retracted <the mark of the state>`` if its own process
     has retracted it. The state lives for as long as the client may come back, and for `OVERDUE_S` longer.
 
-    For the session's client, until it can no longer come back: ``stuck`` and the digests of the session's secrets, if
-    the session could not move; ``ended`` and the ending, if a process that has ended had closed the session.
+    Or a text for the session's client, until the client can no longer come back: ``stuck`` and the digests of the
+    session's secrets, if the session could not move; ``ended`` and the ending, if a process that has ended had closed
+    the session.
 
 ``{<prefix>:<shard>}:away:<path>``
     A sorted set: the ids of moving sessions, and until when their clients may come back, in milliseconds of Redis's
@@ -106,9 +108,9 @@ node, and a script may use them together:
     ``members`` and ``processes``.
 
 ``{<prefix>:<shard>}:wake:<process>``
-    Only a channel: a process's writer wakes the process's own reader on it. It also has announcements of rooms, answers
-    to questions, an exclamation mark and the key of a lease (there is a post for the owner, or a room to own), and an
-    equals sign and outcomes of posts.
+    Only a channel: a process's writer wakes the process's own reader on it. Other messages on it are announcements of
+    rooms, and answers to questions. An exclamation mark and the key of a lease mean that there is a post for the owner,
+    or a room to own. An equals sign comes before outcomes of posts.
 
 ``{<prefix>:0}:ask``
     Only a channel: questions to all processes (see `questions`).
@@ -193,7 +195,7 @@ PRESENCE_S = 600
 #: The suffix of the names under which moving sessions count as members. These names are among those of processes.
 AWAY = ".away"
 
-#: How much longer than its client may be away a session is kept, so that a process can call on_close.
+#: A session is kept this much longer than its client may be away, so that a process can call on_close.
 OVERDUE_S = 30
 
 #: The shard whose node publishes questions.

@@ -102,9 +102,10 @@ local function give_up(...)
 end
 """
 
-#: KEYS: holders. ARGV: a lease, 1 if it is new; then leases of other processes. Extends the first lease. Returns 1, or
-#: 0 if it has ended or is unknown; then for each other lease how many more milliseconds it lasts, negative if it has
-#: ended. If Redis's clock went back, a lease may last too long: then it is shortened to the length of a new one.
+#: KEYS: holders. ARGV: a lease, 1 if it is new; then leases of other processes. Extends the first lease. Returns a
+#: list: first 1, or 0 if the first lease has ended or is unknown; after that, for each other lease, how many more
+#: milliseconds it lasts, negative if it has ended. If Redis's clock went back, a lease may last too long. Such a lease
+#: is shortened to the length of a new one.
 KEEP = f"""
 local holders = KEYS[1]
 {_LEFT}
@@ -196,8 +197,8 @@ return answer
 
 #: KEYS: holders, and the lease, the posts, the taken posts, the members and the processes of a room. ARGV: a lease, the
 #: fencing number or an empty text if the process does not own the room, 1 if it wants to own it again; then as in
-#: `TURN`. Returns the room, and the posts that were taken and not begun. Wakes processes that want to own the room. If
-#: there is none, and no member is moving to a process that would, tells the posters.
+#: `TURN`. Gives back the room, and the posts that were taken and not begun. Wakes processes that want to own the room.
+#: If no process wants it, and no member is moving to a process that would, tells the posters.
 GIVE_BACK = f"""
 local holders = KEYS[1]
 {_LEFT} {_AWAITED} {_TELL} {_FINISH} {_OLDER}

@@ -62,7 +62,7 @@ class Leases(Turns):
     # Any thread
 
     def look(self, key: RoomKey, address: Address, keeper: Keeper) -> None:
-        """Begin or stop to try to own a room, depending on `keeper.is_wanted`."""
+        """Begin to try to own a room, or stop trying, depending on `keeper.is_wanted`."""
         with self._lock:
             claim = look_up(self._claims, key)
             wanted = keeper.is_wanted(key[1])
@@ -74,7 +74,7 @@ class Leases(Turns):
             self._queue.not_empty.notify()
 
     def give_back(self, key: RoomKey, fence: int) -> None:
-        """Return a room: the handler is done with it, or the lease was lost."""
+        """Give back a room: the handler is done with it, or the lease was lost."""
         with self._lock:
             claim = look_up(self._claims, key)
             if claim is not None and claim.fence == fence:
@@ -82,7 +82,7 @@ class Leases(Turns):
                 self._queue.not_empty.notify()
 
     def _try_soon_locked(self, claim: Claim) -> None:
-        if not self._returning[claim.key]:  # else after the return
+        if not self._returning[claim.key]:  # else try later, when Redis has the room back
             self._due[claim.key] = claim
 
     def holds(self, key: RoomKey, fence: int) -> bool:
@@ -93,7 +93,7 @@ class Leases(Turns):
         return lease_time() < self._shards[claim.address.shard].trusted_until
 
     def woken(self, lease: bytes) -> None:
-        """There is a post for a room of this process, or a room that this process wants was returned."""
+        """Redis wakes this process: there is a post for a room of this process, or a room that it wants is free."""
         with self._lock:
             claim = look_up(self._by_lease, lease)
             if claim is not None:
@@ -104,7 +104,7 @@ class Leases(Turns):
                 self._queue.not_empty.notify()
 
     def look_again(self) -> None:
-        """Look at all rooms: wakes may have been lost."""
+        """Look at all rooms: messages that wake this process may have been lost."""
         with self._lock:
             for key, claim in self._claims.items():
                 if claim.fence is not None:
@@ -172,7 +172,7 @@ class Leases(Turns):
         return max(0.0, self._next_at - lease_time())
 
     def send_first(self, pipeline: Pipeline) -> None:
-        """Extend leases, and try for rooms."""
+        """Extend leases, and try to take rooms."""
         if not self._due and lease_time() < self._next_at:
             return
         with self._lock:
@@ -218,7 +218,7 @@ class Leases(Turns):
             with self._lock:
                 lost = self._owned_locked({number})
             self._events.append(partial(self._lose_all, lost))
-            self._events.append(partial(self._posts.lose_sent, f"{self._place} may have lost it with its data"))
+            self._events.append(partial(self._posts.lose_sent, f"{self._place} may have lost the post with its data"))
             shard.wish_at, self._next_at = 0.0, now
             return
         self._trusts.append((shard, sent_at + LEASE_S - MARGIN_S))
@@ -228,7 +228,7 @@ class Leases(Turns):
 
     def _lose_all(self, lost: list[tuple[Claim, int]]) -> None:
         if lost:
-            names = f"{lost[0][0].key[1]!r:.80}" + (f" and {len(lost) - 1} others" if len(lost) > 1 else "")
+            names = f"{lost[0][0].key[1]!r:.80}" + (f" and {len(lost) - 1} other rooms" if len(lost) > 1 else "")
             why = f"{self._place} has not confirmed the lease in time"
             log.warning("this process no longer owns the room %s: %s", names, why)
         for claim, fence in lost:

@@ -9,7 +9,7 @@ field     meaning
 ========  ==============================================================================
 4         `VERSION` of the format
 sender    the process that sent the message; a dash for kind ``p``
-ticket    a number that this sender gives to each of its messages; it only grows
+ticket    a number that this sender gives to each of its messages; each is higher
 session   the id of a session, or a dot
 kind      see below
 marks     of a message: ``-`` if no history stores it; ``=`` and the number of bytes of
@@ -255,7 +255,7 @@ def decode(message: bytes) -> Message:
         return decoded._replace(frame=MarkedFrame(decoded.frame, latest, not dropped))
     if isinstance(decoded, Direct) and not dropped:
         return decoded._replace(latest=latest)
-    raise BrokerError(f"marks at a message of kind {kind.decode()}, which has none")
+    raise BrokerError(f"a message of kind {kind.decode()} with marks, which this kind never has")
 
 
 def decode_presence(session_id: str, payload: bytes) -> PresenceChange:

@@ -106,7 +106,7 @@ def _decoded(name: str, data: bytes) -> messages.Message:
 
 
 def _malformed(name: str) -> Gap:
-    return Gap(f"the log of room {name!r:.80} has something malformed")
+    return Gap(f"the log of room {name!r:.80} has a malformed entry")
 
 
 class Replay(NamedTuple):

@@ -39,8 +39,8 @@ MAX_POST_S = 300
 class Outside:
     """A connection to Redis for a process without an app. Any thread.
 
-    A forked process makes its own, because a thread of the parent may have held the lock, and tickets belong to a
-    process.
+    A forked process makes its own object, because a thread of the parent may have held the lock, and tickets belong to
+    a process.
     """
 
     def __init__(self, client: Any, keys: Keys, *, place: str, wait_s: float, is_cluster: bool) -> None:
@@ -122,9 +122,9 @@ class Outside:
                 while outcome is None and monotonic() < deadline:
                     outcome = _outcome_in(receive(deadline))
             except (RedisError, OSError) as failure:
-                why = f"the connection to {self._place} broke before its outcome was there ({explain(failure)})"
+                why = f"the connection to {self._place} broke before the outcome arrived ({explain(failure)})"
                 raise post.error(why, is_unknown=True) from failure
-        late = f"it has no answer after {timeout_s:g} s"
+        late = f"no answer has come within {timeout_s:g} s"
         error = post.error(late, is_unknown=True) if outcome is None else error_of(post, outcome)
         if error is not None:
             raise error

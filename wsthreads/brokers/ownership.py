@@ -48,7 +48,7 @@ class SharedOwnership(Ownership):
         return self._link.owns(self._path, name, fence)
 
     def look(self, name: str) -> None:
-        """As in `Ownership`. After a session has left, posts of the same thread do not find it as a member."""
+        """As in `Ownership`. When a session has left, later posts of the same thread do not count it as a member."""
         self._link.is_closed(self._path, name)
         super().look(name)
 

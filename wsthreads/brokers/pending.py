@@ -184,7 +184,7 @@ class PendingBroadcasts:
     def coming(self, ticket: int, rooms: EndpointRooms, name: str, exclude_id: str | None) -> None:
         """A broadcast is about to reach the members of a room. Called by the reader's thread.
 
-        For each session that receives it, it overtakes earlier broadcasts that are still pending.
+        In each session that receives this broadcast, it overtakes earlier ones that are still pending.
         """
         while self._low < ticket and self._low not in self._out:
             self._low += 1

@@ -57,7 +57,7 @@ MAX_UNSENT = 10_000
 #: rest of the time is for its answer.
 PART = 0.9
 
-#: The first characters of an outcome, unless the post was handled: perhaps handled, or certainly not.
+#: The first character of an outcome: the post was perhaps handled, or certainly not. (Empty if it was handled.)
 _UNKNOWN, _REFUSED = "?", "!"
 
 _NUMBER = re.compile("[0-9]{1,18}")
@@ -131,7 +131,7 @@ class PostBox:
         with self._lock:
             self._has_missed = self._has_missed or self._hears
             self._hears = False
-        self.lose_sent("the connection on which its outcome was to come broke")
+        self.lose_sent("the connection broke before the outcome arrived")
 
     def hearing_ms(self) -> int:
         """For how many milliseconds no outcome was missed; -1 if none was missed since the beginning."""
@@ -208,7 +208,7 @@ class PostBox:
         with self._lock:
             first = next(iter(self._open.values()), None)
         if first is not None and first.give_up_at <= now:
-            late = f"it has no answer after {first.timeout_s:g} s (post_timeout_s)"
+            late = f"no answer has come within {first.timeout_s:g} s (post_timeout_s)"
             self._give_up(lambda post: post.is_sent and post.give_up_at <= now, late, is_unknown=True)
             self._give_up(lambda post: not post.is_sent and post.give_up_at <= now, late, is_unknown=False)
 

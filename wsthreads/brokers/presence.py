@@ -4,8 +4,9 @@ Each process follows the rooms in which it has members. At the beginning, it get
 each change from the room's log, in the order of the room's broadcasts. A process changes only the presences of its own
 sessions. It applies its changes at once, and the writer updates the copy in Redis.
 
-- A process that ends normally leaves the presences of lost sessions, until their time is over. A killed process leaves
-  all its presences. Other processes request their removal; Redis removes them once, and publishes that.
+- A process that ends normally leaves the presences of lost sessions in Redis, until their time is over. A killed
+  process leaves all its presences. Other processes request their removal. Redis removes each presence once, and
+  publishes the removal.
 - When Redis has lost its data, the other processes will soon send their presences again. Until then, but at most for
   `CONFIRM_S`, their presences stay.
 - A process without members in a room asks Redis.

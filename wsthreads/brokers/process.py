@@ -37,7 +37,7 @@ class Endpoints:
 
 
 class Process:
-    """A process among those that share rooms. A forked process gets another one."""
+    """This process, among the processes that share rooms. A forked process makes another `Process`."""
 
     def __init__(self, endpoints: Endpoints) -> None:
         self.endpoints = endpoints

@@ -91,7 +91,7 @@ class Publisher:
                 queue.not_full.wait_for(lambda: queue.has_sent(ticket), self._availability.patience_s())
 
     def _take_ticket_locked(self, size: int) -> int:
-        """The ticket of the next message. Waits until the queue has room, if the current thread may wait.
+        """The ticket of the next message. Waits until the queue has space for it, if the current thread may wait.
 
         Raises `BrokerError`.
         """

@@ -115,7 +115,7 @@ class SendQueue:
         self._wakes = False  # whether to wake the reader
 
     def fits(self, size: int) -> bool:
-        """Whether the queue has room for a broadcast. A single broadcast may have any size."""
+        """Whether the queue has space for a broadcast. A single broadcast may have any size."""
         return not self._broadcasts or self.waiting_bytes + size + OVERHEAD_BYTES <= self.max_bytes
 
     def add(

@@ -57,7 +57,7 @@ SILENCE_S = 3 * BEAT_S + 1
 #: How often the thread checks for other work than messages.
 POLL_S = 0.25
 
-#: The same while a subscription waits for its first position.
+#: The time between these checks while a subscription waits for its first position.
 UNKNOWN_POLL_S = 0.001
 
 #: How long each further piece of a message may take to arrive.

@@ -78,7 +78,7 @@ class SharedRooms(Rooms[Session]):
         return ownership
 
     def _broadcast_here(self, name: str, frame: bytes) -> None:
-        """Send the result of `on_presence`, after its own broadcasts. The roster's thread waits for these."""
+        """Send the result of `on_presence`. First, the roster's thread waits for the broadcasts of `on_presence`."""
         self._link.pending.wait_room((self.path, name))
         self._spread(name, frame)
 

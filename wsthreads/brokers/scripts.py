@@ -101,8 +101,8 @@ end
 {_TOLD}
 """
 
-#: KEYS: log, head, presence, processes. ARGV: channel, a random epoch; then processes that may be dead. Removes
-#: sessions whose time is over, and sessions of dead processes without a time. Publishes each removal.
+#: KEYS: log, head, presence, processes. ARGV: channel, a random epoch; then processes that may be dead. Removes all
+#: sessions whose time is over, and, of dead processes, also those without a time. Publishes each removal.
 REAP = f"""
 local fresh = ARGV[2]
 {NOW} {HEAD} {APPEND} {_CHANGE}
@@ -137,7 +137,7 @@ end
 return dead
 """
 
-#: KEYS: presence, processes. Returns the time in milliseconds, and the presence hash without those who have left.
+#: KEYS: presence, processes. Returns the time in milliseconds, and the presence hash without sessions that have left.
 PERSONS = f"""
 {NOW}
 local all, found, alive = redis.call('HGETALL', KEYS[1]), {{}}, {{}}

@@ -20,7 +20,7 @@ MAX_SENDERS = 1000
 
 
 class Subscription:
-    """This process's subscription to a room. It gets a new one when the last member leaves and another session joins.
+    """This process's subscription to a room. If all members leave, a session that joins later gets a new subscription.
 
     The link, the writer's thread and the reader's thread each have their own fields.
     """
@@ -88,7 +88,7 @@ class Subscription:
         self.has_presences = False  # whether the listener has got all presences once
         self.position = START  # the last broadcast received; at first, the last one before the join
         self.live = False  # whether no message is missing between `position` and the next one on the channel
-        self.delivering = -1  # the ticket of an own broadcast; set before the reader checks `dropped`
+        self.delivering = -1  # the ticket of a broadcast of this process; set before the reader checks `dropped`
         self.ready = Event()  # set once it has been live
         # Sender → its last ticket, so that a broadcast that was sent twice is delivered once. The last entry is the
         # sender of the last message.

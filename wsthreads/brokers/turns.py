@@ -211,7 +211,7 @@ class Turns:
                 why = "the owner cannot read the post: it is malformed, or another version of wsthreads wrote it"
                 refused.append(partial(settled, PostError(why)))
             elif int(left) <= 0:
-                refused.append(partial(settled, PostError("the post had waited for too long when it was its turn")))
+                refused.append(partial(settled, PostError("the post has waited too long for its turn")))
             else:
                 posts.append(post)
         if posts and not claim.keeper.deliver(claim.key[1], fence, posts):
