@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterLink"]
 
-#: How long the reader of one node waits for the reader of another node. It delivers nothing meanwhile.
+#: How long the reader of one node waits for the reader of another node. A waiting reader delivers nothing.
 MEET_S = 0.3
 
 

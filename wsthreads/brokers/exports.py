@@ -83,7 +83,7 @@ class Exports:
 
     def give_up(self) -> None:
         """In a forked process."""
-        self._lock = Lock()  # guards the rest
+        self._lock = Lock()  # guards the attributes below
         self._under_way: dict[str, Event] = {}
         self._fixed: dict[str, list[str]] = {}  # the digests of the secrets of sessions that could not move
 

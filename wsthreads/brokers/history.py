@@ -52,7 +52,7 @@ class SharedLog(Log):
         self.awaiting = 0
 
     def follow(self, serial: int) -> bool:
-        """Take messages of this subscription from now on. False if it is an earlier one."""
+        """Take messages of this subscription from now on. False if it is earlier than the current subscription."""
         if serial > self.serial:
             self.serial, self.is_filled, self.was_filled = serial, False, False
         return serial == self.serial
@@ -185,7 +185,7 @@ class SharedHistories(Histories[SharedLog]):
             number = log.number_of(since)
             if number is None or number <= log.last.number:
                 return
-        with suppress(BrokerError):  # then the position counts as one of another log
+        with suppress(BrokerError):  # without an answer, the position counts as a position in another log
             if number <= self._stored(name, 0).last.number:
                 with self.open(name) as log:
                     log.await_entry(number, patience_s)

@@ -100,7 +100,7 @@ class Broadcast(NamedTuple):
 
 
 class Direct(NamedTuple):
-    """A message for one session, in the room that all processes with sessions of the endpoint listen to."""
+    """A message for one session, in the hidden room that all processes with sessions of the endpoint follow."""
 
     sender: bytes
     ticket: int

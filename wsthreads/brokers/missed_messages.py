@@ -18,8 +18,8 @@ from wsthreads.rooms.names import SESSIONS_ROOM
 
 __all__ = ["MISSED", "Gap", "Missed", "Replay", "in_order", "read_missed", "replay_for"]
 
-#: KEYS: log. ARGV: the id of an entry, that of a later one, a number, and perhaps a session. Returns the entries after
-#: the first, up to the second, at most that number. With a session, leaves out messages for other sessions.
+#: KEYS: log. ARGV: the id of an entry, the id of a later entry, a number, and perhaps a session. Returns the entries
+#: after the first one, up to the second one, at most that number. With a session, leaves out the messages for others.
 MISSED = """
 local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], ARGV[2], 'COUNT', ARGV[3])
 for i = 1, ARGV[4] ~= '' and #entries or 0 do

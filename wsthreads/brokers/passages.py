@@ -114,7 +114,7 @@ class Passages:
             for name, position in positions.items():
                 if position.missed_until(here[path, name]) is None:
                     if position.epoch == here[path, name].epoch and here[path, name].number < position.number:
-                        return False  # the other process has received more than this one
+                        return False  # the other process has received more messages than this process
                     raise Gap(f"the log of room {name!r:.80} was replaced, or lost messages, since the session left")
             for name in names:
                 Rooms.join(rooms, name, session)
@@ -140,7 +140,7 @@ class Passages:
         return replay_for(session.id, missed)
 
     def forget(self, session: SharedSession, keep_s: float = 0.0) -> None:
-        """Take a session out of all rooms of this process: it has moved to another one, or has not arrived from there.
+        """Take a session out of all rooms of this process: it has moved to another process, or has not arrived here.
 
         Its presences stay for `keep_s`, or until the other process has them.
         """

@@ -117,7 +117,7 @@ class _Last(NamedTuple):
     """The last broadcast of a thread to a room."""
 
     broadcast: PendingBroadcast
-    other: PendingBroadcast | None  # the last earlier one that the excluded session does receive
+    other: PendingBroadcast | None  # the last earlier broadcast that the excluded session does receive
 
     def of(self, session: Addressee) -> PendingBroadcast | None:
         """The last broadcast that the session may receive, if it is pending. (Earlier ones come back earlier.)"""
@@ -137,7 +137,7 @@ class PendingBroadcasts:
 
     def __init__(self) -> None:
         self._out: dict[int, PendingBroadcast] = {}
-        self._awaited: dict[int, PendingBroadcast] = {}  # the pending ones that something waits for
+        self._awaited: dict[int, PendingBroadcast] = {}  # the pending broadcasts that something waits for
         self._rooms: dict[RoomKey, PendingBroadcast] = {}  # the last broadcast to each room, by any thread
         self._next = 0  # the next ticket
         self._low = 0  # all lower tickets have come back; only for the reader's thread
@@ -271,7 +271,7 @@ class PendingBroadcasts:
         return state
 
     def _end(self, tickets: Iterable[int]) -> None:
-        with ExitStack() as stack:  # end all of them, even if one fails
+        with ExitStack() as stack:  # end all broadcasts, even if one fails
             for ticket in tickets:
                 broadcast = self._out.pop(ticket, None)
                 if broadcast is None:

@@ -55,7 +55,7 @@ class SharedRoster(Roster):
         self._changed: deque[tuple[str, str]] = deque()  # rooms, and sessions of this process in them
         # By room and session: until when the presence may be confirmed, and its version.
         self._unconfirmed: dict[str, dict[str, tuple[float, int]]] = {}
-        self._watching = Lock()  # guards the rest; a leaf, taken under a stripe
+        self._watching = Lock()  # guards the attributes below; a leaf, taken under a stripe
         # How many presences of a process each room has, by the room's shard and the process.
         self._watched: dict[tuple[int, str], Counter[str]] = {}
 

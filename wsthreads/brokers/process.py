@@ -47,6 +47,6 @@ class Process:
         #: leaves are taken, and nothing blocks except waits for the lock's own conditions.
         self.lock = Lock()
         self.next_ticket = 0  # guarded by the lock
-        #: Whether this process was forked from a serving one, and serves no clients itself. Its broadcasts wait until
+        #: Whether this process was forked from a server's, and serves no clients itself. Its broadcasts wait until
         #: Redis has them, because it may end at any time by os._exit(), as in multiprocessing.
         self.is_forked = False

@@ -59,7 +59,7 @@ class Questions:
         self._reply = reply
         self._patience_s = patience_s
         self._on_malformed = on_malformed
-        self._changed = Condition()  # guards the next two
+        self._changed = Condition()  # guards _hears and _open
         self._hears = False
         self._open: dict[str, list[dict[str, Any]]] = {}  # the answers so far, by question
         self._thread = Drainer("wsthreads-redis-answers")

@@ -208,7 +208,7 @@ class SendQueue:
                 self.change_presence(key, session_id)
 
     def reap(self, key: PresenceKey, dead: Iterable[str] = ()) -> None:
-        """Queue the removal of sessions from a room: those whose time is over, and those of dead processes."""
+        """Queue the removal of sessions from a room: sessions whose time is over, and sessions of dead processes."""
         self._reaps.setdefault(key, set()).update(dead)
         self.not_empty.notify()
 

@@ -9,7 +9,7 @@ __all__ = ["explain"]
 #: redis-py puts the failed command, with its arguments, before this text.
 _OF_PIPELINE = " of pipeline caused error: "
 
-#: The errors of Redis for a client without a password, for a short call and for a long one.
+#: The errors of Redis for a client without a password: in the handshake, for a short call, and for a long call.
 _UNAUTHENTICATED = ("HELLO must be called", "Authentication required", "unauthenticated")
 
 _CLUSTER = ("MOVED ", "ASK ", "CROSSSLOT")

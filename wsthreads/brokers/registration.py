@@ -32,7 +32,7 @@ class Registration:
         self.count = 0
         #: The shards of the rooms that were announced under the current name.
         self.shards: set[int] = set()
-        #: The former names, while some rooms are not announced under the current one.
+        #: The former names, as long as some rooms are not announced under the current name.
         self.formers: list[str] = []
         self._former_shards: set[int] = set()
 

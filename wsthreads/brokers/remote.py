@@ -53,7 +53,7 @@ class _Remote:
         check_close(code, reason)
         outside = self._outside()
         address = outside.keys.address(self._endpoint, name)
-        if ban_s >= 0.001:  # before the sessions are closed, so that no new one slips in
+        if ban_s >= 0.001:  # set the ban before the sessions are closed, so that no new session slips in
             outside.call(scripts.BAN, [address.ban], json.dumps([int(code), reason]), int(ban_s * 1000))
         try:
             outside.publish(

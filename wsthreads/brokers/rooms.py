@@ -322,7 +322,7 @@ class SharedSession(Session):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._seating = Lock()  # held during a wait for a seat: it takes only one
+        self._seating = Lock()  # held during a wait for a seat, so that the session takes only one
         self._is_leaving = False  # see `Passages.cut`
         self._rooms._by_id[self.id] = self
         self._rooms.listen()

@@ -106,7 +106,7 @@ class SessionState:
     unanswered: list[int]
     #: The session's positions in the log of each room, and in the log of messages for single sessions.
     positions: dict[str, Position]
-    #: The session's presence in each room where it has one.
+    #: The session's presence, by room.
     presences: dict[str, PresenceState]
     #: Messages of the client that the handler has not got, in the received form, so requests are marked.
     messages: list[str | bytes] = field(repr=False)

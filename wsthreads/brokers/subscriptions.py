@@ -70,7 +70,7 @@ class Subscriptions:
                 self._process.pending.forget(key)
                 listener.forget_presences(name)
                 room.ready.set()  # a thread that waits for the join must not wait any longer
-                forgotten = room.tickets - {room.delivering}  # the reader ends that one in any case
+                forgotten = room.tickets - {room.delivering}  # the reader ends the broadcast that it delivers now
                 room.tickets -= forgotten
             self._queue.announce(room)
         for ticket in forgotten:
@@ -100,6 +100,6 @@ class Subscriptions:
         """A broadcast of this process has come back, and the members have it. Called in the reader's thread."""
         with self._lock:
             if ticket not in room.tickets:
-                return  # it was forgotten; or it belongs to a later room of the same name, and has not come back
+                return  # the broadcast was forgotten; or it belongs to a later subscription, and has not come back
             room.tickets.remove(ticket)
         self._process.pending.end(ticket)

@@ -54,7 +54,7 @@ class Turns:
         self._posts = posts
         self._lease = ""  # the name of this process's leases
         self._claims: dict[RoomKey, Claim] = {}
-        self._by_lease: dict[bytes, Claim] = {}  # the same claims, by the key of the room's lease
+        self._by_lease: dict[bytes, Claim] = {}  # the claims of `_claims`, by the key of the room's lease
         self._due: dict[RoomKey, Claim] = {}  # rooms to try to take
         self._turns: dict[RoomKey, Claim] = {}  # rooms with posts to take, or outcomes to report
         self._held: dict[RoomKey, Claim] = {}  # rooms with outcomes that wait for broadcasts

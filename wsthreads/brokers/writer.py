@@ -308,7 +308,7 @@ class Writer:
 
         def give_up(shard: int) -> None:
             given_up.add(shard)
-            self._presences.greeted_at = monotonic()  # other processes may have had the same break
+            self._presences.greeted_at = monotonic()  # the connections of other processes may have broken, too
 
         if batch.wakes or is_beat:
             pipeline.call(scripts.WAKE, [self._wake_key], self._wake_channel, b"")
@@ -352,7 +352,7 @@ class Writer:
             self._announcements.announce_again(given_up, float("-inf"))
 
     def _publish(self, pipeline: Pipeline, address: Address, same: list[Queued], epoch: str, now: float) -> None:
-        """Publish messages to one room. The same script stores those that its history keeps."""
+        """Publish messages to one room. The same script stores the messages that the room's history keeps."""
         published: list[object] = []
         limits: str | None = None
         for queued in same:

@@ -53,8 +53,8 @@ class Dialogue:
         self.heartbeat_s = self.timeout_s = 0.0
         #: How many counted messages were received in this session.
         self.received = 0
-        self._told = 0  # how many of them this side has acknowledged on this connection
-        self._untold_bytes = 0  # the bytes of the others
+        self._told = 0  # how many of these messages this side has acknowledged on this connection
+        self._untold_bytes = 0  # the bytes of the messages that this side has not acknowledged
         self._holds_back = False
         self._last_asked = 0  # the id of the server's last request
         #: The number of the session: grows by 1 with each new session.

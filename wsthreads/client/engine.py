@@ -49,8 +49,8 @@ class Engine:
         self._retries = Retries(options.min_delay_s, options.max_delay_s, options.max_attempts, has_function)
         self._waiter = Waiter()
         self.wake = self._waiter.wake  # the thread then checks again what it waits for
-        # Guards the rest. No function of the application is called under it. But a signal handler or a finalizer may
-        # interrupt a thread that holds it: see `is_interrupted`.
+        # Guards all attributes below. No function of the application is called under this lock. But a signal handler or
+        # a finalizer may interrupt a thread that holds the lock: see `is_interrupted`.
         self.lock = RLock()
         self.arrived = Condition(self.lock)  # notified when a message arrives, and at the end
         self.moved = Condition(self.lock)  # notified when a call may send or has its answer, and at the end
@@ -63,7 +63,7 @@ class Engine:
         self._ask_at = 0.0  # when a thread that waits for room may ask the server to acknowledge
         self.lost = 0
         self.subprotocol: str | None = None
-        #: The close code and reason that the application has asked for; those that have ended the client.
+        #: The close code and reason that the application has asked for; and those with which the client has ended.
         self.closing: tuple[int, str] | None = None
         self.closed: tuple[int, str] | None = None
         self._close_by = 0.0  # when to give up the close handshake
@@ -72,7 +72,7 @@ class Engine:
         self._connection: Connection | None = None
         self._late: deque[str | bytes] = deque()  # messages sent while `is_interrupted`
         self._liveness, self._overdue = Liveness(), Overdue()
-        self._is_of_parent = False  # whether this process was forked from the one with the thread
+        self._is_of_parent = False  # whether this process was forked from the process with the thread
         self._thread = Thread(target=self._run, name="wsthreads-client", daemon=True)
         self.start = self._thread.start  # called once functions of the application may be called
         forks.owners.add(self)

@@ -29,7 +29,7 @@ const WAITS = new Set([1001, 1005, 1006, 1011, 1012, 1013]);
 
 const RENEW_BEFORE_MS = 30_000;  // how long before a token expires, but not before half of its time
 const OVERLAP_MS = 2000;  // the old connection stays this long, until the server's handler has joined its rooms
-const LONGEST_TIMER_MS = 2 ** 31 - 1;  // browsers run longer ones at once
+const LONGEST_TIMER_MS = 2 ** 31 - 1;  // browsers run longer timers at once
 const EARLIEST_MS = 1e11;  // an earlier time was probably meant in seconds
 const WATCH_MS = 10_000;  // how often the client checks whether the page was suspended
 const EVENTS_MS = 100;  // after a pause, how long events that the browser already has may take, such as a final close
@@ -126,8 +126,8 @@ export class ReconnectingWebSocket extends EventTarget {
   #options;
   #state = CONNECTING;
   #socket = null;  // the connection in use
-  #next = null;  // an attempt at the next one
-  #old = null;  // the previous one, as long as it still receives
+  #next = null;  // an attempt at the next connection
+  #old = null;  // the previous connection, as long as it still receives
   #session = new Session();  // null: a plain WebSocket
   #resumed = false;
   #hasSpoken = false;  // whether the server knows the subprotocol

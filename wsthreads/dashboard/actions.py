@@ -1,4 +1,4 @@
-"""The actions of a viewer: close sessions (of a user, of a room, or one); broadcast, send and read messages.
+"""The actions of a viewer: close one session, or all of a user or a room; broadcast, send and read messages.
 
 Over a broker, actions reach the sessions of all processes. Each action is logged with the viewer's address.
 """

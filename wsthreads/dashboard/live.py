@@ -140,7 +140,7 @@ class Live:
         self._sampler = sampler
         self._access = access
         self._started = time()
-        self._lock = Lock()  # guards the next three; its only slow call starts a thread
+        self._lock = Lock()  # guards _pid, _viewers and _term; the only slow call under it starts a thread
         self._pid = os.getpid()
         self._viewers: dict[Session, _Viewer] = {}
         self._term: _Term | None = None

@@ -79,7 +79,7 @@ class Close(NamedTuple):
 
 
 class KickUser(NamedTuple):
-    """Close all sessions of a user, and refuse new ones for `ban_s`, unless it is 0."""
+    """Close all sessions of a user, and refuse new sessions of the user for `ban_s` seconds, which may be 0."""
 
     request: int | None
     endpoint: str

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sampler", "Snapshot", "sample_of"]
 
-#: Snapshots are kept for HISTORY_S: all of the last FINE_S, and of the older ones one every COARSE_S.
+#: Snapshots are kept for HISTORY_S: all snapshots of the last FINE_S, and one older snapshot for every COARSE_S.
 HISTORY_S = 600.0
 FINE_S = 120.0
 COARSE_S = 5.0

@@ -79,7 +79,7 @@ class Workers:
             watch = watch_of(fields)
         except Mistake:
             return None
-        if watch.list == "room_state":  # each process knows the rest already
+        if watch.list == "room_state":  # each process knows the rest of the state already
             return room_owner(self._endpoints(), watch)
         return LISTS[watch.list](self._endpoints(), watch)
 

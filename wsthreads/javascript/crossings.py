@@ -48,7 +48,7 @@ def _on_result(function: PythonFunction, plain: Callable[..., Any]) -> Iterator[
         hint = arguments[0] if arguments else Any
     try:
         stranger = _stranger_in(hint)
-    except Exception:  # raised by a class of the user's, such as by its metaclass
+    except Exception:  # raised by code of the user, for example a metaclass
         return
     if stranger is not None:
         yield f"{function.name} {verb} {stranger}, which a script cannot have: use JSON values or bytes"

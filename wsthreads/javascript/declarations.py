@@ -88,7 +88,7 @@ class _Writer:
         """The TypeScript type for an annotation: ``any`` if unknown, ``never`` if a script cannot get such objects."""
         try:
             return self._type(hint)
-        except Exception:  # raised by a class of the user's, such as by its metaclass
+        except Exception:  # raised by code of the user, for example a metaclass
             return "any"
 
     def _type(self, hint: Any) -> str:

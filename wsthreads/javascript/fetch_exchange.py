@@ -50,7 +50,7 @@ class Exchange:
         self._previous = previous
         self._connections: Connections | None = None
         self._response: Any = None
-        self._lock = threading.Lock()  # guards the rest; nothing blocks under it
+        self._lock = threading.Lock()  # guards the attributes below; nothing blocks under it
         self._connection: Connection | None = None
         self._ticket: int | None = ticket  # the ticket of the call that waits
         self.wants_all = False  # whether the script waits for the whole body

@@ -60,7 +60,7 @@ class Fetches:
         #: The fetches that have not ended, by number.
         self.open: Mapping[int, Exchange] = self._open
         self._last_job = 0
-        self._lock = threading.Lock()  # guards the rest
+        self._lock = threading.Lock()  # guards the attributes below
         self._connections: Connections | None = None
         self._has_ended = False
 

@@ -49,7 +49,7 @@ class _Life:
     """The state of a handler in one process: the isolate, and a lock. A forked process makes its own."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()  # guards changes of the rest
+        self.lock = threading.Lock()  # guards changes of the attributes below
         self.isolate: Isolate | None = None
         self.restarts = Restarts()
         self.not_before = 0.0  # monotonic: when the next isolate may be started

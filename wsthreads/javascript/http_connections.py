@@ -139,7 +139,8 @@ class Connections:
     def __init__(self, allowed: AllowedHosts) -> None:
         self._allowed = allowed
         self._names = NameLookups()
-        self._lock = threading.Lock()  # guards the rest; nothing blocks under it, except the creation of the context
+        # Guards the attributes below. Nothing blocks under it, except the creation of the context.
+        self._lock = threading.Lock()
         self._kept: list[Connection] = []
         self._context: ssl.SSLContext | None = None
         self._has_ended = False

@@ -88,8 +88,8 @@ class ModuleLoader:
         #: The ids of all modules so far, without their versions.
         self.modules: set[str] = set()
         self.problem: str | None = None
-        self._refusal: ScriptError | None = None  # the same as an error, if the script itself does not load
-        self._thrown: dict[str, ScriptError] = {}  # the errors that modules throw in place of unreadable ones, by text
+        self._refusal: ScriptError | None = None  # `problem` as an error, for the case that the script does not load
+        self._thrown: dict[str, ScriptError] = {}  # by text: errors that are thrown in place of an unreadable module
         self._sources = Sources()
         self._built_in = ""
         #: Modules that may be suspended in a top-level `await`: those that contain this word, until they have run.
@@ -303,7 +303,7 @@ class ModuleLoader:
             self.problem = f"{bare_id(identity)} cannot be read: {error}"
             self._refusal = ScriptError(self.problem, self._path)
             return None, None, None
-        except ScriptError as error:  # the importer gets the error, like one of the engine's parser
+        except ScriptError as error:  # the importer gets the error, like an error of the engine's parser
             text = str(error).replace(": SyntaxError: ", ": ")
             source = f"export default 0; throw new SyntaxError({json.dumps(text)});"
             self._thrown[f"SyntaxError: {text}"] = error

@@ -27,7 +27,8 @@ class NameLookups:
     """Finds the addresses of hosts. Any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the rest; nothing blocks under it, except the start of a thread
+        # Guards the attributes below. Nothing blocks under it, except the start of a thread.
+        self._lock = threading.Lock()
         self._running: dict[tuple[str, int], Future[Addresses]] = {}
 
     def find(self, host: str, port: int, timeout_s: float, on_wait: Callable[[Callable[[], None]], None]) -> Addresses:

@@ -185,7 +185,7 @@ class PythonCalls:
         return None
 
     def _is_collection_due(self, is_full: bool) -> bool:
-        """From time to time while many generators are open, so that unreferenced ones end soon; always at the limit."""
+        """Whether to collect garbage, so that unreferenced generators end: always at the limit, sometimes before it."""
         if is_full:
             return not self._held  # else garbage was collected a moment ago
         return self._tries - self._collected_at >= COLLECT_EVERY and len(self._generators) >= MAX_GENERATORS // 2

@@ -38,7 +38,7 @@ class PythonPool:
         self._name = name
         self._what = what  # for messages
         self._size = size
-        self._lock = threading.Lock()  # guards the rest; nothing blocks under it
+        self._lock = threading.Lock()  # guards the attributes below; nothing blocks under it
         self._order: SimpleQueue[int] = SimpleQueue()  # the numbers of the waiting jobs
         self._waiting: dict[int, Callable[[], None]] = {}
         self._running: dict[int, int] = {}  # the id of the thread that runs a job, by the job's number

@@ -47,7 +47,7 @@ class ScriptRequests:
         self._answers: dict[int, ClientsAnswer] = {}  # by number; each single operation is atomic
 
     def functions(self, host: Host) -> dict[str, Function]:
-        """The functions that the runtime calls. Messages have the form of those for `host`."""
+        """The functions that the runtime calls. Messages have the same form as for the functions of `host`."""
         return {
             "request": partial(self._request, host),
             "answer_request": partial(self._answer, host),

@@ -117,7 +117,7 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
         self.backlog: deque[Event] | None = None  # made for the first event that must wait: a deque takes a kilobyte
         self.busy = False
         self.over = False
-        self._lock = Lock()  # guards the rest; nothing is called under it
+        self._lock = Lock()  # guards the attributes below; nothing is called under it
         self._changed: Condition | None = None  # made for the first thread that waits for a change
         self._ended = False
 
@@ -129,7 +129,7 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
 
     @property
     def was_kicked(self) -> bool:
-        """Whether the application has closed the session, such as by a handle on its user."""
+        """Whether the application has closed the session, for example by a handle on its user."""
         if self.session is None:
             return False
         channel = self.session._channel

@@ -5,7 +5,7 @@ const MAX_FAILED_PULLS = 3;
 const states = newMap();
 let version = makeVersion();  // the version of the handlers
 const loading = newMap();  // versions whose top level has not ended, by ticket
-let dispatched = 0;  // number of events begun; tells Python whether its last one arrived
+let dispatched = 0;  // the number of events begun, by which Python knows whether its last event arrived
 
 // Returns when Python answers a pull with nothing. Throws if an event's call was stopped, or if it left too little
 // memory to continue. Python then reports that event, and may call this again.

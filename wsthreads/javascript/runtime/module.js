@@ -92,7 +92,7 @@ const module = {
 
   session: freeze((id) => new Peer(checkedText("a session id", id, MAX_ID_CHARS))),
 
-  // The session objects, the oldest first. Without those whose onClose was called.
+  // The session objects, the oldest first. A session whose onClose was called is left out.
   sessions: freeze(() => {
     const found = [];
     states.forEach(({ session }) => {

@@ -219,7 +219,7 @@ function looked(table, name) {
   return hasOwn(table, name) ? table[name] : null;
 }
 
-// The option `latest`, the only one of methods that send.
+// The option `latest`. Methods that send have no other option.
 function latestOf(caller, options) {
   return options === undefined ? undefined : ifGiven(optionsOf(caller, options, SEND_OPTIONS).latest, checkedLatest);
 }

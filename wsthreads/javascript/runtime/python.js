@@ -174,7 +174,7 @@ function iterated(number, name, args) {
   return iterator;
 }
 
-let iterators = null;  // made for a script's first one
+let iterators = null;  // made for a script's first iterator
 
 function endDropped(state) {
   if (state.isDropped && state.steps === 0 && state.opened !== 0 && !state.hasEnded) {
