@@ -66,7 +66,7 @@ class ShardLease:
     def __init__(self) -> None:
         self.is_known = False  # whether Redis has the lease
         self.trusted_until = 0.0  # when the lease ends for this process; 0 once it has ended
-        self.keep_at = 0.0  # when to extend it
+        self.keep_at = 0.0  # when to extend the lease
         self.confirm_at = 0.0  # when to ask Redis whether the rooms still belong to this lease
         self.hold_until = 0.0  # no room is taken before this time
         self.wish_at = 0.0  # when to try again for all wanted rooms

@@ -177,7 +177,7 @@ class SharedHistories(Histories[SharedLog]):
     def _catch_up(self, name: str, since: str) -> None:
         """Wait until this process has the message at a position. Another process may have received it a moment earlier.
 
-        Positions come from clients, so this first asks Redis whether there is such a message.
+        Positions come from clients, so this first asks Redis whether there is a message at this position.
         """
         patience_s = self._link.patience_s(self._path, name)
         with self.open(name) as log:

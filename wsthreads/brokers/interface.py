@@ -1,4 +1,4 @@
-"""The interface between rooms and a broker: the methods that each side may call of the other."""
+"""The interface between rooms and a broker: the methods that each side may call on the other."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ __all__ = [
     "Keys",
 ]
 
-#: The number of shards. All processes must have the same.
+#: The number of shards. All processes must use the same number.
 SHARDS = 16
 
 #: How long a log keeps messages, and how many. A process that is cut off for longer loses messages.

@@ -101,7 +101,7 @@ class PostBox:
         self._open: dict[int, SentPost] = {}  # unfinished posts by number, the oldest first
 
     def add(self, post: SentPost, ticket: int) -> bool:
-        """Queue a post, after the broadcasts before `ticket`. False if too many wait. The caller holds the lock."""
+        """Queue a post, after the broadcasts before `ticket`. False if too many posts wait. With the lock held."""
         if len(self._unsent) >= MAX_UNSENT:
             return False
         post.give_up_at = self._clock() + post.timeout_s

@@ -116,7 +116,7 @@ class SharedRoster(Roster):
         return None if entry is None or entry.process else entry
 
     def keep(self, name: str, session_id: str, keep_s: float) -> None:
-        """A session moves to another process. If it does not arrive, it leaves after `keep_s`."""
+        """A session moves to another process. If it does not arrive there, its presence ends after `keep_s`."""
         self._end(name, session_id, self.timers.now() + keep_s, waits=True)
         self.tell(name)
 

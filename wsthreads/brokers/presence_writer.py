@@ -50,7 +50,7 @@ class PresenceWriter:
 
     def look_for_dead(self, pipeline: Pipeline, now: float) -> None:
         """Remove the presences of processes that have ended without removing them."""
-        if now - self.greeted_at < HOLD_OFF_S:  # others may soon come back, too
+        if now - self.greeted_at < HOLD_OFF_S:  # other processes may soon come back, too
             return
         by_shard: dict[int, dict[str, list[PresenceKey]]] = {}
         for path, listener in self._listeners():

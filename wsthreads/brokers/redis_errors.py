@@ -1,4 +1,4 @@
-"""Explains errors of Redis for the operator: what to do, without any part of a message or a password."""
+"""Explains errors of Redis to the operator, with advice. The texts have no part of a message or a password."""
 
 from __future__ import annotations
 

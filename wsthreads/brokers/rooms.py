@@ -342,7 +342,7 @@ class SharedSession(Session):
         return self._send_here(message, timeout=timeout, latest=latest)
 
     def _send_here(self, message: str | bytes, *, timeout: float | None = None, latest: str | None = None) -> bool:
-        """Send by this process's outbox. Right for messages from other processes to this session."""
+        """Send by this process's outbox. Also used for messages from other processes to this session."""
         pending, held, outbox = self._rooms._link.pending, self._held_frames, self._channel.outbox
         broadcasts = pending.before_message(self)
         if not broadcasts and held.is_empty and not outbox.is_queued:

@@ -132,7 +132,7 @@ end
 return 1
 """
 
-#: KEYS: session, away. ARGV: the session's id. Returns whether it is stored, and its client may still come back.
+#: KEYS: session, away. ARGV: the session's id. Returns 1 if it is stored and its client may still come back, else 0.
 WAITS = f"""
 {NOW}
 local due = redis.pcall('ZSCORE', KEYS[2], ARGV[1])

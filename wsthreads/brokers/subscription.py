@@ -66,7 +66,7 @@ class Subscription:
         # lock.
         self.tickets: set[int] = set()
         # Whether the last member in this process has left. The next member gets another subscription, which receives
-        # the messages for that member. This one stays subscribed until the reader handles its end.
+        # the messages for that member. The old subscription stays until the reader handles its end.
         self.dropped = False
         # Whether the announcement must wait until the reader has subscribed. So all messages after the announcement
         # arrive on the channel, in order with those of all rooms. Guarded by the link's lock.

@@ -45,7 +45,7 @@ class Dialogue:
         #: Whether the current connection speaks ``wsthreads.1``, and whether its welcome has come.
         self.speaks = False
         self.is_open = False
-        #: Whether the server's first message on this connection was a welcome, right or wrong.
+        #: Whether the server's first message on this connection was a welcome, even a wrong one.
         self.was_welcomed = False
         #: Whether the current or last connection resumed a session.
         self.resumed = False

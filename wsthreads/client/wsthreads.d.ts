@@ -92,7 +92,7 @@ export interface ReconnectingEventMap {
   request: RequestEvent;
   /** An attempt or a connection has failed. */
   error: Event;
-  /** The end: closed by this page, closed by the server with a final code, or given up. Comes once. */
+  /** The end: the page has closed, the server has closed with a final code, or the client gives up. Comes once. */
   close: CloseEvent;
   /** The connection was lost, and another attempt follows. */
   reconnecting: CustomEvent<Reconnecting>;

@@ -317,7 +317,7 @@ export class ReconnectingWebSocket extends EventTarget {
       }
     };
     // Browsers fail a connection if the server knows no subprotocol of the offer.
-    // A busy server or proxy may also fail it. So never give up a session that may still wait.
+    // A busy server or proxy may also be the reason. So never give up a session that may still wait.
     const mayWait = () => this.#session?.token && now() - this.#heardAt < this.#session.resumeMs;
     const mayBeForeign = () => offers && !mayWait() && !(this.#hasSpoken && this.#attempts < ATTEMPTS_TO_RESUME);
     // Later, because the constructor has not returned yet, so there are no listeners.

@@ -59,7 +59,7 @@ class Access:
 
 
 def _is_this_machine(host: str) -> bool:
-    """Whether a Host is a loopback name. Any other name could be an attacker's, with a DNS entry for 127.0.0.1."""
+    """Whether a Host is a loopback name. An attacker could give any other name the address 127.0.0.1, by DNS."""
     origin = parse_origin(f"http://{host}")
     name = "" if origin is None else origin[1].strip("[]")
     try:

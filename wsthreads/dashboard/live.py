@@ -72,7 +72,7 @@ class _Viewer:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.specification = ""  # the last hello without its history
+        self.specification = ""  # the last hello that was sent, without its history
         self.events_seen = -1
         self.watching: dict[str, _Watching] = {}  # by the list's name; each single operation is atomic
 

@@ -211,8 +211,8 @@ class EventQueue:
     def heap_bytes(self) -> int | None:
         """The size of the script's heap some seconds ago; its limit is 128 MiB. None without an engine.
 
-        Does not wait. Asks the isolate to measure again, at most every `HEAP_AGE_S`, which takes it about a millisecond
-        for 50,000 objects.
+        Does not wait. Also asks the isolate to measure the heap again, at most every `HEAP_AGE_S`. This takes the
+        isolate about a millisecond for 50,000 objects.
         """
         now = monotonic()
         if now >= self._heap_due:

@@ -71,7 +71,8 @@ class _Head:
 def _one_line_each(headers: bytes) -> bytes:
     """The headers of a response, each in one line, without blanks at its end.
 
-    http.client and urllib3 would take such a blank as a part of the value, so ``chunked`` with a blank as no coding.
+    http.client and urllib3 would take such a blank as a part of the value, so they would not
+    know the coding ``chunked`` with a blank.
     """
     lines: list[list[bytes]] = []
     for line in headers.split(b"\n"):

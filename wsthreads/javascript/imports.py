@@ -31,7 +31,7 @@ BUILT_IN_ID = "wsthreads:module"
 _CLAUSE = (
     r"""\b(?P<kind>import|export)\s+(?:[\w$]+\s*,\s*)?\{(?P<names>[^{}]*)\}\s*from\s*["'](?P<from>[^"'\n]+)["']"""
 )
-#: Matches the import of a default export, perhaps with more.
+#: Matches the import of a default export, perhaps with other names.
 _DEFAULT = (
     r"""\bimport\s+(?P<local>[\w$]+)\s*(?:,\s*(?:\{[^{}]*\}|\*\s*as\s+[\w$]+)\s*)?from\s*["'](?P<from>[^"'\n]+)["']"""
 )

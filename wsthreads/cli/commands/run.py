@@ -120,7 +120,7 @@ def run(
     """
     from wsthreads.threads.garbage import postpone_full_collections
 
-    postpone_full_collections()  # the process is our own; before the imports, which make many objects
+    postpone_full_collections()  # only in a process of our own; before the imports, which make many objects
 
     from wsthreads.cli.announcement import Announcement
     from wsthreads.cli.targets import create_app, find_targets
@@ -133,7 +133,7 @@ def run(
     if not host:  # an empty host would mean all addresses; a shell variable may be empty by mistake
         raise UsageError("--host is empty; use 0.0.0.0 for all addresses")
     config = config_of(settings)
-    limit_arenas()  # the process is our own
+    limit_arenas()  # only in a process of our own
     if config.cpu_affinity is None:
         config = replace(config, cpu_affinity=True)
     if config.serve_health is None:

@@ -79,7 +79,7 @@ declare module "wsthreads" {
     isOpen(): boolean;
     /** Whether there is a connection, as far as the server knows. False while the session waits for its client. */
     isConnected(): boolean;
-    /** A handle on a room of this endpoint. It does not join. You may keep it: see `SessionRoom`. */
+    /** A handle on a room of this endpoint. The session does not join the room by this. You may keep the handle. */
     room(name: string): SessionRoom;
     /** The names of the rooms that this session is in, sorted. */
     rooms(): string[];
