@@ -8,7 +8,7 @@ from tests.programs import wait_until
 from tests.wire import BINARY, CLOSE, TEXT, RawClient, close_payload
 from wsthreads.protocol import envelope
 
-BUSY = (CLOSE, close_payload(1013, "the session is on its way"))
+BUSY = (CLOSE, close_payload(1013, "the session is moving to this process"))
 
 OFFER = {"Sec-WebSocket-Protocol": "wsthreads.1"}
 

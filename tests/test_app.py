@@ -289,7 +289,7 @@ def test_shutdown_reports_the_sessions_that_it_had_to_cut_off(caplog):
         releaser = threading.Timer(0.4, go_on.set)
         releaser.start()
         assert app.shutdown(0.1) == 1
-        assert "shutdown: after 0.1 s, 1 session cut off" in caplog.text
+        assert "shutdown: 1 session cut off, because the time of 0.1 s is over" in caplog.text
         assert handler.close()[0] == 1001
 
 

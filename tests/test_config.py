@@ -129,7 +129,7 @@ def test_an_app_takes_either_a_config_or_settings():
 
 @pytest.mark.parametrize("origin", ["example.org", "https://", "https://example.org/path", "file:///x", "https://u@example.org"])
 def test_what_can_never_be_an_origin_is_refused(origin):
-    with pytest.raises(ConfigError, match="an origin looks like https://host"):
+    with pytest.raises(ConfigError, match="an origin must look like https://host"):
         Config(allowed_origins=(origin,))
 
 

@@ -268,7 +268,7 @@ def test_a_worker_with_one_thread_keeps_it_for_http_and_says_why(gunicorn):
             assert "more, such as --threads 500" in client.body()
         assert server.page().startswith("process")
     assert server.end() == 0
-    warnings = re.findall(r"\[WARNING\].* handshake on /ws/chat .* refused: 501 a session holds a thread", server.log)
+    warnings = re.findall(r"\[WARNING\].* handshake on /ws/chat .* refused: 501 each session needs", server.log)
     assert len(warnings) == 1, server.log  # once, and not for each client
 
 

@@ -394,7 +394,7 @@ def test_close_codes_of_handlers_and_limits(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"max_outbox_bytes": 1000}, "bytes wait, at most"),
+        ({"max_outbox_bytes": 1000}, "bytes wait, the limit is"),
         ({"max_outbox_bytes": 2**30, "send_timeout_s": 0.2}, "nothing was read for"),
     ],
 )
@@ -470,7 +470,7 @@ def test_posts_that_are_not_handled() -> None:
     owner = Owner()
     with endpoint(owner, post_timeout_s=0.1) as (app, port):
         room = app.endpoints[0].room("r")
-        says("nobody is in it", str(error_of(lambda: room.post(1))))
+        says("the room has no members", str(error_of(lambda: room.post(1))))
         with RawClient(port):
             wait_until(lambda: owner.room, "the owner")
             slow = error_of(lambda: room.post(1))
@@ -503,11 +503,11 @@ def test_values_that_a_room_refuses() -> None:
     with play(owner) as game:
         client, room = game.connect(), game.room("r")
         says("history is off: set history_messages", str(error_of(lambda: room.history(1))))
-        says("(max_room_bytes)", str(error_of(lambda: room.set_attribute("k", "x" * 2**17))))
+        says("bytes as JSON; max_room_bytes allows", str(error_of(lambda: room.set_attribute("k", "x" * 2**17))))
         room.set_attribute("k", "x" * 2**15)
-        says("(max_room_bytes)", str(error_of(lambda: room.set_attribute("l", "x" * 2**15))))
+        says("bytes as JSON; max_room_bytes allows", str(error_of(lambda: room.set_attribute("l", "x" * 2**15))))
         client.close()
-        says("any more, by fencing number", str(error_of(lambda: owner.room.set_attribute("k", 1))))
+        says("with the fencing number", str(error_of(lambda: owner.room.set_attribute("k", 1))))
     with play(owner, history_messages=10) as game:
         room = game.connect().session.room("s")
         says("since must be a position", str(error_of(lambda: room.join(since=7))))
@@ -606,7 +606,7 @@ def test_a_client_that_comes_back_too_late_is_told_of_in_the_log(caplog: pytest.
         ann.come_back()
     says("is not resumed", caplog.text)
     assert f"session {asked} on " in caplog.text
-    assert " is not resumed: unknown: it has ended, or its process is gone\n" in caplog.text
+    assert " is not resumed: unknown: the session has ended, or its process is gone\n" in caplog.text
 
 
 class Asks:

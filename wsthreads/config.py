@@ -1,7 +1,7 @@
 """Every setting, its unit, its default and its range, in one place.
 
-A `Config` is immutable; creating one validates it. Each field is an option of the command line (`max_message_bytes` is
-``--max-message-bytes``) and a keyword argument of `WebSocketApp`.
+A `Config` is immutable, and is validated when it is created. Each field is an option of the command line
+(`max_message_bytes` is ``--max-message-bytes``) and a keyword argument of `WebSocketApp`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = [
     "dashboard_token_of",
 ]
 
-#: The environment variable with the URL of a Redis, for apps without an explicit broker.
+#: The environment variable with a Redis URL, for apps that are not given a broker.
 REDIS_VARIABLE = "WSTHREADS_REDIS"
 
 #: The environment variables for `metrics_token` and `dashboard_token`.
 METRICS_TOKEN_VARIABLE = "WSTHREADS_METRICS_TOKEN"
 DASHBOARD_TOKEN_VARIABLE = "WSTHREADS_DASHBOARD_TOKEN"
 
-#: A shorter token could be guessed, and the dashboard's token allows actions, not only reading.
+#: A shorter dashboard token could be guessed, and this token allows actions, not only reading.
 MIN_DASHBOARD_TOKEN_CHARS = 16
 
-#: Eleven days. poll(2) takes its timeout in milliseconds, in 32 bits: 24 days at most.
+#: The longest time in a setting: about 11 days. poll(2) takes a timeout of at most 24 days (32 bits of milliseconds).
 MAX_S = 1e6
 
 
@@ -45,7 +45,7 @@ def _setting(
     kind: type | None = None,
     secret: bool = False,
 ) -> Any:
-    """A field with its help text, type and range, which `Config` validates. None is valid if it is the default.
+    """A field with its help text, type and range. `Config` checks them. None is valid if it is the default.
 
     For text, the range applies to the length.
     """
@@ -87,7 +87,7 @@ class Config:
     script_wait_s: float = _setting(30.0, "longest wait of a script for Python, or for a promise (1011)", 0.01, MAX_S)
     script_threads: int = _setting(8, "most threads that run Python functions for a script", 1, 1000)
     allow_net: tuple[str, ...] = _setting(
-        (), "hosts that scripts may fetch from: host, host:port or *.host (extra: fetch)"
+        (), "hosts that scripts may fetch from: host, host:port or *.host (needs the extra fetch)"
     )
     max_fetch_bytes: int = _setting(2**24, "largest body that a script may fetch, or send with fetch", 1, 2**26)
     shutdown_timeout_s: float = _setting(10.0, "longest wait for sessions to end at a shutdown", 0, MAX_S)
@@ -98,7 +98,7 @@ class Config:
     max_rooms_per_session: int = _setting(1000, "most rooms that one session may be in", 1)
     max_room_name_chars: int = _setting(256, "longest room name", 1)
     presence_interval_s: float = _setting(0.2, "least time between two calls of onPresence for a room", 0.01, MAX_S)
-    presence_grace_s: float = _setting(10.0, "how long the presence of a lost connection stays", 0, MAX_S)
+    presence_grace_s: float = _setting(10.0, "how long presence stays after a connection is lost", 0, MAX_S)
     max_presence_bytes: int = _setting(1024, "longest presence value, as JSON", 1, 2**20)
     room_threads: int = _setting(4, "threads that call on_tick, on_post, on_room_start, on_room_end in Python", 1, 256)
     max_post_bytes: int = _setting(65536, "longest value of room.post, as JSON", 1, 2**20)
@@ -110,19 +110,19 @@ class Config:
     )
     max_resume_bytes: int = _setting(1024 * 1024, "most bytes kept for a client until it acknowledges them", 1, 2**31)
     max_suspended_sessions: int = _setting(1000, "most sessions that wait for their clients in this process", 1)
-    request_timeout_s: float = _setting(10.0, "default for how long session.request waits", 0.01, MAX_S)
+    request_timeout_s: float = _setting(10.0, "how long session.request waits by default", 0.01, MAX_S)
     max_pending_requests: int = _setting(100, "most unanswered requests of a session, in each direction", 1, 2**20)
     history_messages: int = _setting(0, "how many messages a room remembers; 0: no history", 0, 10_000)
     history_s: float = _setting(300.0, "how long a room remembers a message", 0.01, MAX_S)
     max_history_bytes: int = _setting(2**20, "most bytes of messages that a room remembers", 1, 2**31)
     allowed_origins: tuple[str, ...] = _setting(
-        (), "origins of pages that may connect, beside the server's own, such as https://host; * for all"
+        (), "origins of pages that may connect, in addition to the server's own, such as https://host; * for all"
     )
     subprotocols: tuple[str, ...] = _setting((), "subprotocols that the server speaks, the preferred one first")
     accept_binary: bool = _setting(True, "accept binary messages (1003 if not)")
     compression: bool = _setting(False, "compress messages if the client supports it (permessage-deflate)")
     trusted_proxies: int = _setting(
-        0, "number of proxies in front whose X-Forwarded-For, -Proto and -Host are believed", 0, 16
+        0, "number of proxies in front of the server whose X-Forwarded-For, -Proto and -Host are trusted", 0, 16
     )
     cpu_affinity: bool | None = _setting(
         None, "keep session threads on one core; default: on under wsthreads run and our gunicorn worker", kind=bool
@@ -131,7 +131,7 @@ class Config:
     serve_health: bool | None = _setting(
         None, "serve /healthz and /readyz; default: on unless another WSGI application gets these paths", kind=bool
     )
-    serve_metrics: bool = _setting(False, "serve metrics for Prometheus at /metrics (extra: prometheus)")
+    serve_metrics: bool = _setting(False, "serve metrics for Prometheus at /metrics (needs the extra prometheus)")
     metrics_token: str = _setting(
         "", f"bearer token that /metrics requires; safer in {METRICS_TOKEN_VARIABLE}", secret=True
     )
@@ -149,20 +149,20 @@ class Config:
         for origin in self.allowed_origins:
             if origin != "*" and origin not in NAMELESS and parse_origin(origin) is None:
                 raise ConfigError(
-                    f"an origin looks like https://host or https://host:port, with the host in ASCII (Punycode), "
-                    f"or is * for all origins, file:// for local files, or null; not {origin!r}"
+                    f"an origin must look like https://host or https://host:port, with the host in ASCII (Punycode), "
+                    f"or be * for all origins, file:// for local files, or null; not {origin!r}"
                 )
         if self.allow_net:
             _check_hosts(self.allow_net)
 
 
 def _check_hosts(hosts: Iterable[str]) -> None:
-    from wsthreads.hosts import parse_host  # only an app whose scripts may fetch needs it
+    from wsthreads.hosts import parse_host  # imported here, because only an app whose scripts may fetch needs it
 
     for host in hosts:
         if parse_host(host) is None:
             raise ConfigError(
-                "allow_net takes a host in ASCII (Punycode) such as api.example.com, with :port for that port "
+                "allow_net takes a host in ASCII (Punycode) such as api.example.com, with :port to allow that port "
                 f"only, *.example.com for all hosts below it, or an address such as 127.0.0.1:8000; not {host!r}"
             )
 
@@ -182,7 +182,7 @@ def _validated(setting: Field[Any], value: Any) -> Any:
         return texts
     if kind is str:
         if not isinstance(value, str) or not value.isascii() or any(not c.isprintable() or c == " " for c in value):
-            raise ConfigError(f"{name} must be ASCII text without spaces")  # without the value, a secret
+            raise ConfigError(f"{name} must be ASCII text without spaces")  # the value is a secret, and is not shown
         if value and len(value) < (setting.metadata["low"] or 0):
             least = setting.metadata["low"]
             raise ConfigError(f"{name} must have at least {least} characters, this one has {len(value)}")
@@ -201,7 +201,7 @@ def _validated(setting: Field[Any], value: Any) -> Any:
 
 
 def dashboard_token_of(config: Config) -> str:
-    """The dashboard's token, from the settings or else from the environment; empty if neither has one.
+    """The dashboard's token: from the settings, or else from the environment. Empty if neither has one.
 
     Raises `ConfigError` if the environment's token is invalid.
     """

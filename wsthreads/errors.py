@@ -16,7 +16,7 @@
     │   ├── ExpiryError            (ValueError)  a time that is not a number of seconds since the epoch
     │   ├── HandlerError           (TypeError)   a handler without functions, or with a wrong signature
     │   └── ScriptError            a script that does not load; has file, line, column
-    ├── PeerError                  the client's fault; the server closes with `close_code`
+    ├── PeerError                  the client's error; the server closes with `close_code`
     │   ├── ProtocolError          1002
     │   ├── UnsupportedDataError   1003
     │   ├── InvalidPayloadError    1007
@@ -95,16 +95,16 @@ class CloseCode(IntEnum):
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
-    EXPIRED = 3000  # registered as "Unauthorized": the session's expiry has come
+    EXPIRED = 3000  # registered as "Unauthorized"; here, the session has expired
 
 
-#: Connecting again is useless after these codes: the client made a mistake, or is not welcome. All others may be
-#: temporary. `wsthreads.js` has the same list.
+#: After these codes, connecting again has no use: the client made a mistake, or the server does not want it. After all
+#: other codes, it may help. `wsthreads.js` has the same list.
 FINAL_CODES = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
 
 
 def is_final(code: int) -> bool:
-    """Whether connecting again is useless after this close code. True for the application's own, 4000 to 4999."""
+    """Whether connecting again has no use after this close code. True for the application's own codes, 4000 to 4999."""
     return code in FINAL_CODES or 4000 <= code <= 4999
 
 
@@ -137,7 +137,7 @@ class RoomLimitError(UsageError, ValueError):
 
 
 class HistoryError(UsageError, ValueError):
-    """The number of messages is not a whole number, or is more than the history keeps; or the history is off."""
+    """The number of messages is not a whole number or is more than the history keeps, or the history is off."""
 
 
 class PresenceError(UsageError, ValueError):
@@ -157,7 +157,7 @@ class UserError(UsageError, ValueError):
 
 
 class HandlerError(UsageError, TypeError):
-    """A handler without any handler function, or with one that cannot be called.
+    """A handler cannot be used. It has no handler function, or one of its functions or its `tick_rate` is not valid.
 
     `about` is the name of the wrong function, if there is one. `path` is the handler's file, if it has one. `line` and
     `column` count from 1, and are None if unknown. The error's text contains all of them.
@@ -186,7 +186,7 @@ class ScriptError(UsageError):
 
 
 class PeerError(WSThreadsError):
-    """The peer's fault. The server closes the connection with `close_code`."""
+    """The peer has made an error. The server closes the connection with `close_code`."""
 
     close_code = CloseCode.PROTOCOL_ERROR
     #: The `Config` setting whose limit the peer exceeded; empty if no limit was exceeded.
@@ -235,7 +235,8 @@ class TooManyFragmentsError(MessageTooBigError):
 class PostError(WSThreadsError):
     """A post to a room was not handled. The room has no members, too many posts wait, or the value is not valid.
 
-    If `is_unknown` is true, the post may have been handled, or may still be: the room's owner died, or took too long.
+    If `is_unknown` is true, the post may have been handled, or may be handled later: the room's owner died, or took too
+    long.
     """
 
     def __init__(self, message: str, *, is_unknown: bool = False) -> None:
@@ -252,7 +253,7 @@ class RequestError(WSThreadsError):
 
 
 class RequestTimeout(WSThreadsError, TimeoutError):
-    """A request was not answered in time. The other side may have handled it, or may still do so."""
+    """A request was not answered in time. The other side may have handled it, or may handle it later."""
 
 
 class SessionClosed(WSThreadsError):
@@ -267,7 +268,7 @@ class SessionMoved(WSThreadsError):
 
     Send the request again in `on_resume`.
 
-    The session is still open. The client may have handled the request, or may still do so.
+    The session is still open. The client may have handled the request, or may handle it later.
     """
 
 
@@ -311,7 +312,7 @@ class IsolateError(BackendError):
 class BrokerError(BackendError):
     """The broker (Redis) did not accept a broadcast or a call, or sent malformed data."""
 
-    #: Whether the broadcast or call may have taken effect nevertheless.
+    #: Whether the broadcast or the call may have taken effect although this error was raised.
     is_unknown = False
 
 
@@ -323,8 +324,8 @@ def counted(number: int, noun: str) -> str:
 def brief(value: object, chars: int = 40) -> str:
     """The start of the repr of a wrong value, for the text of an error.
 
-    Never raises, although the repr of a handler's class may, and Python refuses to print whole numbers of more than
-    4,300 digits.
+    Never raises, even if the repr of a handler's class does. Python does not print whole numbers of more than 4,300
+    digits, so for these it shows the number of bits.
     """
     try:
         return repr(value)[:chars]

@@ -2,8 +2,8 @@
 
     gunicorn -k wsthreads.gunicorn.ThreadWorker --threads 1000 'wsthreads:create_app("chat.js")'
 
-The app finds the worker in its WSGI environ and registers with it. So the app may be anywhere inside the WSGI
-application.
+The app finds the worker in its WSGI environ, and registers with the worker. So any part of the WSGI application may
+contain the app.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ log = get_logger(__name__)
 EXHAUSTED_PAUSE_S = 0.05
 
 
-#: A full worker leaves a new client to other workers for at most LEAVE_S. If no worker accepts the client, all are full
-#: or busy. Then this worker accepts it, because the request may need no session, and leaves no client to others for
-#: LEAVE_AGAIN_S.
+#: A full worker leaves a new client to other workers for at most LEAVE_S. If no worker accepts the client, all workers
+#: are full or busy. In this case, the full worker accepts the client, because the request may need no session. For
+#: LEAVE_AGAIN_S, it then leaves no client to others.
 LEAVE_S = 0.05
 LEAVE_STEP_S = 0.002
 LEAVE_AGAIN_S = 1.0
@@ -74,13 +74,13 @@ END_STEP_S = 0.1
 #: At the worker's end, how long the head of a request may take, from its first byte.
 END_HEAD_S = 0.5
 
-#: At the worker's end, how long an idle keep-alive connection stays open, for a request that may be on its way.
-#: gunicorn 26 has the same rule.
+#: At the worker's end, how long an idle keep-alive connection stays open, because a request may be on its way. gunicorn
+#: 26 has the same rule.
 END_KEEPALIVE_S = 2.0
 
 
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
-    """gthread for apps with WebSockets. Differences to gthread:
+    """A gthread worker for apps with WebSockets. It differs from gthread in this:
 
     - At its end, the worker closes its sessions, runs each `on_close`, and exits as soon as all of them have returned.
       Clients get 1012 if another worker takes over (HUP, `max_requests`, `--reload`), else 1001. Under plain ``-k
@@ -98,10 +98,11 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
       and of scripts go to gunicorn's error log.
     """
 
-    #: In the master: the live workers. gunicorn creates a worker object there, and drops it when the worker's process
-    #: ends.
+    #: In the master process, the live workers. gunicorn creates a worker object there, and drops the object when the
+    #: worker's process ends.
     _living: ClassVar[WeakSet[ThreadWorker]] = WeakSet()
-    #: The first worker's slot. Random, so that several masters on a machine do not begin with the same core.
+    #: The slot of the first worker: a worker's slot decides on its core. It is random, because several masters on one
+    #: machine should not begin with the same core.
     _first_slot: ClassVar[int] = SystemRandom().randrange(2**16)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -112,25 +113,25 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self._apps: set[WebSocketApp] = set()
         self._draining = False
         self._warned_at = float("-inf")
-        self._alone_at = float("-inf")  # when no other worker accepted a client that this one left
+        self._alone_at = float("-inf")  # when this worker last left a client that no other worker accepted
         self._told = False  # whether a signal told this worker to end
-        #: One byte shared by master and worker: 1 once workers with a newer configuration exist.
+        #: One byte that master and worker share. It is 1 once workers with a newer configuration exist.
         self._outdated = mmap(-1, 1)
         for worker in self._living:
             if worker.cfg is not self.cfg:
                 worker._outdated[0] = 1
-        #: Threads that read the head of a request -> the start time and the connection.
+        #: Maps each thread that reads the head of a request to the start time and the connection.
         self._reading: dict[int, tuple[float, Any]] = {}
-        #: Threads that respond to a request (session threads, too) -> the connection.
+        #: Maps each thread that responds to a request, including session threads, to the connection.
         self._answering: dict[int, Any] = {}
-        self._lock = Lock()  # guards the two dicts; a leaf. While it is held, a listed thread still owns its socket
+        self._lock = Lock()  # guards both dicts; a leaf lock. While it is held, a listed thread owns its socket
         self._stalls = StalledClients()
         self._ends_at = float("inf")
         self._drains: list[Thread] = []
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Called by gunicorn's master before it starts workers: warn about unsuitable settings."""
+        """Warn about unsuitable settings. Called by gunicorn's master before it starts workers."""
         super().check_config(cfg, log)
         if cfg.threads <= RESERVED_THREADS:
             log.warning(
@@ -153,7 +154,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             super().load_wsgi()
         except WSThreadsError as error:
             raise AppImportError(str(error)) from error
-        if unfit := green_threads():  # checked late: a module that the application imports may patch threads
+        if unfit := green_threads():  # checked late, because a module that the application imports may patch threads
             raise AppImportError(unfit)
         log_to_gunicorn()  # the application may have configured logging
         application: WSGIApplication = Contained(self.wsgi)  # type: ignore[has-type]  # with its middleware
@@ -188,7 +189,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             sleep(EXHAUSTED_PAUSE_S)
 
     def _leave(self, listener: Any) -> bool:
-        """Wait until another worker has accepted the client; False if none does."""
+        """Wait until another worker has accepted the client. Returns False if no worker does."""
         waiting = select.poll()
         waiting.register(listener, select.POLLIN)
         deadline = monotonic() + LEAVE_S
@@ -199,20 +200,20 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         return False
 
     def _is_full(self) -> bool:
-        """Whether this worker has no room for another session, but another worker could."""
+        """Whether this worker has no room for another session, but another worker may have some."""
         apps = list(self._apps)
         if self.cfg.workers == 1 or self.cfg.reuse_port or not apps or not any(app.places for app in apps):
             return False  # no other worker would have more room, or get the client
         return max(app.free_places for app in apps) <= len(self._reading)
 
     def handle(self, conn: Any) -> Any:
-        """Called by gthread in one of its threads: read a request from a connection, and respond."""
+        """Read a request from a connection, and respond. Called by gthread in one of its threads."""
         with self._lock:
             self._reading[get_ident()] = (monotonic(), conn)
         if hasattr(conn, "wait_for_data"):  # from gunicorn 25: it would need a descriptor, and there may be none left
             conn.wait_for_data = partial(_has_data, conn.sock)
         try:
-            # With a context of its own: otherwise, context variables would stay set for the thread's next client.
+            # In a separate context, because otherwise context variables would stay set for the thread's next client.
             keeps = copy_context().run(super().handle, conn)
             if not keeps:
                 _linger(conn.sock)
@@ -231,14 +232,17 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         return super().handle_request(req, conn)
 
     def run(self) -> None:
-        """The worker's loop. At its end, it ends all connections: Python waits for their threads before it exits."""
+        """The worker's loop.
+
+        At the end, it ends all connections, because Python waits for their threads before it exits.
+        """
         try:
             super().run()
         finally:  # after INT, QUIT or `--graceful-timeout`
             if self._reading or self._answering:
                 self._wind_up()
                 Thread(target=self._cut_off, name="wsthreads-end").start()
-            report_exit_blockers(but=self.tpool._threads)  # the pool's threads are reported elsewhere
+            report_exit_blockers(but=self.tpool._threads)  # the threads of the pool are reported by other code
 
     def _cut_off(self) -> None:
         for thread in self._drains:
@@ -255,11 +259,11 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         super().wait_for_and_dispatch_events(timeout)
 
     def adopt(self, app: WebSocketApp) -> None:
-        """Called by an app, in any thread, at the first request for one of its endpoints in this process."""
+        """Register an app. The app calls this in any thread, at the first request for its endpoints in this process."""
         self._apps.add(app)
         app.fit_to_threads(self.cfg.threads)
         app.keep_on_core(self._slot)
-        if self._draining:  # its first request arrived while the worker was ending
+        if self._draining:  # the app's first request arrived while the worker was ending
             self._drain(app)
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
@@ -274,7 +278,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
     @property
     def is_replaced(self) -> bool:
-        """Whether another worker takes over: after a HUP, or if this worker ends by itself."""
+        """Whether another worker takes over. It does after a HUP, and if this worker ends by itself."""
         return bool(self._outdated[0]) or not (self._told or self.alive)
 
     def notify(self) -> None:
@@ -299,9 +303,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         now = monotonic()
         with self._lock:
             for since, conn in self._reading.values():
-                if now - since > END_HEAD_S:  # its thread can still read what has arrived
+                if now - since > END_HEAD_S:  # the thread of the connection can still read what has arrived
                     wake(conn.sock, socket.SHUT_RD)
-            # Not before all sessions have ended: sessions have their own shutdown, unlike HTTP requests.
+            # This waits until all sessions have ended, because sessions have their own shutdown, unlike HTTP requests.
             if not any(thread.is_alive() for thread in self._drains):
                 self._stalls.end(conn.sock for conn in self._answering.values())
 
@@ -321,7 +325,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 app.metrics.add("past_handshake_timeout_s", len(slow))
 
     def _drain(self, app: WebSocketApp) -> None:
-        # In a thread, because the loop must continue: it notices the ended connections.
+        # This runs in a thread, because the loop must continue and notice the ended connections.
         timeout_s = drain_timeout_s(self.cfg.graceful_timeout)
         thread = Thread(target=app.shutdown, args=(timeout_s, *farewell(self)), name="wsthreads-drain")
         self._drains.append(thread)
@@ -329,7 +333,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
 
 def _has_data(sock: socket.socket, timeout_s: float) -> bool:
-    """Wait until a socket is readable, at most `timeout_s`. False if it is not, or if it is closed."""
+    """Wait until a socket is readable, at most `timeout_s`. Returns False if it is not readable, or is closed."""
     waiting = select.poll()
     try:
         waiting.register(sock, select.POLLIN)
@@ -339,9 +343,9 @@ def _has_data(sock: socket.socket, timeout_s: float) -> bool:
 
 
 def _linger(sock: socket.socket) -> None:
-    """Wait until the client has closed, as gunicorn 26 does, but not in the worker's loop.
+    """Wait until the client has closed its connection, as gunicorn 26 does, but not in the worker's loop.
 
-    In the loop, a client that does not close would delay all other clients for two seconds.
+    In the loop, a client that does not close its connection would delay all other clients for two seconds.
     """
     close_graceful = getattr(util, "close_graceful", None)
     if close_graceful is not None:
@@ -351,15 +355,15 @@ def _linger(sock: socket.socket) -> None:
 
 
 class JSONLogger(_Logger):  # type: ignore[misc]
-    """gunicorn's logs as JSON, one object per line, in the format of `wsthreads.logs.JSONFormatter`.
+    """Writes gunicorn's logs as JSON, one object per line, in the format of `wsthreads.logs.JSONFormatter`.
 
     This covers the lines of the master and the workers, of wsthreads and scripts, and of the access log::
 
         gunicorn --logger-class wsthreads.gunicorn.JSONLogger -k wsthreads.gunicorn.ThreadWorker …
 
     A line of the access log has `method`, `path`, `status`, `address` and `duration_s`. The line of a session is
-    written at its end, and also has `session`, the session's id. Logging handlers of gunicorn's ``logconfig`` are not
-    changed.
+    written when the session ends. It also has `session`, the session's id. Logging handlers of gunicorn's ``logconfig``
+    are not changed.
     """
 
     def setup(self, cfg: Any) -> None:
@@ -373,9 +377,9 @@ class JSONLogger(_Logger):  # type: ignore[misc]
 
 
 def _tell_access(record: logging.LogRecord) -> bool:
-    """A filter that adds the parts of an access line to its record as attributes."""
+    """A filter that adds the parts of a line of the access log to its record, as attributes."""
     atoms: Any = record.args
-    with suppress(AttributeError, LookupError, TypeError, ValueError):  # atoms of the application's own
+    with suppress(AttributeError, LookupError, TypeError, ValueError):  # the application has its own atoms
         query = atoms.get("q")
         path = f"{atoms['U']}?{query}" if query else atoms["U"]
         context = access_context(atoms["h"], atoms["m"], path, atoms["s"])

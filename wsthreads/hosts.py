@@ -1,8 +1,9 @@
 """The hosts that scripts may fetch from, as the setting `allow_net` names them, and the addresses behind these hosts.
 
 A named host may have any public address. Loopback and private addresses are permitted only by an entry with a port,
-such as ``localhost:8000``, or by an entry that is the address itself. All other addresses (link-local ones, where
-clouds serve secrets, multicast, unspecified, reserved) are permitted only by an entry that is the address itself.
+such as ``localhost:8000``, or by an entry that is the address itself. All other addresses are permitted only by an
+entry that is the address itself. These are link-local addresses (where clouds serve secrets), and multicast,
+unspecified and reserved ones.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def parse_host(text: str) -> _AllowedHost | None:
 
 
 class AllowedHosts:
-    """What the entries of `allow_net` permit. Immutable. Raises `ValueError` for an invalid entry."""
+    """The hosts that the entries of `allow_net` permit. Immutable. Raises `ValueError` for an invalid entry."""
 
     def __init__(self, entries: Iterable[str]) -> None:
         self._hosts = []
@@ -93,7 +94,7 @@ class AllowedHosts:
         return any(each.matches(host.removesuffix("."), port) for each in self._hosts)
 
     def refusal(self, host: str, port: int, address: str) -> str | None:
-        """Why `host`, which resolves to `address`, must not be connected to; None if it may."""
+        """Why a script must not connect to `host`, which resolves to `address`. None if it may connect."""
         found = _address_of(address)
         if found is None:
             return f"{address!r} is not an address"

@@ -1,7 +1,7 @@
-"""The loggers of wsthreads. They never raise, even if handlers that an application adds to logging do.
+"""The loggers of wsthreads. They never raise, even if a handler that an application has added to logging raises.
 
-`logging` passes an exception of a filter, a handler, a record factory or a logger class on to the caller. Here that
-would end a session's connection, or a thread that all sessions need.
+If a filter, a handler, a record factory or a logger class raises, `logging` passes the exception on to the caller. In
+wsthreads, such an exception would end a session's connection, or a thread that all sessions need.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def get_logger(name: str) -> ContainedLogger:
 class ContainedLogger:
     """Logs with a logger of `logging`, and does not change that logger. Any thread.
 
-    Options are `exc_info` and `extra`, as in `logging`. An attribute that a record already has, such as from the
-    application's record factory, is not replaced by `extra`.
+    Options are `exc_info` and `extra`, as in `logging`. If a record already has an attribute, for example from the
+    application's record factory, `extra` does not replace it.
     """
 
     __slots__ = ("_logger",)
@@ -35,7 +35,7 @@ class ContainedLogger:
         self._logger = logger
 
     def is_enabled_for(self, level: int) -> bool:
-        """Whether a record of this level is logged. False if asking the logger raises."""
+        """Whether a record of this level is logged. False if the logger raises an exception."""
         try:
             return self._logger.isEnabledFor(level)
         except BaseException as error:
@@ -110,7 +110,7 @@ def _with_extra(make: Callable[..., logging.LogRecord], extra: dict[str, Any] | 
 
 
 def _raise_interrupt(error: BaseException) -> None:
-    """Raise the KeyboardInterrupt of Ctrl-C again: it is not an error of logging."""
+    """Raise the KeyboardInterrupt of Ctrl-C again, because it is not an error of logging."""
     if type(error) is KeyboardInterrupt and current_thread() is main_thread():
         raise error
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 __all__ = ["NAMELESS", "Origin", "is_among", "parse_origin"]
 
-#: Origins that name no site. A local file, a WebView or Electron sends "file://". Any page can send "null" from a
-#: sandboxed frame. Neither is ever the server's own origin, but `allowed_origins` may list them.
+#: Origins that name no site. Local files, WebViews and Electron send "file://". Any page can send "null" from a
+#: sandboxed frame. None of these is the server's own origin, but `allowed_origins` may list them.
 NAMELESS = frozenset({"file://", "null"})
 
 #: Scheme, host in lower case, port. The port is None if the scheme has no default port.
@@ -23,8 +23,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 def parse_origin(text: str) -> Origin | None:
     """Parse an origin as browsers write it: scheme, host and an optional port. None if the text is anything else.
 
-    None also for a text with a path, a query, a user or white space, and for a value in `NAMELESS`. A non-ASCII host
-    must be in Punycode. Hosts are compared as text: "example.org." with its final dot differs from "example.org".
+    Also returns None for a text with a path, a query, a user or white space, and for a value in `NAMELESS`. A non-ASCII
+    host must be in Punycode. Hosts are compared as text: "example.org." with its final dot differs from "example.org".
     """
     match = _ORIGIN.fullmatch(text)
     if match is None:

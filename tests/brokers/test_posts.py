@@ -116,7 +116,8 @@ def test_posts_are_sent_by_room_in_order_and_settled_once():
     assert box.send() == []
     then_a(2)
     then_b(1)
-    assert box.told == [("3", ("no post to the room 'b': 10000 posts wait already, which is the limit", False))]
+    refused = "the post to the room 'b' was refused: 10000 posts wait already, which is the limit"
+    assert box.told == [("3", (refused, False))]
     box.box.take_outcomes(b'[["2", ""], ["2", "lost"], ["3", ""], ["99", ""]]')
     assert box.told[1:] == [("2", None)]
     box.box.take_outcomes(b'[["0", "?perhaps"], ["1", "!surely not"]]')

@@ -572,7 +572,7 @@ def test_codes_and_reasons_that_may_not_be_sent_are_answered_in_words(viewer, pe
     people(ann="lobby")
     session_id = viewer.watch("sessions")["rows"][0]["id"]
     answer = viewer.ask(type="close", session=session_id, code=1006)
-    assert (answer["ok"], answer["text"][:32]) == (False, "close code 1006 may not be sent:")
+    assert (answer["ok"], answer["text"][:33]) == (False, "close code 1006 must not be sent:")
     answer = viewer.ask(type="close", session=session_id, reason="x" * 124)
     assert (answer["ok"], answer["text"][:32]) == (False, "a close reason may have at most ")
 

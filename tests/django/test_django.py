@@ -167,7 +167,7 @@ def test_check_tells_of_a_runserver_that_is_another_s(tmp_path, apps):
     (commands / "runserver.py").write_text("from django.core.management.commands.runserver import Command")
     done = manage(tmp_path, "check", apps=('"wsthreads.django"', apps))
     owner = apps.split('"')[1]
-    assert f"(wsthreads.W001) manage.py runserver is that of {owner}" in done.stderr
+    assert f"(wsthreads.W001) manage.py runserver is the command of {owner}" in done.stderr
     assert f'put "wsthreads.django" before "{owner}"' in done.stderr
 
 

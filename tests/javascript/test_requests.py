@@ -445,7 +445,7 @@ def test_a_client_that_does_not_know_requests_is_named(tmp_path: Path) -> None:
     with script(tmp_path, ASKS) as served, RawClient(served.port, "/ws/test") as ann:
         ann.send(TEXT, '{"data": "who?"}')
         assert ann.receive()[1].decode() == (
-            "RequestError true RequestError: this client does not speak wsthreads.1, which has requests"
+            "RequestError true RequestError: this client cannot take requests: it does not speak wsthreads.1"
         )
 
 

@@ -138,7 +138,7 @@ def test_the_function_of_an_update_does_not_set_the_same_attribute(tmp_path: Pat
         for code in ("setAttribute('n', 1)", "deleteAttribute('n')", "updateAttribute('n', () => 1)"):
             error = error_of(ann, f"room.updateAttribute('n', (n) => {{ anyRoom('r').{code}; return 2; }})")
             assert error == (
-                'Error: the function of an update must return the new value of "n", and not set it itself'
+                'Error: the function of an update must return the new value of "n", and must not set it itself'
             ), code
         others = "room.setAttribute('m', 1); anyRoom('other').setAttribute('n', 1);"
         assert ask(ann, f"return room.updateAttribute('n', () => {{ {others} return 3; }})") == 3
@@ -424,13 +424,14 @@ def test_a_post_reaches_the_owner_and_its_promise_settles_after_it(tmp_path: Pat
 def test_a_post_that_nobody_handles_is_rejected(tmp_path: Path, settings: dict[str, Any]) -> None:
     with playing(tmp_path, POSTS, **settings) as chat:
         ann = chat.connect()
-        assert error_of(ann, "await room.post(1)") == "PostError: no post to the room 'r': nobody is in it"
+        refused = "PostError: the post to the room 'r' was refused: the room has no members"
+        assert error_of(ann, "await room.post(1)") == refused
         code = "return room.post(1).catch((error) => [error instanceof Error, error.isUnknown, Object.keys(error)])"
         assert ask(ann, code) == [True, False, []]
     with playing(tmp_path, "export function onRoomStart() {}", **settings) as chat:
         ann = chat.connect()
         assert error_of(ann, "room.join(); await room.post(1)") == (
-            "PostError: no post to the room 'r': the handler has no on_post (in a script, onPost)"
+            "PostError: the post to the room 'r' was refused: the handler has no on_post (in a script, onPost)"
         )
 
 
@@ -454,7 +455,8 @@ def test_a_rejection_that_nobody_handles_is_logged_with_the_line_of_the_post(tmp
     with play(script, raise_errors=False) as chat:
         chat.connect().send("?")
         (error,) = chat.errors
-        assert "unhandled error in a promise: PostError: no post to the room 'r': nobody is in it" in str(error)
+        refused = "PostError: the post to the room 'r' was refused: the room has no members"
+        assert f"unhandled error in a promise: {refused}" in str(error)
         assert "at onMessage (lost.js:3:" in str(error)
 
 

@@ -259,8 +259,8 @@ def test_posts_come_to_one_owner_once_and_in_order_of_each_poster(world: World) 
 
 def test_a_post_to_nobody_is_an_error(world: World) -> None:
     with world.clients(1) as (ann,):
-        assert "nobody is in it" in error_of(ann, "post", "empty", 1)
-        assert "nobody is in it" in error_of(ann, "postFromNobody", "empty", 1)
+        assert "the room has no members" in error_of(ann, "post", "empty", 1)
+        assert "the room has no members" in error_of(ann, "postFromNobody", "empty", 1)
 
 
 def test_an_owner_ticks_and_leaves_what_the_next_one_needs(world: World) -> None:

@@ -320,7 +320,7 @@ def test_one_address_may_have_so_many_sessions_and_gets_429_for_more():
             with RawClient(port) as another:
                 assert another.status == 429
                 assert another.headers["retry-after"]
-                assert another.body() == "127.0.0.1 has 3 sessions, and may have no more (max_sessions_per_address)\n"
+                assert another.body() == "127.0.0.1 already has 3 sessions, the limit of max_sessions_per_address\n"
         assert app.metrics.snapshot()["handshakes_refused_429"] == 20
         for _ in clients:
             handler.session()

@@ -296,7 +296,7 @@ def test_functions_that_come_and_go(world, clocked):
     assert them.game.hooks_of("lobby")[-1] == "on_room_end"
     world.member("another")
     assert not them.ownership._mailboxes
-    with pytest.raises(PostError, match="nobody is in it"):
+    with pytest.raises(PostError, match="the room has no members"):
         world.rooms.room("lobby").post(1)
     handler.hooks = hooks
     them.ownership.refresh()
@@ -587,7 +587,7 @@ def test_posts_of_one_room_come_together_and_in_order(world, slow):
     assert [number for number, _ in settled] == list(range(25))
     assert [error for _, error in settled[:-1]] == [None] * 24
     assert settled[-1][1].is_unknown
-    assert "did not say whether it has handled the post: timeout" in str(settled[-1][1])
+    assert "unknown whether the handler has handled the post: timeout" in str(settled[-1][1])
 
 
 def test_a_tick_keeps_its_place_among_posts_that_come_together(world, slow):
@@ -687,7 +687,7 @@ def test_threads_that_cannot_be_started_are_tried_again(world, clocked, monkeypa
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     world.member("lobby")
-    assert "the threads for the rooms of a handler cannot be started: can't start new thread" in caplog.text
+    assert "they wait for the next attempt: can't start new thread" in caplog.text
     them.timers.advance(1.0)
     monkeypatch.setattr(threading.Thread, "start", start)
     them.timers.advance(1.0)

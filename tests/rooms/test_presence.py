@@ -333,7 +333,7 @@ def _nested():
         (_deep(65), "64 arrays and objects inside each other, not 65"),
         (JSONText("[" * 500 + "]" * 500), "64 arrays and objects inside each other, not 500"),
         (JSONText("[" * 40 + '{"a\\"[":' * 30 + "1" + "}" * 30 + "]" * 40), "not 70"),
-        ("é" * 512, r"1024 bytes as JSON \(max_presence_bytes\), not 1026"),
+        ("é" * 512, r"1026 bytes as JSON; max_presence_bytes allows at most 1024"),
     ],
 )
 def test_what_is_no_json_or_too_long_is_an_error_that_names_it(value, words):

@@ -216,7 +216,7 @@ def test_one_room_too_many_is_refused_with_the_limit_and_the_name(world):
     world.rooms._max_per_session = 2
     a = world.member("a", "b", of=world.rooms)
     a.session.room("a").join()
-    with pytest.raises(RoomLimitError, match="in 2 rooms, 'c' would be one more"):
+    with pytest.raises(RoomLimitError, match="in at most 2 rooms; 'c' is one more"):
         a.session.room("c").join()
     assert here(world) == ["a", "b"]
     assert a.session.room("c").members() == 0

@@ -87,7 +87,7 @@ def test_many_threads_never_take_more_places_than_there_are(beyond):
 def test_one_address_may_have_so_many_and_no_more_and_others_are_not_held_to_it():
     admission = Admission(100, per_address=2)
     places = [admission.enter("192.0.2.1"), admission.enter("192.0.2.1")]
-    with pytest.raises(HandshakeRefused, match=r"192\.0\.2\.1 has 2 sessions, and may have no more") as caught:
+    with pytest.raises(HandshakeRefused, match=r"192\.0\.2\.1 already has 2 sessions") as caught:
         admission.enter("192.0.2.1")
     assert caught.value.status == 429
     assert ("Retry-After", "5") in caught.value.headers
@@ -103,7 +103,7 @@ def test_all_of_an_ipv6_network_is_one_address_and_a_mapped_address_is_that_of_i
     admission = Admission(100, per_address=1)
     admission.enter("2001:db8::1")
     for again in ("2001:db8::2", "2001:DB8:0:0:ffff::", "2001:db8::1%eth0"):
-        with pytest.raises(HandshakeRefused, match="2001:db8::/64 has 1"):
+        with pytest.raises(HandshakeRefused, match="2001:db8::/64 already has 1"):
             admission.enter(again)
     admission.enter("2001:db8:0:1::1")
     admission.enter("192.0.2.1")
@@ -117,7 +117,7 @@ def test_who_has_no_address_is_not_limited_and_one_that_a_proxy_made_up_is():
         admission.leave(admission.enter(""))
         admission.enter("")
     admission.enter("unknown")
-    with pytest.raises(HandshakeRefused, match="unknown has 1"):
+    with pytest.raises(HandshakeRefused, match="unknown already has 1"):
         admission.enter("unknown")
 
 
@@ -152,12 +152,12 @@ def test_many_threads_of_one_address_never_have_more_than_it_may():
 def test_beyond_the_limits_there_is_one_place_more_until_somebody_has_left():
     admission = Admission(2, per_address=1, beyond=1)
     first = admission.enter("192.0.2.1")
-    with pytest.raises(HandshakeRefused, match=r"192\.0\.2\.1 has 1 sessions") as caught:
+    with pytest.raises(HandshakeRefused, match=r"192\.0\.2\.1 already has 1 sessions") as caught:
         admission.enter("192.0.2.1")
     assert caught.value.status == 429
     again = admission.enter("192.0.2.1", is_beyond=True)
     assert admission.shortage(again).status == 429
-    with pytest.raises(HandshakeRefused, match=r"192\.0\.2\.1 has 1 sessions"):
+    with pytest.raises(HandshakeRefused, match=r"192\.0\.2\.1 already has 1 sessions"):
         admission.enter("192.0.2.1", is_beyond=True)
     third = admission.enter("192.0.2.2", is_beyond=True)
     assert admission.shortage(third).status == 503

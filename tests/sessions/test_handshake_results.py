@@ -183,7 +183,9 @@ def test_a_refusal_with_a_code_is_a_101_and_a_close_frame(
         assert (totals.sessions, totals.opened) == (0, 0)
         assert app.metrics.snapshot() == {"handshakes_refused_101": 1}
     ours = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
-    assert ours == [f"handshake on /{kind} from 127.0.0.1 refused with a 101: 4003 banned: \u20ac"]
+    assert ours == [
+        f"handshake on /{kind} from 127.0.0.1 refused: connection opened (101) and closed with 4003 banned: \u20ac"
+    ]
     assert handler.opened.empty()
     assert handler.messages.empty()
     assert handler.closed.empty()
@@ -234,7 +236,7 @@ def test_a_refused_client_that_does_not_answer_does_not_hold_up_the_end() -> Non
         ("({ status: 401 })", 'door.js: onHandshake returned {"status":401}; it may'),
         ("[4000]", "door.js: onHandshake returned [4000]; it may"),
         ("(() => 1)", "door.js: onHandshake returned "),
-        ("({ close: 99 })", 'door.js: onHandshake returned {"close":99}: close code 99 may not be sent'),
+        ("({ close: 99 })", 'door.js: onHandshake returned {"close":99}: close code 99 must not be sent'),
         ("({ close: '4003' })", "a close code must be a whole number, not '4003'"),
         ("({ close: 4003.5 })", "a close code must be a whole number, not 4003.5"),
         ("({ close: null })", "a close code must be a whole number, not None"),
@@ -245,7 +247,7 @@ def test_a_refused_client_that_does_not_answer_does_not_hold_up_the_end() -> Non
         ("({ close: 4003, reason: 'x'.repeat(124) })", "may have at most 123 bytes in UTF-8, this one has 124"),
         ("({ close: 4003, reson: 'x' })", "which has more than close and reason: reson"),
         ("({ get close() { throw new Error('no') } })", "no"),
-        ("Promise.resolve({ close: 99 })", "close code 99 may not be sent"),
+        ("Promise.resolve({ close: 99 })", "close code 99 must not be sent"),
         ("Promise.resolve({ get close() { throw new Error('no') } })", "no"),
     ],
 )  # fmt: skip

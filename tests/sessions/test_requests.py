@@ -240,7 +240,7 @@ def test_a_request_while_the_client_is_away_is_answered_when_it_is_back(asker):
 def test_a_plain_client_cannot_be_asked(asker):
     with RawClient(asker.port) as client:
         client.text("ask")
-        assert str(wait_calls(asker, 1)[0]) == "this client does not speak wsthreads.1, which has requests"
+        assert str(wait_calls(asker, 1)[0]) == "this client cannot take requests: it does not speak wsthreads.1"
 
 
 def test_only_text_and_bytes_are_requests(asker):
@@ -271,7 +271,7 @@ def test_more_requests_than_max_pending_requests_are_an_error_here(asker):
         for _ in range(3):
             session._ask("x", None, outcomes.append)
         (error,) = outcomes
-        assert str(error) == "no more than 2 requests may be unanswered (max_pending_requests)"
+        assert str(error) == "at most 2 requests to a client may be unanswered (max_pending_requests)"
         assert client.all(2) == [Request(1, "x"), Request(2, "x")]
         client.put(envelope.reply(2, "b"))
         wait_until(lambda: outcomes[1:] == ["b"])

@@ -13,8 +13,8 @@ from tests.speakers import OFFER, Speaker
 from tests.wire import CLOSE, RawClient, close_payload, endpoint
 from wsthreads import Client
 
-FULL = "all 1 places for sessions are taken (max_sessions, or --threads minus those reserved for HTTP)"
-ADDRESS_FULL = "127.0.0.1 has 1 sessions, and may have no more (max_sessions_per_address)"
+FULL = "all 1 places for sessions are taken (max_sessions, or --threads minus the threads reserved for HTTP)"
+ADDRESS_FULL = "127.0.0.1 already has 1 sessions, the limit of max_sessions_per_address"
 LIMITS = {"max_sessions": (503, "full", FULL), "max_sessions_per_address": (429, "address_full", ADDRESS_FULL)}
 
 
@@ -102,7 +102,8 @@ def test_a_new_session_gets_no_place_beyond_the_limit(world, caplog):
     assert world.handler.calls.count("open") == 1
     assert world.endpoint.totals().refused == {(101, world.cause): 2}
     assert world.app.metrics.snapshot()["handshakes_refused_101"] == 2
-    assert f"handshake on /ws/test from 127.0.0.1 refused with a 101: 1013 {world.reason}" in caplog.text
+    refused = "handshake on /ws/test from 127.0.0.1 refused: connection opened (101) and closed with 1013"
+    assert f"{refused} {world.reason}" in caplog.text
 
 
 def test_one_client_at_a_time_may_say_whether_it_comes_back(world):

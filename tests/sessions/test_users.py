@@ -326,5 +326,5 @@ def test_a_session_that_is_kept_longer_than_its_app_has_no_endpoint():
     del _
     (session,) = handler.of("open")
     gc.collect()
-    with pytest.raises(UsageError, match="its app has been dropped"):
+    with pytest.raises(UsageError, match="its app does not exist"):
         _ = session.endpoint

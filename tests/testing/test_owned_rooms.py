@@ -81,7 +81,7 @@ def test_starts_posts_and_ends_have_happened_when_a_call_returns() -> None:
         it.settle()
         ann.close()
         assert game.calls[1:] == [("hello", None), ({"a": 1}, None), ("soon", None), ("end", "lobby")]
-        with pytest.raises(PostError, match="nobody is in it"):
+        with pytest.raises(PostError, match="the room has no members"):
             it.room("lobby").post(1)
     with play(game) as it:
         it.connect()

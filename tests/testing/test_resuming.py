@@ -377,7 +377,7 @@ def test_a_request_on_a_connection_that_is_closed_is_an_error(chat):
 
 def test_a_plain_client_has_no_requests_and_no_second_chance(chat, journal):
     ann = chat.connect(user="ann", plain=True)
-    with pytest.raises(UsageError, match="a plain client sends no requests"):
+    with pytest.raises(UsageError, match="a plain client cannot send requests"):
         ann.request("who")
     journal.take()
     ann.lose()

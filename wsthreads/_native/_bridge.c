@@ -78,7 +78,7 @@ typedef struct {
 
 /* ---- values ---- */
 
-/* The text of a value, a new reference. NULL with a Python exception; NULL without one if JavaScript has thrown. */
+/* The text of a value, as a new reference. NULL with a Python exception, or without one if JavaScript has thrown. */
 static PyObject *text_of(Context *context, Value value) {
     size_t size;
     const char *text = js.JS_ToCStringLen2(context, &size, value, false);
@@ -184,7 +184,7 @@ static Value call(Context *context, Value receiver, int count, Value *arguments,
     PyObject *objects[MAX_ARGUMENTS], *answer = NULL;
     Value value = EXCEPTION;
     int done = 0;
-    if (count < 1 || count > MAX_ARGUMENTS) return UNDEFINED; /* cannot happen: the runtime is ours */
+    if (count < 1 || count > MAX_ARGUMENTS) return UNDEFINED; /* cannot happen: only our runtime calls this */
     Py_INCREF(self);
     for (; done < count; done++) {
         objects[done] = to_python(self, context, arguments[done]);

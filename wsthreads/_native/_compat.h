@@ -19,8 +19,8 @@
 #define NEEDS_NO_GIL
 #endif
 
-/* Used between a store and a load that two threads do in opposite order: at least one of them sees the other's store.
- * With a GIL, the change of its holder has this effect. */
+/* Put this between a store and a load, if another thread does the same with the two variables exchanged. Then at least
+ * one of the two threads sees the store of the other one. With a GIL, passing on the GIL has this effect. */
 #ifdef Py_GIL_DISABLED
 #define FENCE() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #else

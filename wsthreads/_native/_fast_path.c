@@ -1,10 +1,10 @@
 /* FastPath, as in wsthreads.sessions.turn: takes and handles nearly all messages and requests of a session.
  *
  * The Python version takes 40 bytecodes and six calls. Almost none of this is in the processor's caches when the thread
- * of the next session runs, so it costs 3 times as much as in a loop.
+ * of the next session runs. So it costs three times as much there as in a loop.
  *
- * `lock` guards the fields. Python code takes it, too. The thread that has the turn writes `runner` and `thread`
- * without it.
+ * `lock` guards the fields. Python code takes this lock, too. The thread that has the turn writes `runner` and `thread`
+ * without the lock.
  */
 #include "_fast_path.h"
 
@@ -88,8 +88,8 @@ static int may_hear(FastPath *self, const Message *message) {
            PyDict_Size(self->unanswered) < self->most_unanswered;
 }
 
-/* Count a message and take the turn: returns 1. Otherwise nothing happens: 0 if `Intake.accept` must do this, -1 with
- * an exception. */
+/* Count a message, take the turn, and return 1. If that is not possible, change nothing: return 0 if `Intake.accept`
+ * must take the message, or -1 with an exception. */
 static int enter(FastPath *self, PyObject *carrier, const Message *message) {
     if (!try_lock_of(self)) return 0;
     long long left = self->ack_bytes_at - message->size;

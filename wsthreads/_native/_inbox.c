@@ -1,5 +1,5 @@
-/* Inbox: the queue from the threads of sessions to the isolate's thread. `get` answers in the order in which `put` and
- * Intake.pump have queued.
+/* Inbox: the queue from the threads of sessions to the isolate's thread. `get` returns the items in the order in which
+ * `put` and Intake.pump have queued them.
  */
 #include "_inbox.h"
 
@@ -47,7 +47,7 @@ static Item *take_locked(Inbox *inbox) {
     return item;
 }
 
-/* The next item, NULL if none arrives in time (negative: no limit). */
+/* The next item, or NULL if none arrives in time. A negative time means no limit. */
 static Item *take(Inbox *inbox, double timeout_s) {
     Item *item;
     int error = 0;

@@ -1,9 +1,10 @@
 /* Inbox and Intake, the types of javascript/inbox.py: events from the threads of sessions for the isolate's thread.
  *
- * - `mutex` guards the queue, and of its intakes `queued`, `pumps`, `is_kept` and the writing of `turn`, `texts` and
- *   `bytes`. Its holder neither waits nor asks for the GIL.
- * - A queued text holds no reference to its intake, because `pump` must not count references. The intake has one to
- *   itself (`is_kept`) while `pump` runs, and until the last text has left: `may_let_go`.
+ * - `mutex` guards the queue. It also guards `queued`, `pumps` and `is_kept` of the queue's intakes, and writes of
+ *   their `turn`, `texts` and `bytes`. A thread that holds it neither waits nor takes the GIL.
+ * - A queued text holds no reference to its intake, because `pump` has no GIL and must not count references. Instead,
+ *   the intake has a reference to itself (`is_kept`) while `pump` runs, and until the last text has left the queue: see
+ *   `may_let_go`.
  */
 #ifndef WSTHREADS_INBOX_H
 #define WSTHREADS_INBOX_H
@@ -17,7 +18,7 @@
 typedef struct {
     PyObject_HEAD
     Py_ssize_t max_count, max_size;
-    Py_ssize_t count, size; /* of messages that have entered and not left; atomic, only the session's thread enters */
+    Py_ssize_t count, size; /* of messages that are in; atomic; only the session's thread calls `enter` */
     double heard_at;        /* when the last text arrived, by time.monotonic(); 0 if none has; atomic */
     uint64_t turn;          /* `pump` keeps texts as long as this is the turn that it was called with; atomic */
     uint64_t texts, bytes;  /* kept by `pump`, headers included; atomic */
@@ -46,12 +47,13 @@ typedef struct {
 
 extern PyTypeObject InboxType;
 
-/* Queue a text, which took `wire_bytes` on the wire, in this turn of an intake. False, and nothing happens, if the turn
- * is over, or if the inbox is closed. Needs no GIL. */
+/* Queue a text, which took `wire_bytes` on the wire, in this turn of an intake. Returns false, without any effect, if
+ * the turn is over or the inbox is closed. Needs no GIL. */
 bool append_text(Inbox *inbox, Item *item, uint64_t turn, size_t wire_bytes);
 
-/* Only for the thread that calls `get`. The intake of the next item if that is a text, a borrowed reference; and the
- * next item, like `get`. Neither waits; without a next item they return NULL without an exception. */
+/* Both functions are only for the thread that calls `get`. The first one returns the intake of the next item if this is
+ * a text, as a borrowed reference. The second one returns the next item, like `get`. Neither waits. Without a next
+ * item, both return NULL without an exception. */
 PyObject *next_intake(Inbox *inbox);
 PyObject *get_now(Inbox *inbox);
 

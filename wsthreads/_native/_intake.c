@@ -1,9 +1,9 @@
-/* Intake: limits how many of a session's messages wait for the isolate's thread. `pump` reads them.
+/* Intake: limits how many of a session's messages wait for the isolate's thread. `pump` reads messages.
  *
  * `pump` needs no GIL, so a session's thread does not disturb other threads while it runs. It keeps the texts that
- * frames.decode_message accepts, and returns everything else unchanged. It waits only for its client: it also returns
- * the bytes if the intake is full, the turn over, or the inbox closed. javascript/inbox.py has the same class without
- * `pump`.
+ * frames.decode_message accepts, and returns everything else unchanged. It waits only for its client. So it also
+ * returns the bytes if the intake is full, the turn is over, or the inbox is closed. javascript/inbox.py has the same
+ * class without `pump`.
  */
 #include "_inbox.h"
 
@@ -125,7 +125,7 @@ static bool is_utf8(const uint8_t *at, size_t size) {
 typedef struct {
     Inbox *inbox;
     int fd;
-    size_t max_bytes, due_texts, due_bytes; /* due: so many are left */
+    size_t max_bytes, due_texts, due_bytes; /* due: how many may still be taken */
     uint64_t turn;
     bool is_escaped; /* the client needs acknowledgements, and escapes messages that begin with DLE */
     bool is_due;
@@ -227,7 +227,7 @@ static PyObject *intake_pump(Intake *self, PyObject *args) {
     self->pumps--;
     bool let_go = may_let_go(self);
     pthread_mutex_unlock(&order.inbox->mutex);
-    if (let_go) Py_DECREF(self); /* the caller has one */
+    if (let_go) Py_DECREF(self); /* the caller has a reference, too */
     if (received < 0) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);

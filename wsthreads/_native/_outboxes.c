@@ -76,7 +76,7 @@ int append_frame(PyObject *outbox, PyObject *frame) {
     if (open < 1) return open;
     PyObject *queue = get(outbox, QUEUE);
     if (queue == NULL || PyList_Append(queue, frame) < 0) return -1;
-    FENCE(); /* the holder of the lock sees the frame, or its release is seen */
+    FENCE(); /* the holder of the lock sees the frame, or we see that it has released the lock */
     return 1;
 }
 
@@ -185,7 +185,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* Names are made once: another interpreter of the process may also fill its module. */
+/* The names are made only once, because another interpreter of the process may also fill its module. */
 static int spell(PyObject **name, const char *text) {
     if (*name == NULL) *name = PyUnicode_InternFromString(text);
     return *name == NULL ? -1 : 0;

@@ -1,9 +1,9 @@
 /* OutboxState, the base class of an outbox (wsthreads.protocol.writer.Writer): the attributes that C functions use.
  *
  * - Each of them is a member of the C struct. Any thread may read it at any time.
- * - The queue and the lock, which the outbox keeps for its whole life, may be used without a reference. So may objects
- *   that only the holder of the lock replaces, by the holder. Of the others, only the address is used: they are
- *   constants, or None until they are set.
+ * - The queue and the lock may be used without a reference, because the outbox keeps them for its whole life. Some
+ *   objects are replaced only by the holder of the lock. The holder may use these without a reference, too. Of all
+ *   other objects, only the address is used: they are constants, or None until they are set.
  * - For other objects, such as an outbox of the Python classes, these functions call Python.
  */
 #ifndef WSTHREADS_OUTBOXES_H
@@ -35,7 +35,7 @@ static inline OutboxState *state_of(PyObject *outbox) {
     return type == __atomic_load_n(&usual_type, __ATOMIC_RELAXED) || is_state_type(type) ? (OutboxState *)outbox : NULL;
 }
 
-/* An attribute, borrowed; see above. NULL with an exception. */
+/* An attribute, as a borrowed reference: see above. NULL with an exception on failure. */
 static inline PyObject *get(PyObject *outbox, int attribute) {
     OutboxState *state = state_of(outbox);
     PyObject *value = state ? __atomic_load_n(&state->attributes[attribute], __ATOMIC_ACQUIRE) : NULL;

@@ -25,7 +25,7 @@
 
 /* ---- the queue for the GIL ---- */
 
-/* The compiler may set each number below: tests/bench/tricks.py measures their effect. */
+/* A compiler option can set each number below, because tests/bench/tricks.py measures its effect. */
 #ifndef MAX_WAITING
 #define MAX_WAITING 16 /* threads that ask for the GIL at once; the others wait in front of a turnstile */
 #endif

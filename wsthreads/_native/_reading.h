@@ -13,19 +13,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* PyEval_RestoreThread, after waiting for the turn. Keeps errno. */
+/* Waits for the turn, then calls PyEval_RestoreThread. Keeps errno. */
 void restore_thread_in_turn(PyThreadState *state);
 
-/* The thread is about to wait for its client: others may be busy now. Needs no GIL. */
+/* Call this before the thread waits for its client: another thread may be busy now. Needs no GIL. */
 void end_work(void);
 
 /* Seconds, as time.monotonic(). */
 double monotonic(void);
 
-/* `data` is the beginning of a data frame: returns a copy, with the bytes of the frame that arrive within 50 ms, and
- * sets `size` to the size of the copy. NULL if `data` is not such a beginning, or the message has more than
- * `max_bytes`. If the rest takes longer, the caller gets an incomplete frame. The caller checks the time limit and the
- * UTF-8. Needs no GIL. */
+/* Reads the rest of the data frame that begins with `data`. Returns a copy of `data` and the bytes of the frame that
+ * arrive within 50 ms, and sets `size` to the size of the copy. Returns NULL if `data` is not the beginning of a data
+ * frame, or if the message has more than `max_bytes`. If the rest takes longer, the caller gets an incomplete frame.
+ * The caller checks the time limit and the UTF-8. Needs no GIL. */
 uint8_t *with_rest(int fd, const uint8_t *data, size_t *size, size_t max_bytes);
 
 /* Adds the functions that read from sockets to the module; -1 with an exception on failure. */

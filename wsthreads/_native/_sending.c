@@ -5,9 +5,9 @@
  * - The GIL is released only around the system calls. It is kept for one outbox with little to send, because getting
  *   the GIL back takes longer than the call.
  * - The caller of send_queues holds the lock of every outbox that it passes. So no other thread takes from their
- *   queues, writes to their sockets or closes them; it may append. A finalizer in this thread could: the locks are
- *   re-entrant. So no object that the garbage collector tracks may be allocated between taking frames from a queue and
- *   marking an incomplete write in `_draining`. The caller removes that mark.
+ *   queues, writes to their sockets or closes them. (Other threads may append frames.) But a finalizer in this thread
+ *   could do so, because the locks are re-entrant. So no object that the garbage collector tracks may be allocated
+ *   between taking frames from a queue and marking an incomplete write in `_draining`. The caller removes that mark.
  * - Frames of a subclass of bytes (frames.MarkedFrame) are written like others. If they are joined for an incomplete
  *   write, the caller gets the frames back, because it may remove some of them. It also gets them back if the outbox
  *   keeps written frames (protocol.unacknowledged): all count as written, and the caller takes some of them back.
@@ -83,7 +83,7 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
     return result;
 }
 
-/* ---- post(outbox, frame) -> whether it took it ---- */
+/* ---- post(outbox, frame) -> whether the outbox took the frame ---- */
 
 static PyObject *flush, *after_send;
 

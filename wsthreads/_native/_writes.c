@@ -120,8 +120,9 @@ static void forget_kept(PyObject *kept, Py_ssize_t count) {
     PyErr_Restore(type, value, traceback);
 }
 
-/* Make `write->data` of all frames of a queue, if the outbox is not closing, and append them to `kept`: None, or the list
- * of frames that the outbox keeps. Sets `count` to their number. -1 with an exception on failure. */
+/* Join all frames of a queue to `write->data`, unless the outbox is closing, and append the frames to `kept`. `kept` is
+ * None, or the list of frames that the outbox keeps. Sets `count` to the number of frames. -1 with an exception on
+ * failure. */
 static int hold_queue(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *shared, Write *write, Py_ssize_t *count) {
     /* Read together with the frames: an outbox is marked as closing before its close frame is queued. */
     int open = is(outbox, CLOSE_FRAME, Py_None);
@@ -161,8 +162,8 @@ static int hold_queue(PyObject *outbox, PyObject *kept, PyObject *queue, Shared 
     return write->kept_bytes < 0 ? -1 : 0;
 }
 
-/* Take all frames from a queue as one bytes object, `write->data`: NULL if there are none. `kept` is None, or the list of
- * frames that the outbox keeps. -1 with an exception on failure; then the queue is unchanged. */
+/* Take all frames from a queue as one bytes object, `write->data`. It is NULL if there are no frames. `kept` is None,
+ * or the list of frames that the outbox keeps. On failure, -1 with an exception, and the queue is unchanged. */
 static int take(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *shared, Write *write) {
     Py_ssize_t before = kept == Py_None ? 0 : PyList_GET_SIZE(kept), count = 0;
     int failed;

@@ -16,8 +16,8 @@ typedef struct {
     int error;
 } Write;
 
-/* The members of a room mostly have the same frames in their queues. Keeps the frames of the last queue, and their
- * join.
+/* The members of a room mostly have the same frames in their queues. So this keeps the frames of the last queue, and
+ * the bytes of these frames joined.
  */
 #define MAX_SHARED 64
 

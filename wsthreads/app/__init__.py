@@ -5,7 +5,7 @@
 - `routing`: finds the endpoint for the path of a request.
 - `dispatcher`: decides which part of the app answers a request.
 - `factory`: makes an endpoint with its rooms.
-- `host`: learns from the WSGI server how many threads there are and when they end.
+- `host`: learns from the WSGI server how many threads it has, and when it ends.
 - `shutdown`: closes all sessions and ends all threads.
 """
 

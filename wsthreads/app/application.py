@@ -49,14 +49,14 @@ class WebSocketApp:
     """A WSGI application that serves WebSocket endpoints, and passes every other request on to `wsgi_app`.
 
     - Give the settings of `Config` as keyword arguments, or as one `config`.
-    - `redis` is a URL, or `broker` is a `RedisBroker`: all processes share their rooms through it. The default is the
-      URL in WSTHREADS_REDIS. ``redis=False`` means no Redis, even if the variable is set.
+    - With `redis`, a URL, or `broker`, a `RedisBroker`, all processes share their rooms through this Redis. The default
+      is the URL in WSTHREADS_REDIS. ``redis=False`` means no Redis, even if the variable is set.
     - `dashboard` is a `Dashboard`, served at ``/_wsthreads/``. By default there is one if `dashboard_token` or
       WSTHREADS_DASHBOARD_TOKEN is set.
 
     Add endpoints before serving. All methods may be called from any thread. The app starts no thread before its first
-    script or request. It may be forked: each process starts its own threads. A process that is forked while the app
-    serves has none of the parent's sessions. There, use ``RedisBroker(url).room(…)`` to broadcast.
+    script or request. The process may fork, and each process starts its own threads. A process that is forked while the
+    app serves has none of the parent's sessions. In such a process, use ``RedisBroker(url).room(…)`` to broadcast.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class WebSocketApp:
         log_to_gunicorn()  # scripts may log while they load
         if config is not None and settings:
             raise ConfigError(f"give either config or single settings, not both: {', '.join(settings)}")
-        if is_to_serve() and (unfit := green_threads()):  # with green threads, the server's own threads could hang
+        if is_to_serve() and (unfit := green_threads()):  # the server's own threads could hang
             raise ConfigError(unfit)
         check_parts(wsgi_app, config, redis, broker, dashboard)
         self.config = config or config_of(settings)
@@ -90,7 +90,7 @@ class WebSocketApp:
         self._flusher = Flusher()
         self._drainer = Drainer()
         self._writers = WriterThreads(writers_here())
-        #: The app and its server state here what their threads do; this decides on cores and priorities.
+        #: Decides on cores and priorities. The app and its server report to it what their threads do.
         self.scheduling = scheduling_for(self.config.cpu_affinity)
         self._factory = EndpointFactory(
             self.config,
@@ -157,9 +157,9 @@ class WebSocketApp:
         return services, metrics_page
 
     def route(self, path: str) -> Callable[[T], T]:
-        """A decorator: serve `path` with an instance of a class, or with any other handler object.
+        """A decorator that serves `path` with an instance of a class, or with any other handler object.
 
-        Raises `HandlerError` if the handler has no handler function, `ConfigError` if the path is not valid.
+        Raises `HandlerError` if the handler has no handler function, and `ConfigError` if the path is not valid.
         """
 
         def register(target: T) -> T:
@@ -190,10 +190,12 @@ class WebSocketApp:
     ) -> Endpoint:
         """Load a JavaScript module, and serve `path` with it.
 
-        `modules` are Python modules whose functions the script may import: ``modules={"store": store}`` is for ``import
-        { load } from "store"``. `env` maps names to texts, such as keys of other services, for ``import { env } from
-        "wsthreads"``. No log shows the texts. `env_file` is a file of lines NAME=value with more such names. Those in
-        `env` take precedence.
+        `modules` are Python modules whose functions the script may import. With ``modules={"store": store}``, a script
+        can use ``import { load } from "store"``.
+
+        `env` maps names to texts, such as keys of other services. A script gets them by ``import { env } from
+        "wsthreads"``. No log shows the texts. `env_file` is a file of lines NAME=value with more such names. If a name
+        is in both, the value in `env` is used.
 
         Raises `ScriptError` (with file, line and column) if the module does not load, `HandlerError` if it exports no
         handler function, `IsolateError` if JavaScript cannot run here, `FileNotFoundError` if there is no such file,
@@ -253,7 +255,7 @@ class WebSocketApp:
 
     @property
     def free_places(self) -> int:
-        """How many more sessions this process takes."""
+        """How many more sessions this process can take."""
         return self._admission.free
 
     @property
@@ -267,20 +269,20 @@ class WebSocketApp:
         return 0 if self._link is None else self._link.waiting()
 
     def connect_broker(self) -> None:
-        """Start to connect to the broker now instead of at the first session, so that a failure is logged at once."""
+        """Start to connect to the broker now, and not at the first session. So a failure is logged at once."""
         if self._link is not None:
             self._link.start()
 
     def look_for_overdue(self) -> None:
-        """From now on, end the sessions of ended processes whose clients do not come back. Idempotent."""
+        """From now on, end sessions of ended processes if their clients do not come back. Idempotent."""
         for endpoint in self.endpoints:
             endpoint.look_for_overdue()
 
     def fit_to_threads(self, threads: int) -> None:
         """Limit the sessions so that a server with this number of threads still answers HTTP.
 
-        At least one thread is for HTTP. With a dashboard, up to a quarter of the threads are for its pages. A client
-        that resumes its session may take a thread that is for HTTP, but not the last one.
+        At least one thread is reserved for HTTP. With a dashboard, up to a quarter of the threads are reserved for its
+        pages. A client that resumes its session may take a reserved thread, but not the last one.
         """
         self._host.fit_to_threads(threads)
 
@@ -302,14 +304,14 @@ class WebSocketApp:
     ) -> int:
         """Close every session, refuse new ones, and end all threads. Returns how many sessions were cut off.
 
-        Waits `timeout_s` at most, by default `shutdown_timeout_s`, for handlers that are running. Then it cuts off the
-        remaining sessions. Up to 500 sessions are closed at once. More are closed at 1,000 a second, or faster if
-        needed to close all of them within half of `timeout_s`. An app that was shut down cannot start again. A second
+        Waits at most `timeout_s`, by default `shutdown_timeout_s`, for handlers that are running. Then cuts off the
+        remaining sessions. Up to 500 sessions are closed at once. If there are more, 1,000 are closed each second, or
+        so many that all are closed within half of `timeout_s`. An app that was shut down cannot start again. A second
         call does nothing.
 
-        A handler may call this method in its session's own thread. Then it waits only for the other sessions, and
-        returns how many of them are left. The caller's session ends when the handler returns, and then the app's
-        threads end. The same applies to a handler function for rooms, such as `on_tick`.
+        A handler may call this method in its session's own thread. In this case, the method waits only for the other
+        sessions, and returns how many of them are left. The caller's session ends when the handler returns. After that,
+        the app's threads end. The same applies to a handler function for rooms, such as `on_tick`.
         """
         timeout_s = self.config.shutdown_timeout_s if timeout_s is None else timeout_s
         return self._shutdown.run(timeout_s, code, reason)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_parts", "config_of", "make_broker", "make_dashboard"]
 
-#: Arguments of `create_app` that are not settings. The hint for a misspelt setting may name them, too.
+#: Arguments of `create_app` that are not settings. The hint for a misspelt setting may name one of them, too.
 _OF_CREATE_APP = ("modules", "env", "env_file", "static")
 
 
@@ -28,7 +28,7 @@ def check_parts(wsgi_app: object, config: object, redis: object, broker: object,
         raise ConfigError(f"config must be a Config, not a {kind}; single settings are keyword arguments")
     if redis is not None and redis is not False and broker is not None:
         raise ConfigError('give either redis="redis://…" or broker=RedisBroker(…), not both')
-    if broker is not None and not hasattr(broker, "link"):  # the type only: a URL can contain a password
+    if broker is not None and not hasattr(broker, "link"):  # not shown: a URL can contain a password
         kind = type(broker).__name__
         raise ConfigError(f'broker must be a RedisBroker("redis://…"), not a {kind}; a URL is for redis=')
     if dashboard is not None and not hasattr(dashboard, "serve"):

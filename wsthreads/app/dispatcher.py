@@ -36,9 +36,9 @@ log = get_logger(__name__)
 class Dispatcher:
     """The WSGI application inside `WebSocketApp`. Any thread.
 
-    The first of these that has the request's path answers: an endpoint with exactly this path, the dashboard, one of
-    the `services`, ``wsthreads.js``, an endpoint with a rule that matches, `wsgi_app`. A rule such as ``/<name>``
-    matches many paths of `wsgi_app`, so a request that matches only a rule, and is not for a WebSocket, also goes to
+    These parts are tried in this order: an endpoint with exactly the request's path, the dashboard, one of the
+    `services`, ``wsthreads.js``, an endpoint with a rule that matches, `wsgi_app`. A rule such as ``/<name>`` matches
+    many paths of `wsgi_app`, so a request that matches only a rule, and is not for a WebSocket, also goes to
     `wsgi_app`.
     """
 
@@ -64,7 +64,7 @@ class Dispatcher:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._host.look_at_logs()
-        # A proxy can pass on an address without a check, and the server logs it, too.
+        # A proxy may pass on an address that it has not checked, and the server also logs the address.
         environ["REMOTE_ADDR"] = printable(address_of(environ.get("REMOTE_ADDR") or ""))
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         match = self._routing.match(path)
@@ -106,7 +106,7 @@ class Dispatcher:
     def _log_refusal(self, endpoint: Endpoint, refusal: HandshakeRefused, environ: WSGIEnvironment) -> None:
         peer, why = environ["REMOTE_ADDR"], printable(hide_secrets(str(refusal)))
         level = logging.INFO
-        if refusal.cause == "server" and not self._warned:  # the operator's mistake: warn, but only once
+        if refusal.cause == "server" and not self._warned:  # this is the operator's mistake, so warn, but only once
             self._warned, level = True, logging.WARNING
         log.log(level, "handshake on %s from %s refused: %s", endpoint.path, peer, why, extra=log_context(environ))
 
@@ -127,13 +127,13 @@ class Dispatcher:
         passed_on: tuple[object, ...] = environ.get("wsthreads.passed_on", ())
         if (self, path) in passed_on:
             raise ConfigError(
-                "this WebSocketApp is its own wsgi_app: write app.wsgi_app = WebSocketApp(app.wsgi_app), "
-                "or have the server serve WebSocketApp(app), and leave app.wsgi_app as it is"
+                "this WebSocketApp is its own wsgi_app: either write app.wsgi_app = WebSocketApp(app.wsgi_app), "
+                "or let the server serve WebSocketApp(app), and do not change app.wsgi_app"
             )
         environ["wsthreads.passed_on"] = (*passed_on, (self, path))
 
     def _hint(self, path: str, environ: WSGIEnvironment) -> str:
-        """The text of the 404 for a client that looks for an endpoint. Logs it, too."""
+        """The text of the 404 for a client that looks for an endpoint. Also logs that there is none."""
         near, foreign = self._routing.hint(path), foreign_protocol(environ)
         hint = f"; did you mean {environ.get('SCRIPT_NAME', '')}{near}?" if near else ""
         if not near and (misfit := self._routing.misfit(path)):

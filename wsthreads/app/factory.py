@@ -64,7 +64,7 @@ class EndpointFactory:
         return endpoint
 
     def _hand_over(self, endpoint: Endpoint, rooms: Any, link: Link, metrics: Metrics) -> None:
-        """Let sessions move to other processes."""
+        """Let the sessions of an endpoint move to other processes."""
         from wsthreads.brokers.handover import Handover  # only an app with a broker needs it
 
         endpoint.use_handover(

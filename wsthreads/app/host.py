@@ -1,4 +1,4 @@
-"""Learns from the WSGI server how many threads there are and when they end.
+"""Learns from the WSGI server how many threads it has, and when it ends.
 
 Each process learns this at its first request, because an app may be made before gunicorn forks its workers.
 """
@@ -34,12 +34,12 @@ log = get_logger(__name__)
 #: Threads that sessions may not take under gunicorn, so that HTTP requests are still answered.
 RESERVED_THREADS = 2
 
-#: How often to look whether the gunicorn worker was told to end.
+#: How often to check whether the gunicorn worker is ending.
 WORKER_WATCH_S = 0.5
 
 
 class HostedApp(Protocol):
-    """A `WebSocketApp`, as its server needs it."""
+    """The part of `WebSocketApp` that `Host` uses."""
 
     @property
     def shares_rooms(self) -> bool:
@@ -52,7 +52,7 @@ class HostedApp(Protocol):
 
 
 class Host:
-    """The server around an app, in each process. Any thread."""
+    """The server that serves an app, as each process knows it. Any thread."""
 
     def __init__(
         self,
@@ -70,17 +70,17 @@ class Host:
         self._shutdown = shutdown
         self._dashboard = dashboard
         self._metrics_page = metrics_page
-        self._logs_in = 0  # the process in which `look_at_logs` ran
-        self._met_in = 0  # the process in which `meet` ran
+        self._logs_in = 0  # the id of the process in which `look_at_logs` ran
+        self._met_in = 0  # the id of the process in which `meet` ran
 
     def look_at_logs(self) -> None:
-        """Once in each process: log to gunicorn's log, which may not have been set up when the app was made."""
+        """Once in each process, begin to log to gunicorn's log. It may not have been set up when the app was made."""
         if self._logs_in != os.getpid():
             self._logs_in = os.getpid()
             log_to_gunicorn()
 
     def meet(self, environ: WSGIEnvironment) -> None:
-        """Once in each process: learn about the server, and start the timers.
+        """Once in each process, learn about the server, and start the timers.
 
         If no thread can be started, the next request tries again. Does nothing once the shutdown has begun.
         """
@@ -95,7 +95,7 @@ class Host:
             self.fit_to_threads(worker.cfg.threads)
         try:
             self._flusher.start()
-        except (OSError, RuntimeError):  # no file descriptor or no thread; a handshake logs that
+        except (OSError, RuntimeError):  # no file descriptor or no thread; the next handshake logs the error
             self._met_in = 0
             return
         self._app.look_for_overdue()
@@ -135,24 +135,26 @@ class Host:
             )
 
     def _watch_worker(self, worker: Any) -> None:
-        """Called by the flusher: shut down when the worker ends. gthread does not announce its end."""
+        """Shut down when the worker ends, because gthread does not announce its end. Called by the flusher."""
         if not is_ending(worker):
             self._flusher.call_later(WORKER_WATCH_S, weakly(self._watch_worker, worker))
         elif not self._shutdown.has_begun:
             timeout_s, goodbye = drain_timeout_s(worker.cfg.graceful_timeout), farewell(worker)
             self._shutdown.begin(timeout_s, *goodbye)
             with suppress(RuntimeError):  # after INT and QUIT, Python 3.12 ends and starts no thread any more
-                # This thread is a daemon. Python must wait for the new one: it calls on_close and on_room_end. With
-                # green threads there are no sessions, and nothing would end the wait.
+                # This thread is a daemon, but Python must wait for the new one, because it calls on_close and
+                # on_room_end. With green threads, the new thread is a daemon, too: there are no sessions, and nothing
+                # would end the wait.
                 arguments, is_green = (worker, timeout_s, *goodbye), bool(green_threads())
                 Thread(target=self._drain, args=arguments, name="wsthreads-drain", daemon=is_green).start()
 
     def _end(self, worker: Any) -> None:
-        """The worker has ended. A worker without connections ends at once, perhaps before `_watch_worker` has noticed.
+        """Shut down at the end of the worker, unless `_watch_worker` has done so.
 
-        Sessions that wait for their clients move to other processes, or end.
+        A worker without connections ends at once, perhaps before `_watch_worker` has noticed. Sessions that wait for
+        their clients move to other processes, or end.
         """
-        reports = not self._shutdown.has_begun and not hasattr(worker, "adopt")  # our worker class reports them itself
+        reports = not self._shutdown.has_begun and not hasattr(worker, "adopt")  # our worker class reports itself
         self._app.shutdown(drain_timeout_s(worker.cfg.graceful_timeout), *farewell(worker))
         if reports:
             report_exit_blockers(but=_pool_threads(worker))
@@ -169,7 +171,7 @@ def _pool_threads(worker: Any) -> Collection[Thread]:
 
 
 def farewell(worker: Any) -> tuple[CloseCode, str]:
-    """Close code and reason for the clients of a gunicorn worker that ends."""
+    """The close code and the reason for the clients of a gunicorn worker that is ending."""
     if is_replaced(worker):
         return CloseCode.SERVICE_RESTART, "server restarting"
     return CloseCode.GOING_AWAY, "server shutting down"

@@ -31,7 +31,7 @@ class Routing:
     def __init__(self) -> None:
         self._endpoints: dict[str, Endpoint] = {}  # by path or rule; never changed, only replaced
         self._rules = Rules()
-        self._changing = Lock()  # guards the replacement of both
+        self._changing = Lock()  # guards the replacement of the endpoints and the rules
 
     def match(self, path: str) -> Match | None:
         """The endpoint with exactly this path, if there is one."""
@@ -74,7 +74,7 @@ class Routing:
                 self._rules.add(Rule(endpoint.path))
 
     def remove(self, endpoint: Endpoint) -> None:
-        """Take an endpoint out again."""
+        """Remove an endpoint."""
         with self._changing:
             self._rules.remove(endpoint.path)
             self._endpoints = {path: other for path, other in self._endpoints.items() if other is not endpoint}

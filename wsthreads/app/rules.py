@@ -67,16 +67,19 @@ class Rule:
         except (LookupError, TypeError, ValueError, re.error) as error:
             why = " ".join(str(error).split())  # a KeyError's text has quotes
             raise ConfigError(f"the path of an endpoint is not a rule of werkzeug, {text!r:.200}: {why}") from error
-        #: The same for rules that match the same paths.
+        #: Rules that match the same paths have the same shape.
         self.shape = _PARAMETER.sub(_shape_of, text)
         self._loose = re.compile(self._loose_pattern(), re.IGNORECASE | re.DOTALL)
 
     def _loose_pattern(self) -> str:
-        """Matches a path without double slashes, also if capitals or the last slash differ, or if values do not fit."""
+        """A pattern for paths without double slashes.
+
+        Capitals and the last slash may differ, and values need not fit.
+        """
         pattern, start = "", 0
         for parameter in self._parameters:
             value = ".*?"
-            if parameter["converter"] != "path":  # up to what follows, so that matching does not go back and forth
+            if parameter["converter"] != "path":  # end at the rule's next character, to match fast
                 follows = self.text[parameter.end() : parameter.end() + 1]
                 value = f"[^/{re.escape(follows)}]*" if follows not in ("", "/", "<") else "[^/]*"
             pattern += _loosened(self.text[start : parameter.start()]) + f"(?P<{parameter['name']}>{value})"
@@ -84,7 +87,10 @@ class Rule:
         return pattern + _loosened(self.text[start:]).removesuffix("/") + r"/?\Z"
 
     def values(self, path: str) -> dict[str, str] | None:
-        """The parts of a path that could be meant as the parameters, or None."""
+        """The parts of a path that are probably meant as the parameters.
+
+        None if the path does not resemble the rule.
+        """
         found = self._loose.match(path)
         return None if found is None else found.groupdict()
 
@@ -102,7 +108,7 @@ class Rule:
 
 
 class Rules:
-    """The rules of an app. Any thread may read; changes must come one after the other."""
+    """The rules of an app. Any thread may read. Only one thread at a time may change them."""
 
     def __init__(self) -> None:
         self._rules: dict[str, Rule] = {}
@@ -151,16 +157,16 @@ def _bound(rules: Iterable[str]) -> MapAdapter:
     from werkzeug.routing import Map, Rule  # only an app that has rules needs it
 
     made = Map((Rule(text, endpoint=text) for text in rules), merge_slashes=False, redirect_defaults=False)
-    made.update()  # sorts now, and not at the first request
+    made.update()  # sort the rules now, and not at the first request
     return made.bind("localhost")
 
 
 def _match(adapter: MapAdapter, path: str) -> tuple[str, dict[str, Any]] | None:
-    if path[:1] != "/" or path[1:2] == "/":  # werkzeug would ignore this
+    if path[:1] != "/" or path[1:2] == "/":  # werkzeug would ignore this difference
         return None
     try:
         text, parameters = adapter.match(path)
-    except HTTPException:  # no rule, or one with a slash more, to which werkzeug would redirect
+    except HTTPException:  # no rule matches, or only with one more slash, to which werkzeug would redirect
         return None
     except ValueError:  # an int of thousands of digits, which werkzeug 3.0 lets through
         return None

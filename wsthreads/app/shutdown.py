@@ -39,7 +39,10 @@ LEAST_WAIT_S = 0.1
 
 
 class Shutdown:
-    """The end of one app: `begin` closes its sessions, `run` also waits for them and ends the threads. Any thread."""
+    """The shutdown of one app.
+
+    `begin` closes its sessions. `run` also waits for them and ends the threads. Any thread.
+    """
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class Shutdown:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the app refuses new sessions, because it shuts down."""
+        """Whether the app refuses new sessions, because it is shutting down."""
         return self._admission.closed
 
     def begin(self, timeout_s: float, code: int, reason: str) -> None:
@@ -101,7 +104,7 @@ class Shutdown:
                 return self._admission.wait_others(timeout_s)
             self._admission.wait_empty(timeout_s)
             return self._admission.taken
-        with self._running:  # a second call waits here, and then has nothing to do
+        with self._running:  # a second call waits here for the first one, and then has nothing to do
             if self._cut_off is None:
                 self._cut_off = self._end(timeout_s, code, reason)
             return self._cut_off
@@ -123,7 +126,7 @@ class Shutdown:
             stop(max(LEAST_WAIT_S, deadline - monotonic()))
         self._scheduling.stopped()
         if left:
-            log.warning("shutdown: after %g s, %s cut off", timeout_s, counted(left, "session"))
+            log.warning("shutdown: %s cut off, because the time of %g s is over", counted(left, "session"), timeout_s)
         return left
 
     def cut_off(self) -> int:
@@ -132,7 +135,7 @@ class Shutdown:
 
 
 def release(flusher: Flusher, drainer: Drainer, writers: WriterThreads, link: Link | None) -> None:
-    """Finalizer of an app that nobody shut down: end its threads.
+    """End the threads of an app that was not shut down. The finalizer of the app.
 
     The garbage collector may run it in any thread, at any point. So it takes no lock.
     """

@@ -71,7 +71,9 @@ class SharedOwnership(Ownership):
         """As in `Ownership`."""
         if "on_post" in self.hooks:
             return super().deliver(name, fence, posts)
-        error = PostError(f"no post to the room {name!r:.80}: the handler has no on_post in the process that owns it")
+        error = PostError(
+            f"the post to the room {name!r:.80} was refused: the handler has no on_post in the owner's process"
+        )
         for post in posts:
             post.settled(error)
         return True

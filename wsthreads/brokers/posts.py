@@ -324,10 +324,12 @@ def error_of(post: SentPost, outcome: str) -> PostError | None:
     if not outcome:
         return None
     if outcome == "nobody":
-        return PostError(f"no post to the room {post.name!r:.80}: nobody is in it")
+        return PostError(f"the post to the room {post.name!r:.80} was refused: the room has no members")
     if outcome == "full":
         most = room_posts.MAX_POSTS_WAITING
-        return PostError(f"no post to the room {post.name!r:.80}: {most} posts wait already, which is the limit")
+        return PostError(
+            f"the post to the room {post.name!r:.80} was refused: {most} posts wait already, which is the limit"
+        )
     if outcome == "lost":
         return post.error("its owner has gone while it had the post", is_unknown=True)
     return PostError(outcome[1:], is_unknown=not outcome.startswith(_REFUSED))

@@ -23,13 +23,13 @@ class WSThreadsConfig(AppConfig):  # type: ignore[misc]  # Django has no annotat
 
 
 def check_runserver(app_configs: Any, **options: Any) -> list[checks.CheckMessage]:
-    """Whether ``manage.py runserver`` will serve WebSockets."""
+    """Warn if ``manage.py runserver`` will not serve WebSockets."""
     found = []
     owner = get_commands()["runserver"]
     if owner != _COMMAND:
         found.append(
             checks.Warning(
-                f"manage.py runserver is that of {owner}, which answers all WebSockets with 501.",
+                f"manage.py runserver is the command of {owner}, which answers all WebSockets with 501.",
                 hint=f'In INSTALLED_APPS, put "{_COMMAND}" before "{owner}".',
                 id="wsthreads.W001",
             )

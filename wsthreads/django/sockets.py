@@ -1,4 +1,4 @@
-"""Adds the needs of WebSockets to Django's environ: the connection's socket, its read buffer, and all cookies."""
+"""Adds to Django's environ what WebSockets need: the connection's socket, its read buffer, and all cookies."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ class HandsOverSocket:
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()  # type: ignore[misc]
-        if cookies := self.headers.get_all("Cookie"):  # Django joins by commas; see RFC 9113, 8.2.3
+        if cookies := self.headers.get_all("Cookie"):  # Django joins them by commas; see RFC 9113, 8.2.3
             environ["HTTP_COOKIE"] = "; ".join(filter(None, map(str.strip, cookies)))
         return {**environ, SOCKET_KEY: self.connection, INPUT_KEY: self.rfile}

@@ -29,7 +29,7 @@ class _RequestHandler(HandsOverSocket, QuietWSGIRequestHandler):  # type: ignore
 
 class _Server(ThreadedWSGIServer):  # type: ignore[misc]
     def set_app(self, application: Any) -> None:
-        """Put WSGI_APPLICATION in the place of the `WSGIHandler`, behind the handlers of static files and media.
+        """Replace the `WSGIHandler` by WSGI_APPLICATION. The handlers of static files and media stay around it.
 
         A handler of files at ``/`` is left out, because it would answer every request itself. By default, media is at
         ``/``, because MEDIA_URL is empty.

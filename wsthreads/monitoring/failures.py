@@ -1,7 +1,7 @@
-"""Makes any exception of a user's code safe to log: with any class, and with a text of any length.
+"""Makes any exception of a user's code safe to log, whatever its class and the length of its text.
 
 `logging` and `traceback` use an exception's truth value and attributes, and show its whole text. A user's exception
-class can raise at each of these steps, or return a text of many megabytes that a client sent.
+class can raise an error at each of these steps. It can also have a text of many megabytes that a client sent.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ __all__ = [
     "traceback_of",
 ]
 
-#: The most characters that are shown of an exception and its causes. Errors of scripts have the same limit.
+#: How many characters of an exception and its causes are shown at most. Errors of scripts have the same limit.
 MAX_TEXT_CHARS = 20_000
 
-#: The most causes that are copied for an exception that cannot be logged as it is.
+#: If an exception cannot be logged as it is, a copy is logged. The copy has at most this many causes.
 MAX_CAUSES = 10
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def exc_info_of(error: BaseException) -> ExcInfo:
-    """A safe `exc_info` for logging, of the error itself or of a copy if logging the error would fail."""
+    """A safe `exc_info` for logging: of the error itself, or of a copy if logging the error would fail."""
     try:
         plain = type(error), error, traceback_of(error)
         shown = TracebackException(*plain, limit=0)
@@ -47,7 +47,7 @@ def exc_info_of(error: BaseException) -> ExcInfo:
 
 
 def traceback_of(error: BaseException) -> TracebackType | None:
-    """The traceback. Ignores an attribute that the exception's class overrides."""
+    """The traceback of an exception, even if the exception's class overrides `__traceback__`."""
     found: TracebackType | None = _slot("__traceback__", error)
     return found
 
@@ -62,7 +62,7 @@ def cause_of(error: BaseException) -> BaseException | None:
 
 
 def members_of(error: BaseException) -> tuple[BaseException, ...]:
-    """The exceptions of a group; none of any other exception."""
+    """The exceptions in an exception group. Empty for any other exception."""
     try:
         found = error.exceptions  # type: ignore[attr-defined]  # also of the package exceptiongroup, for Python 3.10
         return tuple(each for each in found if isinstance(each, BaseException)) if isinstance(found, tuple) else ()
@@ -85,7 +85,7 @@ def summary_of(error: BaseException) -> str:
 
 
 def bounded(text: str, limit: int = MAX_TEXT_CHARS) -> str:
-    """At most `limit` characters of a text, and a note of how many are left out."""
+    """At most `limit` characters of a text. If characters are left out, says how many."""
     return text if len(text) <= limit else f"{text[:limit]}… ({counted(len(text) - limit, 'more character')})"
 
 

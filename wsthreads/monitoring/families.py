@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Family", "families"]
 
-#: Counter of handler errors -> value of the label `kind`.
+#: Maps each counter of handler errors to the value of the label `kind`.
 _ERRORS = {"handler_errors": "exception", "script_timeouts": "deadline", "unhandled_rejections": "rejection"}
 
 _SIMPLE = (
@@ -31,7 +31,7 @@ _SIMPLE = (
     (
         "wsthreads_latest_replaced_total",
         "counter",
-        "Messages that a later one with the same key replaced",
+        "Messages that were replaced by a later message with the same key",
         "latest_replaced",
     ),
     ("wsthreads_sent_bytes_total", "counter", "Bytes of WebSocket frames that the kernel accepted", "bytes_out"),
@@ -61,10 +61,10 @@ _COUNTED = (
     ("sessions_resumed", "Times that a session got another connection"),
     ("sessions_handed_over", "Sessions that moved to another process"),
     ("sessions_taken_over", "Sessions that came from another process"),
-    ("presence_changes", "Presence values set in this process, and sessions with one that left or were lost"),
+    ("presence_changes", "Presence values set in this process, and sessions with a value that left or were lost"),
     ("kicks", "Sessions in this process that the application or an operator closed through a handle"),
-    ("bans", "Bans of users that were called for in this process"),
-    ("posts", "Posts that on_post was called for in this process"),
+    ("bans", "Bans of users by calls in this process"),
+    ("posts", "Posts that on_post has handled in this process"),
     ("owner_changes", "Times that this process became the owner of a room"),
     ("ticks_skipped", "Ticks of rooms that were left out because they were late"),
 )

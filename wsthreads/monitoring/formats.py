@@ -44,27 +44,27 @@ _SECRET = re.compile(
     r"|credential|cookie|otp|ticket(?!s\Z|s?_?(?:id|no|nr|num))|[cx]srf|bearer|assertion|saml|nonce|code\Z",
     re.I,
 )
-# The name of a parameter, anywhere in a text; its value, up to a character that ends it for every server.
+# Patterns for a parameter anywhere in a text: its name, and its value up to a character that ends it on every server.
 _NAME = re.compile(r"""(?<![^?&;#=\s"'(])([^?&;#=\s"'(]+)=""")
 _VALUE = re.compile(r"[^&\s]*")
 _PART = re.compile(r"[^&;#\s]*")
-#: A name in a JSON value; a user and a password before a host.
+#: Patterns for a name in a JSON value, and for a user and a password before a host.
 _JSON_NAME = re.compile(r'"([^"\\]{1,100})"\s*:')
 _CREDENTIALS = re.compile(r'(?<=://)[^/?#\s"<>]*@')
 
-#: Characters after a URL in a text that do not belong to the URL.
+#: Characters that do not belong to a URL when they stand directly after it in a text.
 _BEHIND = "\"')]>,"
 
-#: How many times a URL in another URL's parameter may be percent-encoded.
+#: How many times a URL in a parameter of another URL may be percent-encoded.
 _TIMES_ENCODED = 3
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ACCESS_HEAD = re.compile(r"\A\S+ - \S+ \[[^\]]*\] ")
 
-#: The length of a short session id, enough to find the lines that have the full id.
+#: The length of a short session id. It is enough to find the lines that contain the full id.
 SHORT_ID_CHARS = 8
 
-#: The attributes of every record. All others come from `extra` or from a filter.
+#: The attributes that every record has. All other attributes come from `extra` or from a filter.
 _USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", "stack"})
 
 
@@ -86,7 +86,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def block(text: str) -> str:
-    """Escape a text and indent its lines after the first, so that none looks like a new log line."""
+    """Escape a text, and indent all lines but the first. So no line looks like a new log line."""
     return re.sub(r"\n(?![ \t])", "\n  ", escaped(text))
 
 
@@ -96,7 +96,7 @@ def on_one_line(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Escape foreign text and begin each further line with a bar, so that none looks like a log line."""
+    """Escape foreign text, and begin all lines but the first with a bar. So no line looks like a log line."""
     return escaped(text).replace("\n", "\n  | ")
 
 
@@ -113,8 +113,8 @@ def is_secret(name: str) -> bool:
 def hide_secrets(text: str) -> str:
     """Replace the values of secret parameters (`is_secret`) in a text that contains URLs or queries.
 
-    Also replaces a value that is itself a URL, a query or JSON with a secret parameter, and the user and the password
-    before a host.
+    Also looks into values that are URLs, queries or JSON themselves. Also replaces the user and the password before a
+    host.
     """
     text = _CREDENTIALS.sub("***@", text)
     shown: list[str] = []
@@ -157,7 +157,7 @@ def _has_secret(encoded: str) -> bool:
 
 
 def takes_colours(stream: IO[str], environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether to write colours to `stream`: yes for a terminal with colours; NO_COLOR and FORCE_COLOR override this."""
+    """Whether to write colours to `stream`: only for a terminal with colours, unless NO_COLOR or FORCE_COLOR is set."""
     if environment.get("NO_COLOR"):
         return False
     if environment.get("FORCE_COLOR"):
@@ -166,9 +166,9 @@ def takes_colours(stream: IO[str], environment: Mapping[str, str] = os.environ) 
 
 
 def with_context(record: logging.LogRecord) -> str:
-    """A record's escaped message.
+    """The escaped message of a record.
 
-    Its first line ends with session, endpoint and address, unless the message has them.
+    The first line ends with the session, the endpoint and the address, unless the message contains them.
     """
     message = block(record.getMessage())
     first, newline, rest = message.partition("\n")
@@ -188,7 +188,7 @@ _LEVEL_COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;3
 
 
 def stack_of(exc_info: Any) -> str:
-    """An exception with its stack, as logging shows it, even if the exception's class raises when it is formatted."""
+    """An exception with its stack, as logging shows it. Works even if formatting the exception raises an error."""
     try:
         return logging.Formatter().formatException(exc_info)
     except BaseException:
@@ -203,7 +203,7 @@ class TextFormatter(logging.Formatter):
         self._colours = colours
 
     def formatException(self, ei: Any) -> str:
-        """The indented traceback, because it ends with the exception's text, which can contain any line."""
+        """The traceback, indented, because the exception's text at its end can contain any line."""
         return indent(escaped(stack_of(ei)), "  ")
 
     def format(self, record: logging.LogRecord) -> str:
@@ -220,7 +220,7 @@ class TextFormatter(logging.Formatter):
 
 
 class AccessFormatter(logging.Formatter):
-    """For Werkzeug's access lines, which have their own time and colours. Hides secrets in URLs."""
+    """The format of Werkzeug's access lines, which have their own time and colours. Hides secrets in URLs."""
 
     def __init__(self, colours: bool = False) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class JSONFormatter(logging.Formatter):
             message = message.removesuffix(f"\n{stack}")
         else:
             stack = stack_of(record.exc_info) if record.exc_info else None
-        if hasattr(record, "status"):  # an access line: other fields have the content of its first part
+        if hasattr(record, "status"):  # a line of an access log: other fields have the content of its first part
             message = hide_secrets(plain(_ACCESS_HEAD.sub("", message)))
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         fields: dict[str, object] = {

@@ -1,7 +1,7 @@
 """Writes the lines of wsthreads to gunicorn's logs, and hides secrets in URLs there.
 
-The loggers are the application's, too. So nothing here raises, and every record keeps the type and the shape of its
-`args`: formatters and filters for access logs read ``record.args["U"]``.
+The application uses the same loggers. So nothing here raises. And every record keeps the type and the shape of its
+`args`, because formatters and filters for access logs read ``record.args["U"]``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["log_to_gunicorn"]
 
 
 class _ToGunicorn(logging.Handler):
-    """Hands records to the handlers of gunicorn's error log, whose format does not name the logger.
+    """Passes records to the handlers of gunicorn's error log. Adds the logger's name, which their format does not show.
 
-    `levels` are the levels that `log_to_gunicorn` gave the loggers.
+    `levels` are the levels that `log_to_gunicorn` has set on the loggers.
     """
 
     def __init__(self, levels: dict[logging.Logger, int]) -> None:
@@ -37,7 +37,7 @@ class _ToGunicorn(logging.Handler):
             named.msg, named.args = f"{record.name}: {with_context(record)}", ()
             if named.exc_info and not named.exc_text:
                 named.exc_text = TextFormatter().formatException(named.exc_info)
-        except Exception:  # a malformed record of the application's: as all handlers of logging do
+        except Exception:  # a malformed record of the application: all handlers of logging do the same
             self.handleError(record)
             return
         for handler in logging.getLogger("gunicorn.error").handlers:
@@ -46,7 +46,7 @@ class _ToGunicorn(logging.Handler):
 
 
 def _hide_in_access_log(record: logging.LogRecord) -> bool:
-    """A filter for gunicorn's access log. Also escapes characters that could forge a line."""
+    """A filter for gunicorn's access log: hides secrets, and escapes characters that could forge a line."""
     with suppress(Exception):  # raised by the application's own mapping
         args: Any = record.args
         if isinstance(args, dict):
@@ -66,8 +66,10 @@ def _hide_in_access_log(record: logging.LogRecord) -> bool:
 
 
 def _hide_in_error_log(record: logging.LogRecord) -> bool:
-    """A filter for gunicorn's error log. Also hides the parts of a malformed request that gunicorn quotes, except the
-    method."""
+    """A filter for gunicorn's error log: hides secrets.
+
+    Of a malformed request, it hides the parts that gunicorn quotes, except the method.
+    """
     with suppress(Exception):  # raised by a value's `__str__`
         if isinstance(record.args, tuple) and record.args:
             record.args = tuple(map(_hide_in_value, record.args))
@@ -92,7 +94,7 @@ def _hide_in_value(value: object) -> object:
 
 
 def _hide(text: str) -> str:
-    """`hide_secrets`. An access line has a value for each header and variable, and most have nothing to hide."""
+    """Like `hide_secrets`, but fast for the many values of an access line that contain no secret."""
     return hide_secrets(text) if "=" in text or "@" in text else text
 
 
@@ -101,7 +103,7 @@ def _on_one_line(text: str) -> str:
 
 
 def _writers(logger: logging.Logger) -> list[logging.Handler]:
-    """The logger's handlers that write a log. The dashboard's handler does not, and has an attribute that tells so."""
+    """The logger's handlers that write a log. An attribute marks the dashboard's handler, which writes none."""
     return [handler for handler in logger.handlers if not getattr(handler, "is_observer", False)]
 
 
@@ -110,8 +112,8 @@ def log_to_gunicorn() -> None:
 
     Scripts, and lines about slow clients, kicks and bans, are logged at gunicorn's level. Other lines of wsthreads are
     logged from the level warning, or all of them if gunicorn's level is debug. Also hides secrets in URLs in gunicorn's
-    logs. If the application has configured logging since then, a later call removes the handler and resets the levels.
-    Does nothing outside gunicorn.
+    logs. If the application configures logging later, the next call removes the handler and resets the levels. Does
+    nothing outside gunicorn.
     """
     error_log, ours, scripts = map(logging.getLogger, ("gunicorn.error", "wsthreads", "wsthreads.script"))
     slow, kicks = map(logging.getLogger, ("wsthreads.sessions.life.slow", "wsthreads.rooms.directory.kicks"))

@@ -19,11 +19,12 @@ __all__ = ["HEALTH_PATH", "READY_PATH", "Health"]
 
 log = get_logger(__name__)
 
-#: Always 200 while the process can respond.
+#: The path answers 200 as long as the process can respond.
 HEALTH_PATH = "/healthz"
 
-#: 200 while the app accepts new sessions. 503 while it shuts down, or if a script does not run and cannot be started. A
-#: full server still reports ready; otherwise the load balancer would stop its HTTP traffic, too.
+#: The path answers 200 while the app accepts new sessions. It answers 503 while the app shuts down, or if a script is
+#: not running and cannot be started. A full server still reports ready, because otherwise the load balancer would stop
+#: its HTTP traffic, too.
 READY_PATH = "/readyz"
 
 
@@ -46,12 +47,12 @@ class Health:
         return response(environ, start_response)
 
     def _lack(self) -> str:
-        """Why the app accepts no session; empty if it accepts sessions."""
+        """Why the app accepts no sessions. Empty if it accepts sessions."""
         if self._is_closing():
             return "shutting down"
         for endpoint in self._endpoints():
             try:
-                endpoint.handler.start()  # does nothing if it runs; as the next handshake would
+                endpoint.handler.start()  # does nothing if the handler is running; the next handshake would do the same
             except WSThreadsError as error:
                 log.warning("not ready: the handler of %s cannot be started: %s", endpoint.path, error)
                 return f"the handler of {endpoint.path} is not running"

@@ -26,7 +26,7 @@ class MonitoredHandler(Protocol):
         """The heap size of its interpreter; None for a Python handler."""
 
     def start(self) -> None:
-        """Start the handler unless it runs. Raises `WSThreadsError` if it cannot be started."""
+        """Start the handler, unless it is running. Raises `WSThreadsError` if it cannot be started."""
 
 
 class MonitoredEndpoint(Protocol):

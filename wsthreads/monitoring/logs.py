@@ -1,8 +1,9 @@
 """Sets up logging for the command line, and adds context to log records.
 
-An embedded `WebSocketApp` leaves the set-up to the application; `wsthreads.monitoring.gunicorn_logs` is for gunicorn.
-`log_context` adds the attributes `session`, `endpoint` and `address` to every record about a session or a handshake.
-`AddContext` does the same for records of a Python handler. `printable` and `block` make a client's text safe for a log.
+An embedded `WebSocketApp` leaves the set-up to the application. Under gunicorn, `wsthreads.monitoring.gunicorn_logs`
+does it. `log_context` adds the attributes `session`, `endpoint` and `address` to every record about a session or a
+handshake. `AddContext` does the same for records of a Python handler. `printable` and `block` make a client's text safe
+for a log.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ __all__ = [
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
-#: The environment variable with the format, one of `FORMATS`.
+#: The environment variable with the format of log lines, which is one of `FORMATS`.
 FORMAT_VARIABLE = "WSTHREADS_LOG_FORMAT"
 
 
@@ -90,7 +91,7 @@ def log_context(environ: dict[str, Any], *, error: BaseException | None = None) 
 
 
 def _place_of(traceback: TracebackType) -> dict[str, Any]:
-    """`file` and `line`. The first frames are wsthreads's own, the next one is the handler's."""
+    """The `file` and `line` of the handler's frame, the first one after the frames of wsthreads itself."""
     handlers: TracebackType | None = traceback
     while handlers is not None and str(handlers.tb_frame.f_globals.get("__name__")).startswith("wsthreads."):
         handlers = handlers.tb_next
@@ -175,5 +176,5 @@ def log_to(stream: IO[str], level: str, *, quiet_below: str, form: str = "text")
 def _is_loud(quiet: re.Pattern[str], record: logging.LogRecord) -> bool:
     try:
         return quiet.search(plain(record.getMessage())) is None
-    except Exception:  # a malformed record of the application: the handler will complain
+    except Exception:  # a malformed record of the application, which the handler reports
         return True

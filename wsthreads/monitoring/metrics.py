@@ -1,8 +1,8 @@
 """Counters and histograms: events, durations, and the traffic of each connection and endpoint.
 
-No count is lost when threads count at the same time. Counting a message needs no lock of its own: a connection's thread
-counts incoming messages, and the holder of the outbox's lock counts outgoing ones. `_speedups` has `Tally` and
-`Histogram` in C.
+No count is lost when threads count at the same time. Counting a message needs no extra lock: a connection's thread
+counts incoming messages, and the thread that holds the outbox's lock counts outgoing messages. `_speedups` has `Tally`
+and `Histogram` in C.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wsthreads._native import speedups
 
 __all__ = ["BOUNDS_S", "Distribution", "Histogram", "Ledger", "Metrics", "Tally", "Totals", "Traffic"]
 
-#: Upper bounds of a histogram's buckets, in seconds; the last bucket has none.
+#: The upper bounds of a histogram's buckets, in seconds. The last bucket has no bound.
 BOUNDS_S = (
     *(1e-5, 2.5e-5, 5e-5),
     *(1e-4, 2.5e-4, 5e-4),
@@ -32,21 +32,21 @@ BOUNDS_S = (
 )  # fmt: skip
 
 
-#: Counters sum up their pending additions when there are this many, and when they are read.
+#: Counters add up their pending additions when there are this many, and when a counter is read.
 MAX_ADDED = 100
 
 
 class Traffic(NamedTuple):
     """The traffic of one connection, as `Connection.traffic` returned it.
 
-    Messages are text and binary messages. Bytes are those of all WebSocket frames on the wire: with headers, after
-    compression, with pings, pongs and close frames; without the HTTP handshake and TLS.
+    Messages are text and binary messages. Bytes are the bytes of all WebSocket frames on the wire. They include
+    headers, pings, pongs and close frames, and count after compression. The HTTP handshake and TLS do not count.
     """
 
     messages_in: int
     bytes_in: int
-    #: Messages queued for writing, without those that a later message with the same key (`latest`) has replaced. A slow
-    #: client that is closed does not receive the last of these.
+    #: Messages queued for writing, without messages that a later message with the same key (`latest`) has replaced. If
+    #: a slow client is closed, it does not receive the last of the queued messages.
     messages_out: int
     #: Bytes accepted by the kernel.
     bytes_out: int
@@ -54,7 +54,7 @@ class Traffic(NamedTuple):
     bytes_waiting: int
     #: Time from the server's last ping to its pong; None before the first pong. Includes delays of a busy server.
     round_trip_s: float | None
-    #: Messages that a later one with the same key has replaced, before they were written.
+    #: Messages that a later message with the same key has replaced before they were written.
     latest_replaced: int = 0
     #: Bytes of messages that are kept because the client has not acknowledged them, including those that wait.
     unacknowledged_bytes: int = 0
@@ -80,7 +80,7 @@ class Distribution:
     def quantile(self, q: float) -> float | None:
         """Estimate the quantile `q` (0 to 1) in seconds; None if the histogram is empty.
 
-        The result is exact to one bucket. Beyond the last bound, it is that bound.
+        The result is as exact as the buckets are. For a quantile beyond the last bound, it is that bound.
 
         >>> Distribution((0,) * 6 + (100,) + (0,) * 13, 0.08).quantile(0.5)
         0.00075
@@ -117,7 +117,7 @@ class Histogram:
     def __init__(self) -> None:
         self._counts = [0] * (len(BOUNDS_S) + 1)
         self._total_s = 0.0
-        self._lock = Lock()  # guards both; a leaf
+        self._lock = Lock()  # guards the counts and the sum; a leaf lock
 
     def observe(self, seconds: float) -> None:
         """Count one duration. Raises ValueError for 1e9 seconds or more."""
@@ -162,7 +162,7 @@ class Metrics:
         self._added: deque[tuple[str, int]] = deque()  # every thread appends
         self._counts: Counter[str] = Counter()  # does not include _added
         self._histograms: dict[str, Histogram] = {}
-        self._lock = Lock()  # guards the last two, and removal from _added; a leaf, nothing is called under it
+        self._lock = Lock()  # guards both, and removal from _added; a leaf lock: nothing is called under it
 
     def add(self, name: str, amount: int = 1) -> None:
         self._added.append((name, amount))
@@ -186,7 +186,7 @@ class Metrics:
             self._counts[name] += amount
 
     def histogram(self, name: str) -> Histogram:
-        """The histogram of that name; created if missing."""
+        """The histogram with this name. Creates it if it does not exist."""
         with self._lock:
             return self._histograms.setdefault(name, Histogram())
 
@@ -204,7 +204,7 @@ class Totals:
 
     sessions: int = 0
     opened: int = 0
-    #: Close code -> sessions.
+    #: Maps each close code to the number of sessions that ended with it.
     closed: dict[int, int] = field(default_factory=dict)
     #: As in `Traffic`, including ended sessions.
     messages_in: int = 0
@@ -223,16 +223,17 @@ class Totals:
     members: int = 0
     #: Current users with sessions in this process. A user with sessions in two processes counts in each.
     users: int = 0
-    #: Broadcasts that reached a member in this process. Over Redis, each process counts those that it receives.
+    #: Broadcasts that reached a member in this process. Over Redis, each process counts the broadcasts that it
+    #: receives.
     broadcasts: int = 0
     #: Messages that broadcasts have put into outboxes.
     deliveries: int = 0
     #: Errors of the handler: exceptions, deadlines, unhandled promise rejections.
     errors: int = 0
-    #: By function, in Python's spelling, such as ``on_message``. An async function's time ends when its promise
-    #: settles.
+    #: The durations of calls, by the function's name in Python's spelling, such as ``on_message``. The time of an async
+    #: function ends when its promise settles.
     handler_seconds: dict[str, Distribution] = field(default_factory=dict)
-    #: Refused handshakes: (HTTP status, cause) -> count.
+    #: Maps (HTTP status, cause) to the number of refused handshakes.
     refused: dict[tuple[int, str], int] = field(default_factory=dict)
     #: The endpoint's `Metrics`.
     counters: dict[str, int] = field(default_factory=dict)
@@ -247,7 +248,8 @@ class Totals:
     history_bytes: int | None = None
     #: How late the ticks of rooms were.
     tick_lags: Distribution | None = None
-    #: How long probes waited for other calls of the script: one each second, while there are sessions. None for Python.
+    #: How long probes waited for other calls of the script. There is one probe a second while there are sessions. None
+    #: for a handler in Python.
     script_waits: Distribution | None = None
     #: The median and the longest of these waits in the last minute.
     script_wait_p50_s: float | None = None
@@ -255,20 +257,21 @@ class Totals:
 
 
 class Ledger:
-    """Sums of one endpoint's traffic, ended sessions included, and of its refused handshakes. Any thread.
+    """Sums of one endpoint's traffic, including ended sessions, and of its refused handshakes. Any thread.
 
-    A session that ends is first removed from the living ones and then added here with `end`; `sum` reads in the
-    opposite order. So no session is counted twice. One can be missing for a moment; then the sums stay as they were.
+    A session that ends is first removed from the living sessions, and then added here with `end`. `sum` reads in the
+    opposite order. So no session is counted twice. A session can be missing for a moment. In this case, the sums stay
+    as they were.
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()  # guards the rest; a leaf
+        self._lock = Lock()  # guards the rest; a leaf lock
         self._opened = 0
         self._closed: Counter[int] = Counter()
         self._refused: Counter[tuple[int, str]] = Counter()
         # Lists, not tuples: CPython fails to build a tuple from an iterator while another thread calls
         # gc.get_objects().
-        self._ended = [0, 0, 0, 0, 0]  # the first four of `Traffic`, and the last
+        self._ended = [0, 0, 0, 0, 0]  # sums of the first four fields of `Traffic`, and of the last one
         self._highest = [0] * 7
 
     def begin(self) -> None:
@@ -280,7 +283,7 @@ class Ledger:
             self._refused[status, cause] += 1
 
     def end(self, code: int | None, traffic: Traffic) -> None:
-        """A session has ended with a close code; or it has moved to another process, and `code` is None."""
+        """Count a session that has ended with a close code. If it has moved to another process, `code` is None."""
         with self._lock:
             if code is not None:
                 self._closed[code] += 1
@@ -298,7 +301,7 @@ class Ledger:
             opened, closed, refused = self._opened, dict(self._closed), dict(self._refused)
             messages_in, bytes_in, messages_out, bytes_out, replaced = self._ended
         sessions = bytes_waiting = unacknowledged_bytes = 0
-        for each in living():  # no list of all, see `_ended`
+        for each in living():  # do not make a list of all, see `_ended`
             more_in, more_bytes_in, more_out, more_bytes_out, waiting, _, more_replaced, unacknowledged = each
             messages_in += more_in
             bytes_in += more_bytes_in

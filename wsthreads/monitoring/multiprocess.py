@@ -30,7 +30,7 @@ DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class SharedCounts:
-    """Adds new counts to prometheus-client's metrics, whose files all processes read. Any thread.
+    """Adds this process's new counts to prometheus-client's metrics. All processes read the files of these. Any thread.
 
     A forked process has its own files, and adds only its own counts.
 
@@ -58,10 +58,10 @@ class SharedCounts:
                 self._push(family)
 
     def end(self, process: int) -> None:
-        """The process is about to end: write the last counts, and remove its gauges."""
+        """Write the last counts, and remove the gauges of this process, because it is about to end."""
         if process == os.getpid():  # not a forked child
             self.push()
-            with suppress(OSError):  # the directory may be gone by now
+            with suppress(OSError):  # the directory may not exist any more
                 mark_process_dead(process, self.directory)
 
     def _push(self, family: Family) -> None:
@@ -96,7 +96,7 @@ class SharedCounts:
 
 @cache
 def _metric(name: str, kind: str, about: str, labels: tuple[str, ...]) -> Any:
-    """The metric of that name in this process. Several apps share it."""
+    """The metric with this name in this process. Several apps share it."""
     if kind == "histogram":
         return prometheus_client.Histogram(name, about, labels, buckets=BOUNDS_S, registry=None)
     if kind == "counter":

@@ -43,7 +43,7 @@ METRICS_PATH = "/metrics"
 
 
 class WebSocketCollector:
-    """The metrics of an app, for a registry of your own: ``REGISTRY.register(WebSocketCollector(app))``.
+    """Collects the metrics of an app for a registry of your own: ``REGISTRY.register(WebSocketCollector(app))``.
 
     Does not work in prometheus-client's multi-process mode. Use `serve_metrics` there.
     """
@@ -52,7 +52,7 @@ class WebSocketCollector:
         self._app = app
 
     def describe(self) -> Iterable[Any]:
-        """Called at registration. Returns nothing, so that registration reads no metrics."""
+        """Called when the collector is registered. Returns nothing, so that the registration reads no metrics."""
         return ()
 
     def collect(self) -> Iterator[Any]:

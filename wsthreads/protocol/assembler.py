@@ -32,13 +32,13 @@ __all__ = ["Assembler", "Close", "Control", "Ping", "Pong"]
 
 
 class Ping(NamedTuple):
-    """The client asks for a pong with the same payload."""
+    """A ping of the client, which must be answered by a pong with the same payload."""
 
     payload: bytes
 
 
 class Pong(NamedTuple):
-    """The client has answered a ping, or sent a pong without one."""
+    """A pong of the client. It answers a ping, or comes without a ping."""
 
     payload: bytes
 
@@ -54,7 +54,10 @@ Control = Ping | Pong | Close
 
 
 class Assembler:
-    """Makes messages and control frames from the bytes of one client. Only `incomplete_since` is for other threads."""
+    """Makes messages and control frames from the bytes of one client.
+
+    Other threads may only read `incomplete_since`.
+    """
 
     __slots__ = (
         "_agreement",
@@ -74,15 +77,15 @@ class Assembler:
 
     def __init__(self, config: Config, agreement: Agreement | None = None, *, early: bytes = b"") -> None:
         self._config = config
-        self._agreement = agreement  # None: the client must not deflate its messages
-        self._tail = early  # bytes that are not decoded yet: a part of a header, or bytes that came with the handshake
-        self._protocol: Protocol | None = None  # made for the first frame that the fast decoder leaves to it
+        self._agreement = agreement  # if None, the client must not deflate its messages
+        self._tail = early  # bytes to decode next: a part of a header, or bytes that came with the handshake
+        self._protocol: Protocol | None = None  # made for the first frame that the fast decoder does not decode
         self._parts: list[str | bytes] | None = None  # the parts of the incomplete message; made with _protocol
         self._owed = 0  # bytes of the current frame that wsproto has not received yet
         self._fragmented = False  # whether a message is incomplete, between two of its frames
         self._fragments = 0  # how many frames the incomplete message has so far
-        self._message_bytes = 0  # its size, according to the headers of its frames
-        self._message_limit = config.max_message_bytes  # its largest size
+        self._message_bytes = 0  # the size of the incomplete message, according to the headers of its frames
+        self._message_limit = config.max_message_bytes  # the largest allowed size of a message
         self._control_frames: RateLimit | None = None
         #: When the first header of the incomplete message arrived. 0 between messages. Any thread may read this.
         self.incomplete_since = 0.0
@@ -196,7 +199,7 @@ def _not_text() -> UnsupportedDataError:
 
 
 def _close_of(event: judged.CloseConnection, state: ConnectionState) -> Close:
-    if state is ConnectionState.OPEN:  # not a close frame: this is how wsproto reports an illegal frame
+    if state is ConnectionState.OPEN:  # no close frame: wsproto reports an illegal frame this way
         kind = InvalidPayloadError if event.code == CloseCode.INVALID_PAYLOAD else ProtocolError
         raise kind(event.reason or "illegal frame")
     return Close(int(event.code), event.reason or "")

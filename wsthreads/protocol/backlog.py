@@ -15,17 +15,18 @@ from wsthreads.threads.lookups import look_up
 
 __all__ = ["Backlog"]
 
-#: Waiting frames are joined to writes of about this size. Larger writes would be useless, because a slow client reads
-#: little at a time. And a joined piece needs its own memory, while the members of a room share the memory of a frame.
+#: Waiting frames are joined to pieces of about this size, and a piece is written at once. Larger pieces have no use,
+#: because a slow client reads little at a time. They also cost memory: each joined piece is a copy, while the members
+#: of a room share one frame.
 WRITE_BYTES = 65536
 
-#: A removed piece leaves an empty piece. Empty pieces are removed when there are more than this, and more than other
-#: pieces.
+#: Removing a piece leaves an empty piece. Empty pieces are dropped when there are more than this many, and more than
+#: other pieces.
 MAX_HOLES = 64
 
 
 class Backlog:
-    """The pieces to write, in order. The outbox's lock guards them. `keeps`: see `keep_pieces`."""
+    """The pieces that wait to be written, in order. The outbox's lock guards them. For `keeps`, see `keep_pieces`."""
 
     __slots__ = ("_fixed", "_gone", "_holes", "_is_slow", "_places", "begun", "bytes", "offset", "pieces")
 
@@ -43,7 +44,7 @@ class Backlog:
         self._holes = 0  # how many pieces are empty
 
     def keep_pieces(self) -> None:
-        """From now on, do not join pieces: the outbox keeps written messages one by one."""
+        """From now on, do not join pieces, because the outbox keeps written messages one by one."""
         if self._places is None:
             self._places = {}
 
@@ -92,9 +93,9 @@ class Backlog:
         return whole
 
     def advance(self, written: int, kept: list[bytes] | None = None) -> int:
-        """`written` more bytes were written. Drops the pieces that are complete.
+        """Note that `written` more bytes were written. Drops the pieces that are complete.
 
-        Counted messages among them go to `kept`. Returns their bytes.
+        Appends the counted messages among these pieces to `kept`. Returns the bytes of these messages.
         """
         kept_bytes = 0
         self.offset += written
@@ -119,7 +120,7 @@ class Backlog:
         return [piece for piece in islice(self.pieces, max(self.begun, self._fixed)) if piece and is_counted(piece)]
 
     def restart(self) -> int:
-        """The connection is lost. Drops the pieces that are `written`, and those that are not counted messages.
+        """Prepare for another connection: drop the pieces that are `written`, and all that are not counted messages.
 
         From now on, frames replace earlier ones with the same key. Returns how many frames were removed.
         """
@@ -131,10 +132,11 @@ class Backlog:
         return self.hold(0)
 
     def put_before(self, first: bytes, written: list[bytes]) -> None:
-        """After `restart`: begin another connection with `first`, then the messages `written` to earlier connections.
+        """Put `first` and then the messages `written` to earlier connections before all other pieces. Call it after
+        `restart`.
 
-        A client may have received such a message although its hello, sent earlier and delayed, does not count it. So
-        these messages keep their places: a later one with the same key does not replace them.
+        The client may have received such a message although its hello does not count it, because the hello was sent
+        before. So no later message with the same key replaces these messages.
         """
         self.pieces.extendleft(reversed(written))
         self.pieces.appendleft(first)
@@ -143,12 +145,10 @@ class Backlog:
         self._is_slow, self._places = False, {}
 
     def hold(self, tried: int) -> int:
-        """The kernel's buffer is full, and the client counts as slow from now on.
+        """Note that the kernel's buffer is full. From now on, the client counts as slow.
 
-        Call this after each incomplete write.
-
-        The next `tried` bytes must not change: OpenSSL has begun to write them. Removes frames with the key of a later
-        one, and returns how many.
+        Call this after each incomplete write. The next `tried` bytes must not change, because OpenSSL has begun to
+        write them. Removes each frame that has the same key as a later frame. Returns how many frames were removed.
         """
         begun, size = 0, self.offset + tried
         while size > 0:
@@ -177,7 +177,7 @@ class Backlog:
         return removed
 
     def _remove(self, place: int) -> int:
-        """Make a piece empty unless its write has begun. Returns 1, or 0."""
+        """Make a piece empty, unless its write has begun. Returns 1 if the piece was removed, otherwise 0."""
         at = place - self._gone
         if at < self.begun or at < self._fixed:
             return 0

@@ -1,11 +1,11 @@
 """Sends to one client, and decides how the connection ends.
 
-The client, the handler, a limit, a timer or the end of TCP can end a connection. The first of them decides code and
-reason. The close handshake follows RFC 6455, section 7: the server always ends its side of TCP first, and then reads
-until the client ends its own.
+The client, the handler, a limit, a timer or the end of TCP can end a connection. Whichever comes first decides the
+close code and the reason. The close handshake follows RFC 6455, section 7: the server always ends its side of TCP
+first, and then reads until the client ends its own.
 
-A session whose outbox keeps (`Outbox.keep`) may outlive its connection. A channel is for one connection; the outbox is
-for all connections of the session.
+A session whose outbox keeps messages (`Outbox.keep`) may outlive its connection. A channel belongs to one connection.
+The outbox belongs to all connections of the session.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Channel"]
 
 log = get_logger(__name__)
 
-#: Close codes of a client that leaves its session and will come back.
+#: The close codes with which a client says that it will come back to its session.
 LEAVING_CODES = (CloseCode.GOING_AWAY, AWAY_CODE)
 
 
@@ -39,7 +39,10 @@ def _nothing() -> None:
 
 
 class Kick(NamedTuple):
-    """The ending of a connection that the application closed: code and reason, as in other endings."""
+    """The ending of a connection that the application has closed.
+
+    Like each ending, it has a close code and a reason.
+    """
 
     code: int
     reason: str
@@ -57,16 +60,17 @@ class Parting(NamedTuple):
 
 
 class Leaving(Parting):
-    """A `Parting` that the client began. A close frame that answers the server's is not such an ending."""
+    """A `Parting` that the client has begun. A client that only answers the server's close frame has not begun it."""
 
     __slots__ = ()
 
 
 class Channel:
-    """Sends and closes. Any thread, except that only the connection's thread calls `finish` and `hang_up`.
+    """Sends to one client and closes its connection. Any thread, but only the connection's thread calls `finish` and
+    `hang_up`.
 
-    A session knows its connection only by `outbox`, `ending`, `subprotocol` and `begin_close`. `count` is called,
-    without a lock, with the name of a counter: `slow_sessions_closed`, or `past_` and the name of the setting.
+    A session uses only `outbox`, `ending`, `subprotocol` and `begin_close` of its channel. `count` is called, without a
+    lock, with the name of a counter: `slow_sessions_closed`, or `past_` and the name of the exceeded setting.
     """
 
     __slots__ = (
@@ -105,17 +109,17 @@ class Channel:
         self.subprotocol = subprotocol
         self._config = config
         self._flusher = flusher
-        self._claims: list[tuple[int, str]] = []  # (code, reason) of each attempt to end it; the first counts
-        #: Code and reason, once the client or the server has begun to close. Set once.
+        self._claims: list[tuple[int, str]] = []  # (code, reason) of each attempt to end it; the first one counts
+        #: The close code and reason, set once when the client or the server begins to close. None before.
         self.ending: tuple[int, str] | None = None
         #: Called when `ending` is set, in the thread that sets it.
         self.on_ending: Callable[[], None] = _nothing
-        #: The connection was closed because the client read too slowly.
+        #: Whether the connection was closed because the client read too slowly.
         self.was_too_slow = False
         #: Whether the client has sent a close frame, other than one of `Leaving`.
         self.has_peer_closed = False
         self._timer: Timer | None = None
-        self._is_finished = False  # `finish` has cancelled the timer; code that sets one checks this afterwards
+        self._is_finished = False  # whether `finish` was called; code that has set a timer checks this afterwards
         #: Frames for the client.
         self.outbox = Outbox(
             transport,
@@ -128,7 +132,10 @@ class Channel:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent. After a loss, earlier messages of the client may still reach the handler."""
+        """Whether messages can be sent.
+
+        If the connection is lost, the handler may still get earlier messages of the client.
+        """
         return self.ending is None and not self.outbox.is_over and not self.outbox.is_suspended
 
     is_connected = is_open
@@ -138,7 +145,7 @@ class Channel:
 
     @property
     def suspends(self) -> bool:
-        """Whether the connection has ended, or is ending, without its session."""
+        """Whether the connection has ended, or is ending, while its session stays."""
         ending = self.ending
         return (
             ending is not None
@@ -148,7 +155,10 @@ class Channel:
 
     @property
     def was_kicked(self) -> bool:
-        """Whether the application, and not the client, the network or the server, closed the connection."""
+        """Whether the application has closed the connection.
+
+        False if the client, the network or the server ended it.
+        """
         return isinstance(self.ending, Kick)
 
     @property
@@ -159,7 +169,7 @@ class Channel:
     def begin_close(
         self, code: int, reason: str = "", *, discard: bool = False, is_kick: bool = False, is_expiry: bool = False
     ) -> bool:
-        """Start the close handshake; False if the connection is closing already. Does not block.
+        """Start the close handshake. Returns False if the connection is closing already. Does not block.
 
         The client has `close_timeout_s` to answer. With `discard`, unsent messages are dropped. `is_kick`: the
         application closes the connection. `is_expiry`: the session has expired.
@@ -176,8 +186,8 @@ class Channel:
     def welcome(self, first: bytes, received: int, outbox: Outbox | None = None) -> bool:
         """Begin a session whose outbox keeps messages, or resume one with its `outbox`. `first` is sent first.
 
-        False if the connection is over. Raises `ProtocolError`, without any effect, if the client cannot have
-        `received` that many messages.
+        Returns False if the connection is over. If the client cannot have `received` that many messages, raises
+        `ProtocolError`, without any other effect.
         """
         own = self.outbox
         if outbox is not None:
@@ -185,7 +195,7 @@ class Channel:
         if not own.wait_sent(0):
             self.lose("the client reads nothing")
         if outbox is not None and not own.is_over:
-            own.detach()  # before the next check: after an end meanwhile, nothing follows the close frame
+            own.detach()  # before the next check: nothing may follow a close frame that was sent meanwhile
             if self.ending is None:
                 self.outbox = outbox
         if self.ending is not None or self.outbox.is_over:
@@ -195,7 +205,7 @@ class Channel:
         return not self.outbox.is_over
 
     def _close_if_ending(self) -> None:
-        """A thread that ended the connection meanwhile may have used the other outbox: send the close frame."""
+        """Send the close frame if another thread has ended the connection meanwhile, and has used the old outbox."""
         ending = self.ending
         if isinstance(ending, Parting):
             self.outbox.suspend(self.transport, close_frame(*ending))
@@ -203,16 +213,16 @@ class Channel:
             self.outbox.close(close_frame(*ending))
 
     def supersede(self) -> bool:
-        """Another connection of the session replaces this one. False if this one is being closed with its session."""
+        """End this connection, because another one replaces it. Returns False if the session is closing, too."""
         self.end_lost("replaced by a new connection")
         if self.suspends:
             self.transport.abort()
         return self.suspends
 
     def part(self, code: int, reason: str = "") -> bool:
-        """`begin_close`, but the session lives on if its outbox keeps messages.
+        """Like `begin_close`, but the session stays if its outbox keeps messages.
 
-        False if the connection is closing already.
+        Returns False if the connection is closing already.
         """
         if not self._decide(code, reason, Parting):
             return False
@@ -225,7 +235,7 @@ class Channel:
         return True
 
     def give_up(self, dead_fd: int) -> None:
-        """In a forked process: the connection is the parent's. The socket becomes one whose peer is gone."""
+        """Give up the connection in a forked process, because it is the parent's. `dead_fd` replaces the socket."""
         descriptor = self.transport.fileno()
         if descriptor >= 0:
             os.dup2(dead_fd, descriptor, inheritable=False)
@@ -234,13 +244,13 @@ class Channel:
         self.outbox.give_up()
 
     def would_suspend(self, code: int) -> bool:
-        """Whether the session lives on if its client ends the connection with this code now."""
+        """Whether the session stays if its client ends the connection with this code now."""
         if self.ending is not None:
             return self.suspends
         return self.outbox.is_keeping and (code == CloseCode.ABNORMAL or code in LEAVING_CODES)
 
     def answer_close(self, code: int, reason: str) -> None:
-        """The client has sent a close frame. Answer it, unless it is itself an answer.
+        """Answer the client's close frame, unless the frame itself is an answer.
 
         A client that leaves and will come back may not have read a close frame of the server.
         """
@@ -254,17 +264,17 @@ class Channel:
             self.outbox.close(answer)
 
     def refuse(self, error: PeerError) -> None:
-        """Close because of the client's fault. Count it if the client exceeded a limit."""
+        """Close the connection because of the client's error. If the client exceeded a limit, counts that."""
         log.debug("closing: %s", error, extra=log_context(self.environ))
         if self.begin_close(error.close_code, str(error)) and error.setting:
             self.count(f"past_{error.setting}")
 
     def hasten_close(self, timeout_s: float) -> None:
-        """Abort the connection, which is closing already, after `timeout_s` or `close_timeout_s`, whichever is less."""
+        """Abort a closing connection after `timeout_s`, or after `close_timeout_s` if that is less."""
         self._flusher.call_later(min(timeout_s, self._config.close_timeout_s), self.transport.abort)
 
     def end_lost(self, reason: str) -> None:
-        """TCP has ended without a close handshake. Does nothing if `ending` is set."""
+        """Set `ending`, because TCP has ended without a close handshake. Does nothing if `ending` is set already."""
         self._decide(CloseCode.ABNORMAL, reason)
 
     def lose(self, reason: str) -> None:
@@ -280,8 +290,8 @@ class Channel:
     def finish(self) -> tuple[int, str]:
         """The code and reason of the end. Call this when nothing more is read. Does not block.
 
-        If everything was sent, which is usual, this also ends the sending side of TCP. So a client that waits for the
-        end of TCP does not wait for `on_close`.
+        If all frames were sent, which is usual, this also ends the sending side of TCP. So a client that waits for the
+        end of TCP need not wait until `on_close` has returned.
         """
         self._is_finished = True
         if self._timer is not None:
@@ -310,20 +320,20 @@ class Channel:
         if self.ending is not None and self.ending[0] != CloseCode.ABNORMAL:
             self.transport.linger(max(0.0, deadline - monotonic()))
         self.transport.abort()
-        self.on_ending = _nothing  # else a cycle of references would keep the session in memory
+        self.on_ending = _nothing  # without this, a cycle of references would keep the session in memory
 
     def _await_answer(self) -> None:
         """Give the client `close_timeout_s` to answer the close frame."""
         self._timer = self._flusher.call_later(self._config.close_timeout_s, self._on_timer)
-        if self._is_finished:  # by now
+        if self._is_finished:  # `finish` may have run meanwhile
             self._timer.cancel()
 
     def _decide(self, code: int, reason: str, kind: type[Kick] | type[Parting] | None = None) -> bool:
-        """Set `ending`. False if it is already set."""
+        """Set `ending`. Returns False if it was set before."""
         if self.ending is not None:
             return False
-        # Without a lock, because a finalizer may close while its thread is in this method. list.append is atomic.
-        code = int(code)  # not a CloseCode, whose name Python 3.10 would write
+        # No lock is held, because a finalizer may close while its thread is in this method. list.append is atomic.
+        code = int(code)  # an int, because Python 3.10 would print a CloseCode by its name
         claim: tuple[int, str] = (code, reason) if kind is None else kind(code, reason)
         self._claims.append(claim)
         self.ending = self._claims[0]
@@ -335,13 +345,13 @@ class Channel:
     def _on_stuck(self, reason: str) -> None:
         if self.ending is not None:
             return
-        self.was_too_slow = True  # before `ending`: a thread that sees the ending may read this
+        self.was_too_slow = True  # set before `ending`, because a thread that reads `ending` may read this next
         if self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}", discard=True):
             self.count("slow_sessions_closed")
         else:
             self.was_too_slow = False
 
     def _on_timer(self) -> None:
-        """Called by the flusher: the client has not answered the close frame."""
+        """Called by the flusher if the client has not answered the close frame."""
         self.count("past_close_timeout_s")
         self.transport.abort()

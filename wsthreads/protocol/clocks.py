@@ -22,10 +22,10 @@ __all__ = ["Clocks"]
 
 log = get_logger(__name__)
 
-#: Without pings, a client whose handler runs is checked this often.
+#: If pings are off, a client whose handler is running is checked this often.
 LOOK_S = 25.0
 
-#: TCP may delay an acknowledgement by 0.5 s at most (RFC 1122, 4.2.3.2).
+#: TCP may delay an acknowledgement by at most 0.5 s (RFC 1122, 4.2.3.2).
 ACKNOWLEDGEMENT_S = 0.5
 
 
@@ -72,7 +72,7 @@ class Clocks:
         self.is_waiting = False
         #: When the handling of the last message ended.
         self.message_ended_at = 0.0
-        #: Reads in place of the connection, and knows when the last message arrived.
+        #: If not None, reads in place of the connection, and knows when the last message arrived.
         self.reader: Reader | None = None
         #: How long the client took to answer the last ping.
         self.round_trip_s: float | None = None
@@ -84,25 +84,25 @@ class Clocks:
         self._acknowledged, self._unacknowledged_at = -1, 0.0
         self._message_timer: Timer | None = None  # due when the message takes too long, or earlier
         self._idle_timer: Timer | None = None
-        self._is_stopped = False  # `stop` has cancelled the timers; code that sets a timer checks this afterwards
+        self._is_stopped = False  # whether `stop` was called; code that has set a timer checks this afterwards
         self._heartbeat_timer: Timer | None = flusher.call_later(config.ping_interval_s or LOOK_S, self._heartbeat)
 
     def watch_message(self) -> None:
-        """A message is incomplete: close the connection if the rest does not come in time.
+        """Close the connection if the rest of the incomplete message does not come in time.
 
-        One timer serves all messages that begin before it is due. Its callback and this method may run at the same
-        time: the later one sees the changes of the earlier one.
+        One timer serves all messages that begin before the timer is due. The timer's callback and this method may run
+        at the same time. Whichever finishes later sees the changes of the other one.
         """
         if self._message_timer is None:
             self._message_timer = self._flusher.call_later(self._config.message_timeout_s, self._on_message_timer)
 
     def watch_idleness(self) -> None:
-        """From now on close the connection if no message comes for `idle_timeout_s`."""
+        """From now on, close the connection if no message comes for `idle_timeout_s`."""
         self.message_ended_at = monotonic()
         self._idle_timer = self._flusher.call_later(self._config.idle_timeout_s, self._on_idle_timer)
 
     def stop(self) -> None:
-        """Cancel all timers, for good. Called in the connection's thread."""
+        """Cancel all timers. No timer starts afterwards. Called in the connection's thread."""
         self._is_stopped = True
         for timer in (self._heartbeat_timer, self._message_timer, self._idle_timer):
             if timer is not None:
@@ -121,7 +121,7 @@ class Clocks:
             self._ping()
 
     def on_pong(self) -> None:
-        """The client has answered a ping. A pong without a ping changes nothing."""
+        """Note that the client has answered a ping. A pong without a ping changes nothing."""
         asked_at, self._asked_at = self._asked_at, 0.0
         if asked_at:
             self._answered_at = monotonic()
@@ -156,7 +156,7 @@ class Clocks:
             if self._channel.begin_close(CloseCode.GOING_AWAY, f"idle: no message for {timeout:g} s"):
                 self._channel.count("past_idle_timeout_s")
             return
-        # While a handler runs, nothing is read: this does not mean that the client is idle.
+        # While a handler runs, nothing is read, so the client may not be idle.
         self._idle_timer = self._flusher.call_later(left if left > 0 else timeout, self._on_idle_timer)
 
     def _heartbeat(self) -> None:
@@ -169,16 +169,19 @@ class Clocks:
         finally:
             if self._channel.ending is None:
                 self._heartbeat_timer = self._flusher.call_later(delay, self._heartbeat)
-                if self._is_stopped:  # by now
+                if self._is_stopped:  # `stop` may have run meanwhile
                     self._heartbeat_timer.cancel()
 
     def _check_pulse(self) -> float:
-        """Ping a silent client, and end the connection without an answer. Returns seconds until the next check."""
+        """Ping a silent client.
+
+        End the connection if a ping was not answered. Returns the seconds until the next check.
+        """
         pings, timeout, now = self._config.ping_interval_s, self._config.ping_timeout_s, monotonic()
         interval = pings or LOOK_S
         reader = self.reader
         heard_at = self.heard_at if reader is None else max(self.heard_at, reader.heard_at)
-        if not self.is_waiting:  # a handler runs, so nothing is read: the client may not be silent
+        if not self.is_waiting:  # a handler is running, so nothing is read, and the client may not be silent
             self._pinged_at, left = 0.0, timeout
             self._look_for_end(now)
         elif not pings:
@@ -197,10 +200,11 @@ class Clocks:
         return min(interval, left)  # after a quick answer, the next ping is due earlier
 
     def _look_for_end(self, now: float) -> None:
-        """While a handler runs: if the client is gone, let `is_open` and `send` tell the handler.
+        """While a handler runs, check whether the client is gone. If it is, `is_open` and `send` tell the handler.
 
-        The reading thread decides later how the connection ended, because messages and a close frame may still be
-        unread. A client that has only ended its stream may still wait for answers, so it gets `ping_timeout_s`.
+        The reading thread decides later how the connection has ended, because messages and a close frame may still be
+        unread. A client that has only ended its stream may still wait for answers, so the connection stays for
+        `ping_timeout_s`.
         """
         config, channel = self._config, self._channel
         if not channel.is_open:
@@ -210,7 +214,7 @@ class Clocks:
             self._end_seen_at = now
         is_over = has_ended and now - self._end_seen_at >= config.ping_timeout_s
         if is_lost or is_over or self._has_vanished(now):
-            log.debug("the client is gone, while a handler runs", extra=log_context(channel.environ))
+            log.debug("the client has gone while a handler is running", extra=log_context(channel.environ))
             channel.cut()
 
     def _has_vanished(self, now: float) -> bool:

@@ -1,8 +1,8 @@
 """One connection: a `simple_websocket.Server` that runs in the calling thread.
 
-It differs from its base class in two ways. It has no thread of its own: the WSGI server's thread reads. And only the
-outbox writes. Its parts: `Assembler` makes messages from bytes and checks their limits, `Channel` sends
-and decides how the connection ends, `Clocks` sends pings and watches the time.
+It differs from its base class in two ways. It has no thread of its own, because the WSGI server's thread reads. And
+only the outbox writes. The parts of a connection: `Assembler` makes messages from bytes and checks their limits,
+`Channel` sends and decides how the connection ends, `Clocks` sends pings and watches the time.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def _nothing(*_: object) -> None:
     """Default callback: does nothing."""
 
 
-#: Slots, because the base class has a dict. With these attributes in it, the dicts of instances would have too many
-#: keys to share them, which would cost a kilobyte for each connection. The tuple has a name, so that mypy does not take
-#: it for the list of all attributes.
+#: Slots save about a kilobyte for each connection: the base class has a dict, and with these attributes in it, the
+#: instances could no longer share the keys of their dicts. The tuple has a name, because mypy would take an unnamed one
+#: for the list of all attributes.
 _OWN_ATTRIBUTES = (
     "_accepted_subprotocol",
     "_agreement",
@@ -76,10 +76,10 @@ _OWN_ATTRIBUTES = (
 class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base class has no annotations
     """One upgraded connection. The constructor sends the 101.
 
-    Afterwards, the connection's thread iterates over `messages`, and calls `finish` and `hang_up`. `channel` sends and
-    closes, from any thread. When the client exceeds a limit, `count` is called, without a lock, with the name of a
-    counter: `slow_sessions_closed`, or `past_` and the name of the setting. `round_trips` gets the times from pings to
-    pongs.
+    After that, the connection's thread iterates over `messages`, and then calls `finish` and `hang_up`. Any thread may
+    use `channel` to send and to close. When the client exceeds a limit, `count` is called, without a lock, with the
+    name of a counter: `slow_sessions_closed`, or `past_` and the name of the setting. `round_trips` gets the times from
+    pings to pongs.
     """
 
     __slots__ = _OWN_ATTRIBUTES
@@ -101,21 +101,22 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._flusher = flusher
         self._count = count
         self._round_trips = round_trips
-        # Not the base class's constructor, which makes a thread, an event, and parsers of HTTP and WebSocket.
+        # The base class's constructor is not called: it makes a thread, an event, and parsers of HTTP and WebSocket.
         self.environ = environ
         self.sock = environ.get(SOCKET_KEY) or environ["gunicorn.socket"]
         self.connected = False
         self._accepted_subprotocol = subprotocol
-        self._agreement = agreement  # to deflate messages, in both directions
+        self._agreement = agreement  # the parameters of compression, for both directions
         #: Called in the connection's thread, with the close code, when the client ends the connection. The end takes
         #: effect afterwards, so that earlier messages of the client can still be answered.
         self.before_end: Callable[[int], None] = _nothing
-        self.is_resumed = False  # whether its session has had another connection before
+        self.is_resumed = False  # whether the session of this connection has had another connection before
         self._reader: Reader | None = None
         self._held: Held | None = None  # see `_slowed`
         self._read_until: float | None = None  # see `read`
-        self._is_late = False  # whether nothing has arrived until then
-        # Without the messages that the reader has passed on itself. Only the connection's thread writes these.
+        self._is_late = False  # whether nothing has arrived until `_read_until`
+        # The counts do not include messages that the reader has passed on itself. Only the connection's thread writes
+        # them.
         self._messages_in = self._bytes_in = 0
         self.handshake()
 
@@ -140,14 +141,17 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         extensions = None if agreement is None else agreement.answer
         outbox.append(acceptance(self.environ["HTTP_SEC_WEBSOCKET_KEY"], self.subprotocol, extensions))
         outbox.flush()
-        outbox.bytes_out = 0  # the 101 does not count, and nothing else was sent so far
+        outbox.bytes_out = 0  # nothing but the 101 was sent so far, and it does not count
         self.connected = True
         self._clocks = Clocks(self.channel, self._assembler, config, self._flusher, self._round_trips)
 
     # Reading: in the connection's own thread.
 
     def read_by(self, reader: Reader) -> None:
-        """From now on, `reader` takes messages, past `messages`. Call this once, in the connection's thread."""
+        """From now on, `reader` takes messages, and `messages` does not get them.
+
+        Call this once, in the connection's thread.
+        """
         self._reader = self._clocks.reader = reader
         self.channel.on_ending = reader.stop
 
@@ -156,7 +160,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return self._counted() if self._needs_each_message else self._messages()
 
     def _counted(self) -> Iterator[str | bytes]:
-        """`_messages`, within the limits `max_messages_per_s` and `idle_timeout_s`."""
+        """Like `_messages`, but applies the limits `max_messages_per_s` and `idle_timeout_s`."""
         config, incoming = self._config, self._messages()
         allowance = RateLimit(config.max_messages_per_s)
         if config.idle_timeout_s:
@@ -178,7 +182,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     def _slowed(self, incoming: Iterator[str | bytes], held: Held) -> Iterator[str | bytes]:
         """The `incoming` messages. Messages beyond the rate limit are delayed. Ends when none is held.
 
-        If the client ends the connection, held messages are handled first. If this side does, they are dropped.
+        If the client ends the connection, held messages are handled first. If the server ends it, they are dropped.
         """
         self._held = held
         while held and self.channel.ending is None:
@@ -259,7 +263,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._end(error.close_code, partial(self.channel.refuse, error))
 
     def _end(self, code: int, end: Callable[[], object]) -> None:
-        """The client ends the connection, after all its earlier messages were passed on."""
+        """End the connection for the client. Called after all its earlier messages were passed on."""
         if self._held is not None:
             self._held.end = partial(self._end, code, end)
             return
@@ -294,11 +298,11 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             self._read_until = None
 
     def admit_control(self) -> None:
-        """Count a message that is like a ping. Raises `PolicyError` if there are too many."""
+        """Count a message that costs as much as a ping. Raises `PolicyError` if there are too many."""
         self._assembler.admit_control()
 
     def _in_time(self, receive: Callable[..., R], *arguments: Any) -> R:
-        """`receive`, but only until the time that `read` has set. Then raises `Late`."""
+        """Call `receive`, but only until the time that `read` has set. After that time, raises `Late`."""
         until = self._read_until
         if until is not None and not self.channel.transport.wait_readable(max(0.0, until - monotonic())):
             raise Late
@@ -339,14 +343,17 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return self.channel.finish()
 
     def hang_up(self) -> None:
-        """`Channel.hang_up`. The last call of the connection's thread; then the WSGI server has the socket."""
+        """Call `Channel.hang_up`.
+
+        This is the last call of the connection's thread. The WSGI server closes the socket.
+        """
         self.channel.hang_up()
         reader = self._reader
         self._reader = self._clocks.reader = None
         if reader is not None:
             self._messages_in += reader.messages_in
             self._bytes_in += reader.bytes_in
-        self.before_end = _nothing  # and no cycle of references keeps the session in memory
+        self.before_end = _nothing  # without this, a cycle of references would keep the session in memory
         self.connected = False
 
     # Any thread.
@@ -364,7 +371,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return Traffic(messages_in, bytes_in, messages_out, bytes_out, waiting, round_trip_s, replaced)
 
     def measure(self, least_age_s: float) -> None:
-        """`Clocks.measure`: ping the client, so that the round trip in `traffic` is at most this old."""
+        """Ping the client if the round trip in `traffic` is older than this. See `Clocks.measure`."""
         self._clocks.measure(least_age_s)
 
     # Methods of the base class. wsthreads uses sessions instead.

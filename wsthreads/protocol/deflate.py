@@ -3,7 +3,7 @@
 Each message is deflated by itself ("no context takeover" on both sides). So a broadcast is deflated once for all
 members, and an idle connection needs no memory for compression.
 
-A client's frame that is certainly valid is decoded here; wsproto checks all other frames. `Inflation` makes wsproto
+A client's frame that is certainly valid is decoded here. wsproto checks all other frames. `Inflation` makes wsproto
 accept deflated messages. (wsproto 1.3's own extension has no size limit, and fails at a ping within a fragmented
 message.) No I/O. `Inflater` and `Inflation` belong to one connection and are not thread-safe.
 """
@@ -36,7 +36,7 @@ MIN_DEFLATED_BYTES = 128
 #: Bytes inflated at a time. A message can exceed its limit by this much before the server notices.
 STEP_BYTES = 65536
 
-#: The most deflate streams in one message. Most messages have one stream; RFC 7692 (7.2.3.4) allows more.
+#: How many deflate streams one message may have at most. Most messages have one. RFC 7692 (7.2.3.4) allows more.
 MAX_STREAMS = 64
 
 _TAIL = b"\x00\x00\xff\xff"  # the end of each deflated message, which is not sent (RFC 7692, 7.2.1)
@@ -49,7 +49,9 @@ _BITS = re.compile(r"[89]|1[0-5]")
 
 
 class Agreement(NamedTuple):
-    """The negotiated compression: the server's window size as a power of two, and the header of the 101."""
+    """The negotiated compression: the exponent of the server's window size (a power of two), and the header of the
+    101.
+    """
 
     window_bits: int
     answer: str
@@ -61,7 +63,7 @@ def agree(offers: str | None) -> Agreement | None:
     Declines an offer with an unknown, repeated or invalid parameter (RFC 7692, 7.1), or with a server window of 256
     bytes. Raises `HandshakeRefused` for a malformed header (RFC 6455, 9.1).
     """
-    for name, parameters in list(_parse_offers(offers or "")):  # parse all of them first, to find a malformed one
+    for name, parameters in list(_parse_offers(offers or "")):  # parse all offers first, to find a malformed one
         if name != "permessage-deflate":
             continue
         agreement = _accept(parameters)
@@ -133,7 +135,7 @@ def deflate_frame(frame: bytes, window_bits: int) -> bytes:
 
 
 def most_deflated_bytes(message_bytes: int) -> int:
-    """The largest deflated size of a message: incompressible data grows.
+    """The largest size that a message can have after deflating, because incompressible data grows.
 
     This is zlib's `deflateBound` for its worst settings.
     """
@@ -180,7 +182,7 @@ class Inflater:
         rest: bytes = self._stream.unused_data
         self._streams += 1
         if self._streams > MAX_STREAMS:
-            raise InvalidPayloadError(f"a message of more than {MAX_STREAMS} deflate streams")
+            raise InvalidPayloadError(f"a message has more than {MAX_STREAMS} deflate streams")
         self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
         return rest
 
@@ -211,10 +213,10 @@ def _decode_deflated(buffer: bytes, start: int, max_bytes: int) -> tuple[str | b
 
 
 class Inflation(Extension):
-    """The extension for wsproto, for reading on a server.
+    """The permessage-deflate extension for wsproto, for reading on a server.
 
-    Appends inflated pieces to `parts`, text as str, because wsproto would copy them several times. wsproto sees an
-    empty message, and checks everything else. Raises `PeerError` through wsproto.
+    Appends inflated pieces to `parts`, text as str, because wsproto would copy the pieces several times. wsproto sees
+    an empty message, and makes all other checks. A `PeerError` that is raised here passes through wsproto.
     """
 
     name = "permessage-deflate"

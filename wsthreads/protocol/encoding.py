@@ -20,12 +20,15 @@ __all__ = ["PLAIN", "Deflated", "Encoding", "Enveloped", "encoding_for"]
 
 
 class Encoding:
-    """A way to encode messages. This class leaves them plain. There is one object for each `name`. Any thread."""
+    """A way to encode messages.
+
+    This class does not change plain frames. There is one object for each `name`. Any thread.
+    """
 
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        #: Outboxes are sorted by name: two encodings with the same name make the same frames.
+        #: Two encodings with the same name make the same frames. Outboxes are sorted by it.
         self.name = name
 
     def frame(self, plain: bytes) -> bytes:
@@ -60,7 +63,7 @@ class Enveloped(Encoding):
 
     __slots__ = ("_inner", "frame")
 
-    #: An attribute, not a method, for speed: it is called for each message to a single client.
+    #: An attribute, not a method, because this is faster, and it is called for each message to a single client.
     frame: Callable[[bytes], bytes]  # type: ignore[assignment]
 
     def __init__(self, inner: Encoding) -> None:
@@ -73,7 +76,7 @@ class Enveloped(Encoding):
         return self._inner
 
 
-#: The encoding of most clients. Callers compare with it to save the call: ``if encoding is not PLAIN``.
+#: The encoding of most clients. To save the call of `frame`, callers write ``if encoding is not PLAIN``.
 PLAIN = Encoding("")
 
 _deflated = cache(Deflated)
@@ -81,6 +84,6 @@ _enveloped = cache(Enveloped)
 
 
 def encoding_for(agreement: Agreement | None, *, enveloped: bool = False) -> Encoding:
-    """The encoding that a client has agreed to. `enveloped`: the client speaks ``wsthreads.1``."""
+    """The encoding that a client has agreed to. With `enveloped`, the client speaks ``wsthreads.1``."""
     encoding = PLAIN if agreement is None else _deflated(agreement.window_bits)
     return _enveloped(encoding) if enveloped else encoding

@@ -72,18 +72,18 @@ _DLE = b"\x10"
 #: A page closes a connection with this code if it will come back. Pages cannot send 1001.
 AWAY_CODE = 4901
 
-#: The largest number: JavaScript's numbers are exact up to it.
+#: The largest number in a message. JavaScript's whole numbers are exact up to this one.
 MAX_NUMBER = 2**53 - 1
 
 #: A server acknowledges when it has received this many messages, or bytes, since its last acknowledgement. A client
-#: acknowledges less often: it receives more messages, and each acknowledgement wakes a thread of the server.
+#: acknowledges less often, because it receives more messages, and each acknowledgement wakes a thread of the server.
 ACK_MESSAGES = 64
 CLIENT_ACK_MESSAGES = 1024
 ACK_BYTES = 65536
 
-#: A client writes nothing while it keeps this many bytes, where each message counts for some more. A server that slows
-#: the client down to `max_messages_per_s` can hold this much, and so reads the acknowledgements after it: see
-#: `rate_limit`.
+#: A client writes nothing while its unacknowledged messages have this many bytes. (Each message counts for some more
+#: bytes than it has.) A server that slows the client down to `max_messages_per_s` can hold this many bytes. So it also
+#: reads the acknowledgements that follow them: see `rate_limit`.
 CLIENT_WINDOW_BYTES = 786_432
 WINDOW_MESSAGE_BYTES = 100
 
@@ -91,7 +91,7 @@ WINDOW_MESSAGE_BYTES = 100
 MAX_HELLO_CHARS = 4096
 
 _NUMBER = re.compile("0|[1-9][0-9]{0,15}")
-_USUAL_ID = re.compile("([1-9][0-9]{0,14}):")  # certainly not above MAX_NUMBER; `_id_at` reads all others
+_USUAL_ID = re.compile("([1-9][0-9]{0,14}):")  # ids that are certainly below MAX_NUMBER; `_id_at` reads all others
 _USUAL_REQUEST = re.compile("\x10q([1-9][0-9]{0,14}):")
 _USUAL_BYTES_REQUEST = re.compile(b"\x10q([1-9][0-9]{0,14}):")
 _TOKEN = re.compile("[!-~]{1,256}")
@@ -173,7 +173,7 @@ def _id_at(head: str) -> tuple[int, int]:
     """The id at the beginning, and the place after its colon, where the data begins."""
     digits, colon, _ = head.partition(":")
     if not colon:
-        raise ProtocolError("no id and colon at the beginning of a request, a reply or a failure")
+        raise ProtocolError("a request, a reply or a failure does not begin with an id and a colon")
     return _id(digits), len(digits) + 1
 
 
@@ -191,13 +191,13 @@ def _no_constant(name: str) -> NoReturn:
 
 def _object(text: str, kind: str) -> dict[str, Any]:
     if len(text) > MAX_HELLO_CHARS:
-        raise ProtocolError(f"a {kind} of {len(text)} characters, at most {MAX_HELLO_CHARS} are allowed")
+        raise ProtocolError(f"a {kind} has {len(text)} characters, at most {MAX_HELLO_CHARS} are allowed")
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):  # without the error's text, which may contain the token
-        raise ProtocolError(f"a {kind} that is not JSON") from None
+        raise ProtocolError(f"a {kind} is not JSON") from None
     if not isinstance(value, dict):
-        raise ProtocolError(f"a {kind} that is not a JSON object")
+        raise ProtocolError(f"a {kind} is not a JSON object")
     return value
 
 
@@ -265,7 +265,10 @@ def escaped(message: str | bytes) -> str | bytes:
 
 
 def escaped_frame(frame: bytes) -> bytes:
-    """`escaped` for the plain frame of an ordinary message. Returns the same object if nothing changes. Keeps marks."""
+    """Like `escaped`, for the plain frame of an ordinary message.
+
+    Returns the same object if nothing changes. Keeps marks.
+    """
     if 0x10 not in frame[2:11]:  # where the message may begin
         return frame
     at = _payload_at(frame)
@@ -302,12 +305,12 @@ def welcome(message: Welcome) -> str:
 
 
 def ack(received: int) -> str:
-    """Acknowledge that this many counted messages have arrived."""
+    """An acknowledgement that this many counted messages have arrived."""
     return f"{DLE}a{received}"
 
 
 def heartbeat(received: int) -> str:
-    """An `ack` that the server answers at once."""
+    """A heartbeat: like `ack`, but the server answers it at once."""
     return f"{DLE}p{received}"
 
 
@@ -329,7 +332,7 @@ def null_reply(number: int) -> str:
 
 
 def failure(number: int, reason: str) -> str:
-    """Tell that a request has failed."""
+    """The message that a request has failed."""
     return f"{DLE}e{number}:{reason}"
 
 

@@ -13,7 +13,7 @@ __all__ = ["Ack", "Failure", "Heartbeat", "Hello", "NullReply", "Parsed", "Reply
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The client's first message, with the token of its session, or with None for a new session."""
+    """The client's first message. It has the token of the client's session, or None for a new session."""
 
     token: str | None = field(default=None, repr=False)  # a secret
     #: How many of the server's counted messages the client has received.
@@ -31,7 +31,7 @@ class Welcome:
     received: int
     #: How long the session waits for the client, in milliseconds.
     resume_ms: int
-    #: The silence, in milliseconds, after which the client sends a heartbeat. 0: it sends none.
+    #: The silence, in milliseconds, after which the client sends a heartbeat. With 0, it sends none.
     heartbeat_ms: int
     #: How long, in milliseconds, the client waits after a heartbeat before it gives up the connection.
     timeout_ms: int
@@ -43,7 +43,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Tells how many counted messages of the receiver have arrived since the session began."""
+    """An acknowledgement: how many counted messages of the other side have arrived since the session began."""
 
     received: int
 

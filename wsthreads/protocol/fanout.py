@@ -1,8 +1,8 @@
-"""Writes to many outboxes: those of the members of a room.
+"""Writes to many outboxes, such as the outboxes of all members of a room.
 
-`append_all` queues a frame for each outbox. `flush_all` sends the queued frames of many outboxes at once. They follow
-the rules of `Outbox.append` and `Outbox.flush`, and use the same locks and marks. Both have a C version in
-`_native._speedups`, which writes to many sockets at once, without the GIL.
+`append_all` queues a frame for each outbox. `flush_all` sends the queued frames of many outboxes at once. Both follow
+the rules of `Outbox.append` and `Outbox.flush`, and use the same locks and attributes. Both have a C version in
+`_native._speedups`. It writes to many sockets in one call, without the GIL.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from wsthreads.protocol.outbox import Outbox, send_queues
 
 __all__ = ["append_all", "flush_all"]
 
-#: The most outboxes to lock and write to at once. This takes some milliseconds. The C version then waits for the GIL,
-#: which can take as long if many threads want it.
+#: How many outboxes are locked and written to at once. Writing to this many takes some milliseconds. After that, the C
+#: version waits for the GIL, which can take as long if many threads want the GIL.
 BATCH = 1024
 
 
 def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
-    """`flush` all outboxes, many at once.
+    """Like `Outbox.flush`, for many outboxes at once.
 
-    Returns those that got frames from other threads meanwhile: flush them again.
+    Returns the outboxes that got frames from other threads meanwhile. The caller must flush them again.
     """
     left: list[Outbox] = []
     failure: BaseException | None = None
@@ -47,10 +47,11 @@ def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
 
 
 def _lock_queued(outboxes: Sequence[Outbox], start: int, count: int) -> tuple[list[Outbox], list[Outbox]]:
-    """Lock those of `count` outboxes from `start` on that have frames queued. Returns the locked and the blocked ones.
+    """Look at `count` outboxes from `start` on, and lock each one with queued frames. Returns the locked and the
+    blocked ones.
 
-    Skips an outbox that another thread has locked, or that a caller further up the stack is flushing: these send the
-    frames.
+    Skips an outbox that another thread has locked, or that a caller further up the stack is flushing. That thread or
+    caller sends the frames.
     """
     waiting = [outbox for outbox in outboxes[start : start + count] if outbox._queue and not outbox._draining]
     blocked = [outbox for outbox in waiting if outbox.is_blocked]
@@ -65,7 +66,7 @@ def _unlock(locked: list[Outbox]) -> list[Outbox]:
 
 
 def _append_all(outboxes: tuple[Outbox, ...], frame: bytes, skip: Outbox | None) -> int:
-    """`append` a frame to each except `skip`. Returns how many accepted it."""
+    """Append a frame to each outbox except `skip`. Returns how many outboxes have accepted it."""
     return sum(outbox is not skip and outbox.append(frame) for outbox in outboxes)
 
 

@@ -10,7 +10,7 @@ __all__ = ["FrameHolder"]
 class FrameHolder(Protocol):
     """Holds frames of a session back before they come to its outbox.
 
-    Over a broker, messages wait for earlier broadcasts.
+    Over a broker, a message to one session must wait for broadcasts that were sent before it.
     """
 
     @property
@@ -20,8 +20,8 @@ class FrameHolder(Protocol):
     def _hold_close(self, frame: bytes) -> bool:
         """Hold the close frame until all earlier frames were appended.
 
-        False, without any effect, if no earlier frame is missing. Does not wait.
+        Returns False, without any effect, if no earlier frame is missing. Does not wait.
         """
 
     def _wait_released(self, timeout_s: float) -> bool:
-        """Wait until no frame is held, at most `timeout_s`. False if one is."""
+        """Wait until no frame is held, at most `timeout_s`. Returns False if frames are still held."""

@@ -33,7 +33,7 @@ __all__ = [
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
-RSV1 = 0x40  # beside the opcode: the message is deflated (RFC 7692, 6)
+RSV1 = 0x40  # a bit of the first byte of a frame: the message is deflated (RFC 7692, 6)
 
 MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
 MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # minus the close code
@@ -49,7 +49,7 @@ _HUGE_HEADER = struct.Struct("!BBQ")
 
 
 class Header(NamedTuple):
-    """The header of a frame: its fields, and its own size in bytes, masking key included."""
+    """The header of a frame: its fields, and the size of the header in bytes, including the masking key."""
 
     fin: bool
     rsv1: bool
@@ -59,16 +59,16 @@ class Header(NamedTuple):
 
 
 class MarkedFrame(bytes):
-    """A frame with marks: the options of its message. Code that handles frames can use it as plain bytes.
+    """A frame with marks, which are the options of its message. All other code can use it as plain bytes.
 
-    Code that makes another frame of the message keeps the marks by `like`.
+    Code that makes another frame of the same message must call `like` to keep the marks.
     """
 
     #: The key of the message, if it replaces an earlier one with the same key that still waits for a slow client.
     latest: str | None
     #: Whether the history of a room stores the message.
     is_kept: bool
-    #: The message's room, which is a part of the key: set by `Rooms.broadcast`. Empty for a message to a single
+    #: The room of the message. It is a part of the key. Set by `Rooms.broadcast`; empty for a message to a single
     #: session.
     room: str
 
@@ -99,8 +99,8 @@ def message_frame(
 ) -> bytes:
     """The frame of a whole message: text for a str, binary for bytes. With options, it is a `MarkedFrame`.
 
-    A lone surrogate, which has no UTF-8, becomes U+FFFD. Raises `MessageTypeError` for anything else, and `UsageError`
-    for an invalid option.
+    A lone surrogate, which has no UTF-8, becomes U+FFFD. Raises `MessageTypeError` for anything but str and bytes, and
+    `UsageError` for an invalid option.
     """
     if latest is not None or keep is not True:
         _check_marks(latest, keep)
@@ -124,7 +124,7 @@ def _check_marks(latest: Any, keep: Any) -> None:
 
 
 def _encode_text(text: str) -> bytes | None:
-    """The frame of a text message; None if it has a lone surrogate, and so no UTF-8."""
+    """The frame of a text message. None if the text has a lone surrogate, because there is no UTF-8 for it."""
     try:
         return encode_frame(TEXT, text.encode())
     except UnicodeEncodeError:
@@ -132,7 +132,7 @@ def _encode_text(text: str) -> bytes | None:
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
-    """Encode a close frame; None for no code and no reason. The reason is cut to 123 bytes."""
+    """Encode a close frame. With `code` None, it has no code and no reason. The reason is cut to 123 bytes."""
     if code is None:
         return encode_frame(CLOSE, b"")
     text = _SURROGATE.sub("\ufffd", reason).encode()
@@ -142,7 +142,7 @@ def close_frame(code: int | None, reason: str = "") -> bytes:
 
 
 def parse_header(buffer: bytes, start: int = 0) -> Header | None:
-    """Parse the header that begins at `start`; None if it is incomplete. Does not check that it is valid."""
+    """Parse the header that begins at `start`. None if it is incomplete. Does not check whether it is valid."""
     available = len(buffer) - start
     if available < 2:
         return None
@@ -224,7 +224,7 @@ def check_close(code: int, reason: str) -> None:
         raise CloseCodeError(f"a close code must be a whole number, not {brief(code)}")
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
         use = "1000 to 1003, 1007 to 1014 or 3000 to 4999"
-        raise CloseCodeError(f"close code {brief(code)} may not be sent: use {use}")
+        raise CloseCodeError(f"close code {brief(code)} must not be sent: use {use}")
     if not isinstance(reason, str):
         raise CloseCodeError(f"a close reason must be text, not {type(reason).__name__}")
     size = len(reason.encode("utf-8", "replace"))

@@ -44,10 +44,10 @@ NO_UPGRADE = (
     "a proxy in front must pass on the headers Upgrade and Connection, over HTTP/1.1"
 )
 
-#: Appended to the client's key; the hash of both is the answer.
+#: The server appends this to the client's key. The hash of the result is its answer.
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-#: The most query parameters that are parsed. Further ones are ignored.
+#: How many query parameters are parsed at most. Further ones are ignored.
 MAX_PARAMETERS = 1000
 
 #: The longest name of a user.
@@ -75,7 +75,7 @@ def check_expiry(unix_s: float) -> None:
     what = "an expiry is a time in seconds since the epoch, such as time.time() + 60, not"
     if isinstance(unix_s, bool) or not isinstance(unix_s, (int, float)):
         raise ExpiryError(f"{what} {brief(unix_s)} ({type(unix_s).__name__})")
-    if not abs(unix_s) <= MAX_EXPIRY:  # also false for NaN
+    if not abs(unix_s) <= MAX_EXPIRY:  # NaN fails, too
         hint = "; in milliseconds?" if MAX_EXPIRY < unix_s <= 1000 * MAX_EXPIRY else ""
         raise ExpiryError(f"{what} {brief(unix_s)}: the last one is {MAX_EXPIRY}, in the year 9999{hint}")
 
@@ -93,8 +93,8 @@ def _no_session() -> None:
 class Request:
     """The handshake of one client: the argument of `on_handshake`.
 
-    Read-only except `user`, the expiry, and `attributes`, a dict that becomes the session's. `environ` is the WSGI
-    environ (PEP 3333). Until the session is open, use a `Request` only in the thread that calls `on_handshake`.
+    Read-only except `user`, the expiry, and `attributes`, a dict that becomes `Session.attributes`. `environ` is the
+    WSGI environ (PEP 3333). Until the session is open, use a `Request` only in the thread that calls `on_handshake`.
     Afterwards, any thread may read it.
     """
 
@@ -112,9 +112,9 @@ class Request:
     ) -> str | bytes | None:
         """Send a request to the client of a session, and wait for its reply: ``session.request(message)``.
 
-        The reply is text, bytes, or None. The call waits at most `timeout` seconds, by default `request_timeout_s`. In
-        a Python handler, in the session's own thread, the client's other messages wait until the handler has returned.
-        A request survives a lost connection if the client comes back in time, to this process.
+        The reply is text, bytes, or None. The call waits at most `timeout` seconds, by default `request_timeout_s`. If
+        a Python handler makes the call in the session's own thread, the client's other messages wait until the handler
+        has returned. A request survives a lost connection if the client comes back in time, to this process.
 
         Raises `RequestTimeout` (a `TimeoutError`) if there is no reply in time. A client without a connection still
         gets the request when it is back. So put an id into the message if the client must not act on an old request.
@@ -128,15 +128,15 @@ class Request:
             raise TypeError(f"session.request takes the option timeout, in seconds, not {', '.join(others)}")
         session = self._session()
         if session is None:
-            raise UsageError("a request is sent by session.request(message): this handshake has no open session")
+            raise UsageError("this handshake has no open session yet: send a request by session.request(message)")
         return session._request(message, timeout)
 
     @property
     def user(self) -> str | None:
         """The user of the future session: text of 1 to 256 characters, or None. `on_handshake` may set it.
 
-        Set it only to a name that the client has proved, for example by a cookie or a token: messages for that user go
-        to this client. Raises `UserError` for an invalid name.
+        Set it only to a name that the client has proved, for example by a cookie or a token, because messages for that
+        user go to this client. Raises `UserError` for an invalid name.
         """
         return self._user
 
@@ -228,21 +228,21 @@ def is_upgrade(environ: dict[str, Any]) -> bool:
 def check_upgrade(environ: dict[str, Any]) -> None:
     """Check that a WebSocket upgrade is well-formed (RFC 6455, 4.2.1).
 
-    Raises `HandshakeRefused` with 400. Not with 426: that needs the header Upgrade (RFC 9110, 15.5.22), which WSGI
-    forbids to applications (PEP 3333). The header would also make nginx break an HTTP/2 connection.
+    Raises `HandshakeRefused` with 400. The status 426 would need the header Upgrade (RFC 9110, 15.5.22), which a WSGI
+    application must not send (PEP 3333). The header would also make nginx break an HTTP/2 connection.
     """
     if not is_upgrade(environ):
         raise _bad_request(foreign_protocol(environ) or NO_UPGRADE)
     if environ.get("REQUEST_METHOD") != "GET":
         raise _bad_request(f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
-    if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # compared as text; servers accept HTTP/0.1, too
-        raise _bad_request("a WebSocket handshake needs HTTP/1.1; in nginx, proxy_http_version 1.1")
+    if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # versions are compared as text; HTTP/0.1 is refused
+        raise _bad_request("a WebSocket handshake needs HTTP/1.1; in nginx, set proxy_http_version 1.1")
     if "upgrade" not in _tokens((environ.get("HTTP_CONNECTION") or "").lower()):
-        raise _bad_request("a WebSocket handshake needs the header Connection: Upgrade, from a proxy, too")
+        raise _bad_request("a WebSocket handshake needs the header Connection: Upgrade; a proxy must send it, too")
     _check_host(environ)
-    if not str(environ.get("RAW_URI") or "").isascii():  # Werkzeug, and gunicorn before 27, would encode these twice
+    if not str(environ.get("RAW_URI") or "").isascii():  # Werkzeug, and gunicorn before 27, would encode them twice
         raise _bad_request("the URI has non-ASCII characters: percent-encode them (RFC 3986)")
-    if _has_body(environ):  # the server would take the body for frames
+    if _has_body(environ):  # the server would read the body as frames
         raise _bad_request("a WebSocket handshake has no body: remove Content-Length and Transfer-Encoding")
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
     if version != "13":
@@ -277,7 +277,7 @@ def _check_host(environ: dict[str, Any]) -> None:
     """
     host = environ.get("HTTP_HOST")
     if host is None:
-        raise _bad_request("a WebSocket handshake needs the header Host, from a proxy, too")
+        raise _bad_request("a WebSocket handshake needs the header Host; a proxy must send it, too")
     if not is_host(str(host)):
         raise _bad_request(f"Host must be one name or address with an optional port, not {host!r:.200}")
 
@@ -294,13 +294,13 @@ def _bad_request(reason: str, headers: Iterable[tuple[str, str]] = ()) -> Handsh
 def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
     """Accept a client without an Origin, with the server's own origin, or with one in `allowed` (``*`` allows all).
 
-    The server's own origin is the one of the Host header. If the connection is not known to be TLS, both http and https
-    count, because a proxy may have terminated TLS. Raises `HandshakeRefused` with 403.
+    The server's own origin is that of the Host header. If the connection does not use TLS here, both http and https are
+    accepted, because a proxy may have terminated TLS. Raises `HandshakeRefused` with 403.
 
     Browsers do not apply the same-origin policy to WebSockets. Without this check, any page could act in its visitor's
-    name (cross-site WebSocket hijacking). By DNS rebinding, a foreign page can have the server's own origin: its name
-    then points to the visitor's machine. So a development server that is reached from its own machine accepts only the
-    name localhost.
+    name (cross-site WebSocket hijacking). With DNS rebinding, the host name of a foreign page points to the visitor's
+    machine. Such a page seems to have the server's own origin. So a development server that is reached from its own
+    machine accepts only the name localhost.
     """
     origin = request.get_header("Origin")
     if origin is None or "*" in allowed:
@@ -325,7 +325,7 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
 
 
 def _may_be_rebound(request: Request, host: str) -> bool:
-    """Whether the request may be DNS rebinding: a client on the development server's own machine uses another name."""
+    """Whether DNS rebinding is possible: a client on the development server's own machine uses a name but localhost."""
     environ = request.environ
     if "werkzeug.socket" not in environ or PROXY_KEY in environ or "werkzeug.proxy_fix.orig" in environ:
         return False
@@ -341,7 +341,7 @@ def choose_subprotocol(offered: tuple[str, ...], spoken: tuple[str, ...]) -> str
 
 
 def acceptance(key: str, subprotocol: str | None, extensions: str | None) -> bytes:
-    """The 101 for a client with this key (RFC 6455, 4.2.2)."""
+    """The response 101 for a client with this key (RFC 6455, 4.2.2)."""
     lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
     accepted = base64.b64encode(hashlib.sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest())
     lines.append(f"Sec-WebSocket-Accept: {accepted.decode()}")
@@ -353,5 +353,5 @@ def acceptance(key: str, subprotocol: str | None, extensions: str | None) -> byt
 
 
 def _tokens(header: str | None) -> list[str]:
-    """The parts of a list. Only spaces and tabs may surround them, no other white space (RFC 9110, 5.6.1)."""
+    """The parts of a comma-separated header, without the spaces and tabs around them (RFC 9110, 5.6.1)."""
     return [token for part in header.split(",") if (token := part.strip(" \t"))] if header else []

@@ -1,7 +1,7 @@
 """Checks the head of an HTTP/1.1 request and the lines of a chunked body (RFC 9112).
 
-Ambiguous input is refused. Otherwise a proxy that reads it differently could pass on a request that it should refuse
-(request smuggling). No I/O.
+Ambiguous input is refused. If this server and a proxy read a request in different ways, a client could get a request
+past the proxy that the proxy should refuse (request smuggling). No I/O.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ _FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)[\x21-\x7e]*", re.IGNORECASE)
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-#: Matches a length. More digits would exceed 64 bits, and Python does not parse numbers of thousands of digits.
+#: Matches a length. A number with more digits can exceed 64 bits, and Python does not parse thousands of digits.
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;.*)?")
 
-#: Headers that must not be repeated: servers would join two values by a comma, or drop one, which changes the meaning.
+#: Headers that must not be repeated. Servers join two values by a comma, or drop one, and both change the meaning.
 #: (Host and Content-Length have their own checks.)
 _SINGLE = (b"authorization", b"proxy-authorization", b"content-type")
 
 #: All headers that have a check.
 _CHECKED = frozenset((b"host", b"content-length", b"transfer-encoding", b"cookie", *_SINGLE))
 
-#: Matches a host. Excludes the comma: it is valid, but no name has one, and WSGI servers join two headers by a comma.
+#: Matches a host. A comma is valid by the RFC, but is not matched, because no name has one, and WSGI servers join two
+#: headers by a comma.
 _HOST = re.compile(
     r"(?:\[[0-9a-f:.]+(?:%[0-9a-z._~%-]+)?\]|(?:[0-9a-z._~!$&'()*+;=-]|%[0-9a-f]{2})+)(?::[0-9]*)?",
     re.ASCII | re.IGNORECASE,
@@ -54,7 +55,10 @@ _HOST = re.compile(
 
 
 class BadHead(Exception):
-    """A malformed head. The response has this `status`. The text says why, without quoting the head."""
+    """The head of a request is malformed.
+
+    The response has this `status`. The text says why, without quoting the head.
+    """
 
     def __init__(self, reason: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
         super().__init__(reason)
@@ -89,7 +93,7 @@ def check_request_line(line: bytes) -> RequestLine:
 def clean_fields(version: tuple[int, int], lines: Sequence[bytes]) -> list[tuple[str, str]]:
     """Check the header lines. Returns their names and values, without white space around values.
 
-    `lines` include their line ends; the last one is the empty line. Raises `BadHead`.
+    `lines` include their line ends. The last line is the empty line. Raises `BadHead`.
     """
     if len(lines) > MAX_FIELDS:
         raise BadHead("Too many headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -161,7 +165,7 @@ def _check_target(method: bytes, target: bytes) -> None:
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:
             raise BadHead("Malformed URI: it must begin with a slash, or with http:// or https://")
-        if not is_host(absolute[1].decode()):  # it overrides the header Host
+        if not is_host(absolute[1].decode()):  # this host overrides the header Host
             raise BadHead("Malformed URI: its host")
     try:
         urlsplit(target.decode())

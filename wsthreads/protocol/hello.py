@@ -16,7 +16,7 @@ __all__ = ["read_hello"]
 def read_hello(channel: Channel, incoming: Iterator[str | bytes], wait_s: float, flusher: Flusher) -> Hello | None:
     """The hello, which is the first of the `incoming` messages of the channel's connection.
 
-    None if there is no hello within `wait_s`. Then the connection is over.
+    Returns None if there is no hello within `wait_s`. In this case, the connection is over.
     """
     late = ProtocolError(f"no hello within {wait_s:g} s")
     timer = flusher.call_later(wait_s, partial(channel.refuse, late))

@@ -1,4 +1,4 @@
-"""Hints for failed requests: a path similar to an endpoint's, or another protocol than WebSocket."""
+"""Hints for failed requests: a similar path that exists, or that the client speaks another protocol than WebSocket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ABOUT_BODY = frozenset(
 
 
 def foreign_protocol(environ: dict[str, Any]) -> str:
-    """A hint for clients of Socket.IO and SignalR, recognized by their first request; empty for all others."""
+    """A hint for clients of Socket.IO and SignalR, recognized by their first request. Empty for all other clients."""
     query = str(environ.get("QUERY_STRING", ""))
     if re.search(r"(?:\A|&)EIO=[0-9]", query):
         return _PLAIN.format("Socket.IO")

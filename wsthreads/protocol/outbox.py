@@ -2,12 +2,12 @@
 
 Guarantees, for any number of threads:
 
-- Frames are sent whole, in the order of `append`, and none after the close frame.
+- Frames are sent whole, in the order of `append`. No frame is sent after the close frame.
 - `append` only appends to memory. It takes no lock, so callers may hold a room's `order`.
-- `flush` never waits for the network. If another thread holds the lock, that thread sends the frames: it checks the
-  queue again after releasing the lock. If the kernel has no room, the flusher sends the rest later.
-- Waiting bytes and seconds without progress have limits. Beyond either limit, `on_stuck` is called, once. The holder of
-  the lock counts the bytes, so frames that others append during a write count only afterwards.
+- `flush` never waits for the network. If another thread holds the lock, that thread sends the frames, because it checks
+  the queue again after releasing the lock. If the kernel has no room, the flusher sends the rest later.
+- There are limits for the waiting bytes and for the seconds without progress. Beyond either limit, `on_stuck` is called
+  once. The thread that holds the lock counts the bytes, so frames that others append during a write count only later.
 - After `keep`, a client that loses its connection and comes back over another one gets each counted message once.
 
 `fanout` does the same for many outboxes. Both rely on list operations being atomic, with and without the GIL.
@@ -30,13 +30,13 @@ from wsthreads.threads.flusher import Flusher
 
 __all__ = ["Outbox", "post", "send_queues"]
 
-#: The most bytes that the kernel may hold unsent for a client that gets messages with keys. Otherwise it would hold
-#: megabytes for a client on a slow line, and the client would read outdated messages.
+#: How many unsent bytes the kernel may hold at most for a client that gets messages with keys. Without this limit, the
+#: kernel would hold megabytes for a client on a slow line, and the client would read outdated messages.
 UNSENT_BYTES = 32 * 1024
 
 
 class Outbox(Writer):
-    """The frames for one client, and counts of those sent. `on_stuck(reason)` is called without locks."""
+    """The frames for one client, and counts of sent frames. `on_stuck(reason)` is called without locks."""
 
     __slots__ = ("encoding", "is_short", "pump")
 
@@ -51,11 +51,11 @@ class Outbox(Writer):
         encoding: Encoding = PLAIN,
     ) -> None:
         super().__init__(transport, flusher, max_bytes=max_bytes, timeout_s=timeout_s, on_stuck=on_stuck)
-        #: Makes the client's frames. Callers of `append` have encoded the message already.
+        #: How to encode messages for the client. The caller of `append` must use it.
         self.encoding = encoding
         #: See `keep_short`.
         self.is_short = False
-        #: Reads acknowledgements for some seconds, in the thread that waits for room. False if this thread cannot.
+        #: Reads acknowledgements for some seconds, in the thread that waits for room. False if this thread cannot read.
         self.pump: Callable[[float], bool] | None = None
 
     @classmethod
@@ -64,7 +64,7 @@ class Outbox(Writer):
         return cls(NOWHERE, flusher, max_bytes=max_bytes, timeout_s=timeout_s, on_stuck=nobody_cares, encoding=encoding)
 
     def append(self, frame: bytes) -> bool:
-        """Queue a frame. False, without any effect, once the outbox is closed. Call `flush` afterwards."""
+        """Queue a frame. Returns False, without any effect, once the outbox is closed. Call `flush` afterwards."""
         if self._close_frame is not None or self._detached:
             return False
         self._queue.append(frame)
@@ -90,18 +90,17 @@ class Outbox(Writer):
                 on_stuck(over)
 
     def flush_surely(self) -> None:
-        """`flush`, but wait for a thread that writes, so that no frame is left to it."""
+        """Like `flush`, but waits for a thread that is writing. So no frame is left to that thread."""
         with self._lock:
             self._drain_locked()
         self.flush()
 
     def close(self, frame: bytes, *, discard: bool = False) -> bool:
-        """Queue the close frame, the last frame. False if there was one already.
+        """Queue the close frame, the last frame. Returns False if there was one already.
 
-        Like `append`, this waits for no lock, because the caller may be another client's thread.
-
-        With `discard`, for a client that does not read, waiting frames are dropped, except for a write that has begun.
-        Two threads that call this at the same time may both get True: `Channel` has decided before who closes.
+        Like `append`, this waits for no lock, because the caller may be another client's thread. With `discard`, for a
+        client that does not read, waiting frames are dropped, except for a write that has begun. Two threads that call
+        this at the same time may both get True, so `Channel` lets only one thread call it.
         """
         holder = self.frame_holder
         if holder is not None and not discard and holder._hold_close(frame):
@@ -112,7 +111,7 @@ class Outbox(Writer):
         return True
 
     def append_close(self, frame: bytes, *, discard: bool = False) -> bool:
-        """`close`, but past the frames that `frame_holder` holds. Call `flush` afterwards."""
+        """Like `close`, but does not wait for frames that `frame_holder` holds. Call `flush` afterwards."""
         if self._close_frame is not None or self._detached:
             return False
         self._discards = discard
@@ -121,25 +120,28 @@ class Outbox(Writer):
         return True
 
     def keep_short(self) -> None:
-        """From now on, let the kernel take little: messages with keys can be replaced only here. Idempotent."""
+        """From now on, let the kernel take little, because only messages that wait here can be replaced. Idempotent."""
         if not self.is_short:
             self.is_short = True
             self._transport.limit_unsent(UNSENT_BYTES)
 
     def excuse(self, size: int) -> None:
-        """Raise the limit for frames that were held back until now, so that the client could not read them before.
+        """Raise the limit for frames that were held back until now. The client could not read these frames before.
 
-        `size` more bytes may wait, for as long as the client may read nothing. One thread at a time.
+        `size` more bytes may wait, for as long as a client may read nothing (`timeout_s`). One thread at a time.
         """
         if size > self._excused_bytes():
             self._excused = (size, monotonic() + self._timeout_s)
 
     def excuse_more(self, size: int, at_most: int) -> None:
-        """`excuse` for frames in addition to those of earlier calls, with `at_most` this many bytes in total."""
+        """Like `excuse`, for frames in addition to earlier calls. In total, `at_most` this many more bytes may wait."""
         self.excuse(min(self._excused_bytes() + size, at_most))
 
     def wait_for_room(self, size: int, timeout_s: float) -> bool:
-        """Wait until `size` more bytes would be within the limit, at most `timeout_s`. False if they would not."""
+        """Wait until there is room for `size` more bytes, at most `timeout_s`.
+
+        Returns False if there is still no room.
+        """
 
         def has_room() -> bool:
             return not self.is_blocked or self._backlog_bytes() + size <= self.max_bytes
@@ -151,7 +153,7 @@ class Outbox(Writer):
         return self._wait(has_room, max(0.0, deadline - monotonic()))
 
     def wait_sent(self, timeout_s: float) -> bool:
-        """Wait until no frame is queued, at most `timeout_s`. True also without a connection."""
+        """Wait until no frame is queued, at most `timeout_s`. Returns True also if there is no connection."""
         deadline = monotonic() + timeout_s
         if not self.wait_released(timeout_s):
             return False
@@ -159,13 +161,12 @@ class Outbox(Writer):
         return self._wait(lambda: self.is_suspended or not (self.is_blocked or self._backlog_bytes()), timeout_s)
 
     def wait_released(self, timeout_s: float) -> bool:
-        """Wait until `frame_holder` holds no frame, at most `timeout_s`. Also True if nothing can be sent any
-        longer."""
+        """Wait until `frame_holder` holds no frame, at most `timeout_s`. True also if nothing can be sent any more."""
         holder = self.frame_holder
         return holder is None or self._close_frame is not None or self._detached or holder._wait_released(timeout_s)
 
     def detach(self) -> None:
-        """Release the transport, for good. Afterwards, no call writes a byte."""
+        """Release the transport. Afterwards, no call writes a byte."""
         with self._lock:
             self._end_locked()
             descriptor = self._transport.fileno()
@@ -173,18 +174,18 @@ class Outbox(Writer):
             self.flusher.forget(descriptor)
 
     def give_up(self) -> None:
-        """`detach` for a forked process, where a thread of the parent may hold the lock."""
+        """Like `detach`, for a forked process, where a thread of the parent may hold the lock."""
         self._lock, self._room, self._draining = RLock(), None, False
         self._end_locked()
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can be sent any longer: the connection is lost or was released."""
+        """Whether nothing can be sent any more, because the connection is lost or was released."""
         return self._detached
 
     @property
     def needs_no_gil(self) -> bool:
-        """Whether `send_queues` writes to the connection: not with TLS, and not without the C module."""
+        """Whether `send_queues` can write to the connection. It cannot with TLS, or without the C module."""
         return speedups is not None and self._fd >= 0
 
     @property
@@ -210,9 +211,10 @@ class Outbox(Writer):
     ) -> None:
         """From now on, keep unacknowledged messages. Call this once, before counted messages are written.
 
-        Without a connection, at most `max_bytes` may wait, else `on_stuck` is called. With one, at most `max_bytes`
-        (but at least `MIN_WINDOW_BYTES`) are written without an acknowledgement. `frames` are messages that another
-        process has written after the `acknowledged` ones. They come before all frames appended here.
+        Without a connection, at most `max_bytes` may wait. If more wait, `on_stuck` is called. With a connection, at
+        most `max_bytes` (but at least `MIN_WINDOW_BYTES`) are written without an acknowledgement. `frames` are messages
+        that another process has written after the `acknowledged` ones. They come before all frames that are appended
+        here.
         """
         with self._lock:
             assert self._kept is None
@@ -227,9 +229,9 @@ class Outbox(Writer):
         self.flush()
 
     def acknowledge(self, count: int) -> None:
-        """The client has received `count` counted messages since the session began.
+        """Drop messages, because the client has received `count` counted messages since the session began.
 
-        Raises `ProtocolError` for more than were written, and for fewer than before.
+        Raises `ProtocolError` if `count` is more than were written, or less than before.
         """
         kept = self._kept
         if kept is None:
@@ -247,10 +249,10 @@ class Outbox(Writer):
         self.flush()
 
     def suspend(self, transport: Transport, last: bytes = b"") -> bool:
-        """Release a connection. An outbox that keeps messages waits for the next one; any other one is over.
+        """Release a connection. An outbox that keeps messages waits for the next connection. Any other outbox is over.
 
-        `last`, a close frame, is written after all other frames, if the kernel takes all of them at once. Returns
-        whether it was written. Does nothing if the outbox has another connection already.
+        `last`, a close frame, is written after all other frames, but only if the kernel takes all of them at once.
+        Returns whether it was written. Does nothing if the outbox has another connection already.
         """
         kept, sent = self._kept, 0
         with self._lock:
@@ -290,10 +292,11 @@ class Outbox(Writer):
             raise ProtocolError(f"{counted(count, 'message')} received, {kept.acknowledged} to {most} are possible")
 
     def resume(self, transport: Transport, first: bytes, received: int, *, on_stuck: Callable[[str], None]) -> None:
-        """Go on over another connection, whose client has `received` this many counted messages of the session.
+        """Continue over another connection. The client has `received` this many counted messages of the session.
 
         `first`, the welcome, is sent before the messages that the client does not have. `on_stuck` is for this
-        connection. Raises `ProtocolError`, without any effect, for a wrong count. Does nothing if the outbox is over.
+        connection. For a wrong count, raises `ProtocolError`, without any other effect. Does nothing if the outbox is
+        over.
         """
         kept = self._kept
         assert kept is not None
@@ -307,7 +310,7 @@ class Outbox(Writer):
                 self.kept_bytes -= kept.acknowledge(received)
                 assert self._backlog is not None
                 self._backlog.put_before(first, kept)
-                if self._sealed and self._close_frame is not None:  # `restart` has dropped it
+                if self._sealed and self._close_frame is not None:  # `restart` has dropped the close frame
                     self._backlog.add(self._close_frame)
                 kept.clear()
                 self.kept_bytes = 0
@@ -366,27 +369,27 @@ class Outbox(Writer):
 
     @property
     def written(self) -> int:
-        """The most messages that the client can acknowledge."""
+        """How many messages the client can acknowledge at most."""
         return 0 if self._kept is None else self._kept.written
 
     @property
     def unacknowledged_bytes(self) -> int:
-        """Bytes of messages that are written and not acknowledged, and of those that wait. A snapshot."""
+        """Bytes of messages that are written and not acknowledged, and of messages that wait. A snapshot."""
         return self.kept_bytes + (self._backlog_bytes() if self.is_blocked else 0)
 
 
 def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | list[bytes] | None, int]]:
-    """Write the queues of outboxes whose locks the caller holds, and which are not draining.
+    """Write the queues of outboxes. The caller holds their locks, and none of them is draining.
 
-    Returns entries for `_after_send_locked`: an outbox, the data that was not sent completely, and how many bytes of it
-    were sent, or -errno. The data is a list of frames if any of them is a `MarkedFrame`. An outbox that was not written
-    to has no data. This Python version writes nothing, and returns all outboxes.
+    Returns entries for `_after_send_locked`: an outbox, its data if this was not sent completely, and how many bytes of
+    the data were sent, or -errno. The data is a list of frames if any of them is a `MarkedFrame`. An outbox that was
+    not written to has no data. This Python version writes nothing, and returns all outboxes.
     """
     return [(outbox, None, 0) for outbox in outboxes]
 
 
 def _post(outbox: Outbox, frame: bytes) -> bool:
-    """`append` a frame and `flush`. False if the outbox is closed."""
+    """Append a frame and flush. Returns False if the outbox is closed."""
     if not outbox.append(frame):
         return False
     outbox.flush()

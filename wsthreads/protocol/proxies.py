@@ -2,7 +2,7 @@
 
 Each proxy appends its value to a header. So the last values come from the trusted proxies, and a client can forge all
 values before them. The list is read from its end and split only at commas. werkzeug's ProxyFix also parses quotation
-marks: there, a client's quotation mark can hide the proxy's value.
+marks, so a quotation mark of a client can hide the proxy's value there.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 class ProxyHeaders:
     """WSGI middleware that trusts the last `hops` proxies' X-Forwarded-For, -Proto and -Host.
 
-    The proxies must set all three headers, because a client can forge one that they do not set. A header with fewer
-    than `hops` values is ignored. `Forwarded` (RFC 7239) is not read.
+    The proxies must set all three headers, because a client can forge a header that the proxies do not set. A header
+    with fewer than `hops` values is ignored. `Forwarded` (RFC 7239) is not read.
     """
 
     def __init__(self, app: WSGIApplication, hops: int) -> None:

@@ -9,13 +9,13 @@ from time import monotonic, sleep
 
 __all__ = ["SPAN_S", "Held", "RateLimit"]
 
-#: Events that were not used can be used within this time. After a stall of the network or of the handler, a client's
-#: messages arrive all at once.
+#: An event that was not used can still be used for this time. So a client may send many messages at once after the
+#: network or the handler has stalled.
 SPAN_S = 10.0
 
-#: When held messages take this much memory, not counting a longest one, no more are read. Before that, a client waits
-#: for an acknowledgement: see `envelope.CLIENT_WINDOW_BYTES`. Text takes at most `BYTES_OF_BYTE` times its bytes, and
-#: less than 100 more for each message.
+#: No more messages are read when held messages take this much memory, in addition to one message of the largest size. A
+#: client waits for an acknowledgement before that: see `envelope.CLIENT_WINDOW_BYTES`. Text takes at most
+#: `BYTES_OF_BYTE` times its bytes, and less than 100 more for each message.
 MAX_HELD_BYTES = 4 * 1024 * 1024
 
 #: One character beyond U+FFFF makes Python store each character of the text in four bytes.
@@ -55,14 +55,10 @@ class RateLimit:
 
 
 class Held:
-    """Holds messages of a client that has come back until they are within its rate limit. For one thread.
+    """Holds messages of a client that has come back, until the rate limit allows them. For one thread.
 
-    Such a client sends all messages at once that it could not send without a connection.
-
-    Acknowledgements are not held. They follow the held messages in the stream, and a client whose acknowledgements are
-    not read would look too slow.
-
-    No message is longer than `longest` bytes.
+    Such a client sends all messages at once that it could not send without a connection. Acknowledgements are not held,
+    because a client whose acknowledgements are not read would seem too slow. No message is longer than `longest` bytes.
     """
 
     def __init__(self, allowance: RateLimit, first: str | bytes, longest: int) -> None:
@@ -70,7 +66,7 @@ class Held:
         self._messages = deque([first])
         self._bytes = getsizeof(first)
         self._most = MAX_HELD_BYTES + BYTES_OF_BYTE * longest
-        #: A function that ends the connection, if the end has come. Call it when no message is held.
+        #: If the client has ended the connection: a function to call when no message is held any more. Otherwise None.
         self.end: Callable[[], object] | None = None
 
     def __bool__(self) -> bool:
@@ -95,7 +91,7 @@ class Held:
         return message
 
     def may_read(self) -> bool:
-        """Whether more messages may be read. If not, sleeps for a moment."""
+        """Whether more messages may be read. If they may not, sleeps for a moment."""
         if self.end is None and self._bytes < self._most:
             return True
         sleep(min(self.wait_s, LOOK_S))

@@ -14,12 +14,10 @@ class Reader(Protocol):
     """
 
     def read(self) -> bytes:
-        """Read until there are bytes that the reader cannot pass on itself, and return these.
+        """Read until there are bytes that the reader cannot pass on itself, and return these bytes.
 
-        Empty at the end of the stream.
-
-        Blocks while the client sends nothing, and while the reader can pass on all messages. Raises OSError if the
-        connection is lost.
+        Returns empty bytes at the end of the stream. Blocks while the client sends nothing, and while the reader can
+        pass on all messages. Raises OSError if the connection is lost.
         """
 
     def stop(self) -> None:
@@ -27,7 +25,7 @@ class Reader(Protocol):
 
     @property
     def heard_at(self) -> float:
-        """When the last message arrived, on the monotonic clock. 0 without any."""
+        """When the last message arrived, by the monotonic clock. 0 if none has arrived."""
 
     @property
     def messages_in(self) -> int:

@@ -14,7 +14,7 @@ __all__ = ["USE", "green_threads", "is_to_serve", "is_validated", "unfitness"]
 #: The advice in each error.
 USE = "use gunicorn -k gthread, or -k wsthreads.gunicorn.ThreadWorker, wsthreads run or flask run"
 
-#: Servers, by a key in their environ or by the beginning of SERVER_SOFTWARE.
+#: The names of servers, by a key in their environ or by the beginning of SERVER_SOFTWARE.
 _SERVERS = {
     "uwsgi.version": "uWSGI",
     "mod_wsgi.version": "mod_wsgi",
@@ -27,7 +27,8 @@ _SERVERS = {
     "Werkzeug": "Werkzeug's server",
 }
 
-#: For each library: the module that patches others, its function that tells, and the modules that must not be patched.
+#: For each library: its module that patches others, its function that says whether a module is patched, and the modules
+#: that must not be patched.
 _GREEN = {
     "gevent": ("gevent.monkey", "is_module_patched", ("threading", "socket")),
     "eventlet": ("eventlet.patcher", "is_monkey_patched", ("thread", "socket")),
@@ -56,7 +57,7 @@ def is_to_serve() -> bool:
 
 
 def is_validated(environ: dict[str, Any]) -> bool:
-    """Whether `wsgiref.validate` wraps the app. It passes plain HTTP, but fails at each upgrade."""
+    """Whether `wsgiref.validate` wraps the app. This wrapper lets plain HTTP pass, but fails at each upgrade."""
     return type(environ.get("wsgi.input")).__module__ == "wsgiref.validate"
 
 

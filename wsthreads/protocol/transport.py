@@ -39,21 +39,21 @@ __all__ = [
 #: The size of one read. Small, because an idle connection keeps the buffer while it waits.
 RECEIVE_BYTES = 2048
 
-#: The size for a client that sends a lot. Smaller if one read has more than MANY_MESSAGES: these are milliseconds of
-#: work, while other threads wait for the GIL.
+#: The size of a read for a client that sends a lot. It becomes smaller if one read has more than MANY_MESSAGES, because
+#: these mean milliseconds of work, while other threads wait for the GIL.
 RECEIVE_MANY_BYTES = 8192
 MANY_MESSAGES = 16
 RECEIVE_LARGE_BYTES = 65536
 
-#: No SIGPIPE, no waiting. (0 on platforms without these flags; Python ignores SIGPIPE anyway.)
+#: The flags against SIGPIPE and waiting. (0 on platforms without these flags. Python ignores SIGPIPE anyway.)
 _SEND_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
 _RECORD_BYTES = 16384  # RFC 8446, 5.1
 
-#: While `linger` discards input, it pauses after each read; the pauses double up to the last one. At first the reads
-#: are small, so that a client that floods the server gets no more work out of it. A client that still sends after the
-#: first pauses may be sending a large message. It is then read at 6 MiB per second, so that it can finish and read the
-#: close frame.
+#: While `linger` discards input, it pauses after each read. The pauses double up to the last one. The first reads are
+#: small, so a client that floods the server causes little work. A client that still sends after the first pauses may be
+#: sending a large message. From then on, its input is read at 6 MiB per second, so that the client can finish and read
+#: the close frame.
 _DISCARD_LITTLE_BYTES = 65536
 _DISCARD_MUCH_BYTES = 1 << 20
 _DISCARD_PAUSES_S = (0.01, 0.16)
@@ -68,7 +68,7 @@ _TCP_INFO = struct.Struct("=24xI92xQ")
 
 
 class Late(OSError):
-    """Nothing has arrived in time."""
+    """No input has arrived in time."""
 
 
 class PlainTransport:
@@ -76,7 +76,7 @@ class PlainTransport:
 
     __slots__ = ("_sock",)
 
-    #: How many bytes after the sent ones must perhaps be the same at the next `send`.
+    #: How many of the bytes that were not sent must be the same at the next `send`. Not 0 only with TLS.
     tried_bytes = 0
 
     def __init__(self, sock: socket.socket) -> None:
@@ -88,7 +88,7 @@ class PlainTransport:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def limit_unsent(self, size: int) -> None:
-        """Let the kernel take no more bytes while this many are unsent, if it has such a limit (Linux, macOS)."""
+        """Let the kernel take no more bytes while this many are unsent. Does nothing on systems without this limit."""
         option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
         if option is not None:
             with suppress(OSError):  # closed, or not TCP
@@ -96,7 +96,7 @@ class PlainTransport:
 
     @property
     def plain_fd(self) -> int:
-        """The file descriptor if bytes can be written to it directly, without TLS; else -1."""
+        """The file descriptor if bytes can be written to it directly, which means without TLS. Otherwise -1."""
         return self._sock.fileno()
 
     def fileno(self) -> int:
@@ -104,11 +104,14 @@ class PlainTransport:
         return self._sock.fileno()
 
     def receive(self, size: int) -> bytes:
-        """Up to `size` bytes; empty at the end of the stream. Blocks. Raises OSError if the connection is lost."""
+        """Read at most `size` bytes.
+
+        Empty at the end of the stream. Blocks. Raises OSError if the connection is lost.
+        """
         return self._sock.recv(size) if speedups is None else speedups.receive(self._sock.fileno(), size)
 
     def wait_readable(self, timeout_s: float) -> bool:
-        """Wait until `receive` would return at once, perhaps with the end or a part of a message.
+        """Wait until `receive` would return at once, perhaps with the end of the stream or a part of a message.
 
         Waits at most `timeout_s`.
         """
@@ -147,7 +150,7 @@ class PlainTransport:
             while (left := deadline - monotonic()) > 0:
                 events = _wait(self._sock, select.POLLIN | getattr(select, "POLLRDHUP", 0), left)
                 size = _DISCARD_LITTLE_BYTES if pause < last_pause else _DISCARD_MUCH_BYTES
-                # Under TLS, too: the content does not matter.
+                # The plain socket is read under TLS, too, because the content does not matter.
                 if not events or not socket.socket.recv(self._sock, size, getattr(socket, "MSG_DONTWAIT", 0)):
                     return
                 if not events & _ENDED:
@@ -185,9 +188,8 @@ class PlainTransport:
 class TLSTransport(PlainTransport):
     """TLS, with the same guarantees.
 
-    `_lock` guards the OpenSSL object. It is a leaf and is not held during network waits.
-
-    An RLock, because a finalizer may send during a `receive` of the same thread, between two OpenSSL calls.
+    `_lock` guards the OpenSSL object. It is a leaf lock, and is not held while a thread waits for the network. It is an
+    RLock, because a finalizer may send during a `receive` of the same thread, between two OpenSSL calls.
     """
 
     __slots__ = ("_lock",)
@@ -249,7 +251,7 @@ class NoTransport(PlainTransport):
     __slots__ = ()
 
     def __init__(self) -> None:
-        """Needs no socket."""
+        """Does not call the base class, because there is no socket."""
 
     def limit_unsent(self, size: int) -> None:
         pass
@@ -287,9 +289,9 @@ def message_receiver(
 ) -> Callable[[], tuple[str | bytes, int] | bytes]:
     """Returns a function that waits like `receive`, and returns a single message with its size on the wire.
 
-    The function returns the raw bytes instead unless they are exactly one complete message that `decode_message`
-    accepts, of at most `max_bytes`, and not binary unless `takes_binary`. For a message longer than RECEIVE_BYTES, the
-    C version also reads the rest if it arrives at once.
+    The bytes must be exactly one complete message that `decode_message` accepts, of at most `max_bytes`. A binary
+    message needs `takes_binary`. In all other cases, the function returns the raw bytes instead. For a message longer
+    than RECEIVE_BYTES, the C version also reads the rest if it arrives at once.
     """
     if speedups is None or transport.plain_fd < 0:
         return partial(_receive_message, transport, max_bytes, takes_binary)
@@ -312,7 +314,7 @@ def next_size(received: int, messages: int) -> int:
 
 
 def _wait(sock: socket.socket | int, events: int, timeout_s: float | None) -> int:
-    """The `events` (or end, or failure) that `sock` is ready for; 0 after the timeout.
+    """Wait for `events` of `sock`. Returns those that have come, or an end or a failure, or 0 after the timeout.
 
     Uses poll(2), because select(2) stops at file descriptor 1023."""
     poller = select.poll()

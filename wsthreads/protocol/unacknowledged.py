@@ -62,7 +62,10 @@ class Kept(list[bytes]):
         return sum(map(len, counted))
 
     def end(self) -> None:
-        """The session is over: drop the frames and the callback, which would be a cycle of references."""
+        """Drop the frames and the callback, because the session is over.
+
+        The callback would be a cycle of references.
+        """
         self.clear()
         self._on_stuck = nobody_cares
 

@@ -1,8 +1,8 @@
 """The part of an outbox that writes to its connection, under its lock.
 
-Frames for which the kernel has no room wait in a `Backlog`, and the flusher continues. Waiting bytes and seconds
-without progress have limits. An outbox that keeps written messages (`Kept`) stops writing when its window is full,
-until the client acknowledges some of them. Without a connection, frames only wait.
+Frames for which the kernel has no room wait in a `Backlog`, and the flusher writes them later. There are limits for the
+waiting bytes and for the seconds without progress. An outbox that keeps written messages (`Kept`) stops writing when
+its window is full, until the client acknowledges some of them. Without a connection, frames only wait.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Writer(OutboxState):
         timeout_s: float,
         on_stuck: Callable[[str], None],
     ) -> None:
-        #: The most bytes that may wait for the client.
+        #: How many bytes may wait for the client at most.
         self.max_bytes = max_bytes
         #: Holds frames back; None without a broker.
         self.frame_holder: FrameHolder | None = None
@@ -98,15 +98,15 @@ class Writer(OutboxState):
         self.bytes_out = 0  # how many the kernel has taken
         self.kept_bytes = 0  # the bytes of _kept
         self.window = 0  # with more bytes than this in _kept, nothing is written
-        self.latest_replaced = 0  # how many of messages_out were replaced by one with the same key, and not written
-        # Frames taken from the queue and not sent; empty unless is_blocked. Made when needed: most clients read
-        # quickly.
+        self.latest_replaced = 0  # how many of messages_out were not written, but replaced by one with the same key
+        # Frames taken from the queue and not sent. Empty unless is_blocked. Made when it is needed, because most
+        # clients read quickly.
         self._backlog: Backlog | None = None
         # True while the kernel is full (the flusher will call _on_room), the window is full, or there is no connection.
         # It stays true until all waiting frames are written. Other threads read it without the lock, to decide whether
         # to wait for room.
         self.is_blocked = transport is NOWHERE
-        self._is_full = False  # is_blocked because the window is full
+        self._is_full = False  # whether is_blocked is true because the window is full
         self._kept: Kept | None = None
         self._progress_at = 0.0
         self._stall_timer: Timer | None = None
@@ -115,7 +115,7 @@ class Writer(OutboxState):
         self._close_frame: bytes | None = None  # once set, nothing may be appended; set once, without the lock
         self._discards = False  # whether the close frame drops the frames before it; set before the close frame
         self._sealed = False  # whether the close frame was taken from the queue; later frames are dropped
-        self._detached = False  # whether the transport belongs to the WSGI server again
+        self._detached = False  # whether `detach` has returned the transport to the WSGI server
         self._draining = False  # whether _drain_locked runs: a finalizer that sends may call it again under the RLock
         self._room: Condition | None = None  # made for the first thread that waits for room
 
@@ -154,14 +154,14 @@ class Writer(OutboxState):
         A blocked outbox only moves frames to the backlog, unless it `has_room` again.
         """
         if self._draining:
-            return  # this thread drains already, further up its stack
+            return  # this thread is draining already, further up its stack
         self._draining = True
         try:
             self._take_locked()
             if self._is_full and self._close_frame is not None:
                 self._is_full = self.is_blocked = False  # no other connection will need the kept messages
             has_room |= not self.is_blocked
-            transport = self._transport  # a finalizer may release it
+            transport = self._transport  # a finalizer may release the transport
             while has_room and self._transport is transport and (backlog := self._backlog) and backlog.pieces:
                 if self.kept_bytes > self.window and self._close_frame is None:
                     self._is_full = True
@@ -184,9 +184,9 @@ class Writer(OutboxState):
             self._draining = False
 
     def _settle_locked(self, backlog: Backlog, tried: int, sent: int) -> bool:
-        """Account for a write: of the first `tried` bytes of the backlog, `sent` are on the wire.
+        """Account for a write: of the first `tried` bytes of the backlog, `sent` were sent.
 
-        False if the outbox is blocked.
+        Returns False if the outbox is blocked.
         """
         self.bytes_out += sent
         self.kept_bytes += backlog.advance(sent, self._kept)
@@ -206,7 +206,7 @@ class Writer(OutboxState):
 
     def _after_send_locked(self, data: bytes | list[bytes] | None, sent: int) -> None:
         """Continue after `send_queues`, for an outbox whose queue was not sent completely."""
-        if data is None:  # not for send_queues: TLS, closing, over
+        if data is None:  # send_queues cannot write this outbox: TLS, closing, or over
             self._drain_locked()
             return
         kept = self._kept
@@ -235,7 +235,7 @@ class Writer(OutboxState):
     def _hold_locked(self) -> str:
         """Move queued frames to the backlog while the kernel is full.
 
-        Returns, once, the reason if too many bytes wait.
+        If too many bytes wait, returns the reason, but only once. Otherwise returns "".
         """
         self._drain_locked()
         backlog, waiting = self._backlog, self._backlog_bytes()
@@ -244,14 +244,14 @@ class Writer(OutboxState):
         if backlog.count < 2 or waiting <= self.max_bytes + self._excused_bytes():
             return ""  # a single write may have any size if nothing else waits
         self._stuck = True
-        return f"{waiting} bytes wait, at most {self.max_bytes} may"
+        return f"{waiting} bytes wait, the limit is {self.max_bytes}"
 
     def _excused_bytes(self) -> int:
         size, until = self._excused
         return size if size and monotonic() < until else 0
 
     def _on_room(self) -> None:
-        """Called by the flusher: the kernel has room again, or the connection has failed."""
+        """Called by the flusher when the kernel has room again, or the connection has failed."""
         with self._lock:
             if self._detached or self._is_full or self._transport is NOWHERE:
                 return
@@ -259,17 +259,17 @@ class Writer(OutboxState):
         self.flush()
 
     def _go_on_locked(self) -> None:
-        """Continue to write: there is room again."""
+        """Continue to write, because there is room again."""
         self._is_full = False
         self._drain_locked(has_room=True)
         if not self.is_blocked:
-            self._backlog = None  # drop it, as for most clients
+            self._backlog = None  # most clients need none
             self._cancel_stall_timer_locked()
         if self._room is not None:
             self._room.notify_all()
 
     def _on_stall_timer(self) -> None:
-        """Called by the flusher: check whether a full connection has made any progress."""
+        """Check whether a full connection has made any progress. Called by the flusher."""
         report = False
         with self._lock:
             self._stall_timer = None
@@ -292,18 +292,18 @@ class Writer(OutboxState):
         return self._backlog is None or not self._backlog.begun
 
     def _lose_locked(self) -> None:
-        """The connection is lost. The reading thread will notice by itself."""
+        """Drop all frames, because the connection is lost. The reading thread will notice the loss by itself."""
         if self._kept is None or self._close_frame is not None:
             self._end_locked()
         else:
             self._unplug_locked(self._kept)
 
     def _unplug_locked(self, kept: Kept) -> None:
-        """Go on without a connection.
+        """Continue without a connection.
 
         The next connection gets all messages that are not acknowledged or not written.
         """
-        self._take_locked()  # so that `restart` also drops those that are not counted
+        self._take_locked()  # so that `restart` also drops queued frames that are not counted
         if self._transport is not NOWHERE:
             self._transport, self._fd = NOWHERE, -1
             self.max_bytes, self._on_stuck = kept.swap(self.max_bytes, nobody_cares)
@@ -317,7 +317,7 @@ class Writer(OutboxState):
             self._room.notify_all()
 
     def _break_off_locked(self) -> None:
-        """It is unknown how much was sent: end the connection. The reading thread notices the end."""
+        """End the connection, because it is unknown how much was sent. The reading thread notices the end."""
         transport = self._transport
         self._end_locked()
         transport.abort()
@@ -327,7 +327,7 @@ class Writer(OutboxState):
         self._fd = -1
         self.is_blocked = self._is_full = False
         self.frame_holder = None
-        self._on_stuck = nobody_cares  # else a cycle of references would keep the connection in memory
+        self._on_stuck = nobody_cares  # without this, a cycle of references would keep the connection in memory
         self._queue.clear()
         self._backlog = None
         if self._kept is not None:

@@ -5,7 +5,7 @@ a broadcast divides the members into parts, wakes the helpers, and writes part a
 helpers do the same. A helper that wakes late finds less to do, or nothing.
 
 The sending thread does not wait for parts that helpers still write. The next broadcast may come meanwhile. Each member
-still gets its frames in order: they are in its outbox, and one thread at a time writes to it.
+still gets its frames in order, because they are in its outbox, and only one thread at a time writes from an outbox.
 
 The helpers start when they are first needed. If a helper fails, it writes its part again.
 """
@@ -31,30 +31,30 @@ LEAST_MEMBERS = 2000
 #: The smallest part. Writing it takes several times as long as waking a thread.
 LEAST_PART = 128
 
-#: The most threads. More would wait for the GIL, which each write needs for a tenth of its time.
+#: How many threads write at most. More threads would wait for the GIL, which each write needs for a tenth of its time.
 MOST_WRITERS = 4
 
 
 def writers_here() -> int:
-    """How many threads should write at once: as many as the calling thread may use cores, up to a limit."""
+    """How many threads should write at once: the number of cores that the calling thread may use, up to a limit."""
     return min(MOST_WRITERS, len(usable_cores()) or os.cpu_count() or 1)
 
 
 def are_parallel(outboxes: Sequence[Outbox]) -> bool:
-    """Whether several threads are faster. They are slower if each write has to take the GIL."""
+    """Whether several threads are faster than one. They are slower if each write must take the GIL."""
     return not has_gil() or outboxes[0].needs_no_gil or outboxes[-1].needs_no_gil
 
 
 class WriterThreads:
-    """Flushes outboxes with up to `writers` threads: the caller's, and helpers. Any thread."""
+    """Flushes outboxes with up to `writers` threads: the calling thread and its helpers. Any thread."""
 
     def __init__(self, writers: int) -> None:
         self._helpers = [Drainer(f"wsthreads-writer-{number}") for number in range(1, writers)]
 
     def flush(self, outboxes: Sequence[Outbox]) -> list[Outbox]:
-        """`flush_all` with helpers, which also send frames that are appended while they write.
+        """Like `flush_all`, but with helpers. These also send frames that are appended while they write.
 
-        A helper may still write when this returns.
+        A helper may still be writing when this returns.
         """
         if len(outboxes) < LEAST_MEMBERS or not self._helpers or not are_parallel(outboxes):
             return flush_all(outboxes)
@@ -62,7 +62,7 @@ class WriterThreads:
         for helper in self._helpers:
             try:
                 helper.go_on(_Share(parts).go_on)
-            except RuntimeError:  # no thread can be started: the other threads write more
+            except RuntimeError:  # no thread can be started, so the other threads write more
                 break
         left: list[Outbox] = []
         while (part := _next(parts)) is not None:
@@ -70,7 +70,7 @@ class WriterThreads:
         return left
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no helper writes, at most `timeout_s`. False if one does."""
+        """Wait until no helper writes, at most `timeout_s`. Returns False if one still does."""
         deadline = monotonic() + timeout_s
         return all(helper.wait_idle(max(0.0, deadline - monotonic())) for helper in self._helpers)
 
@@ -94,7 +94,7 @@ class _Share:
         self._part: Sequence[Outbox] = ()
 
     def go_on(self) -> bool:
-        """Write one part. Returns whether to call this again. After an exception, it is also called again."""
+        """Write one part. Returns whether to call this method again. It is also called again after an exception."""
         self._part = self._part or _next(self._parts) or ()
         if self._part:
             self._part = flush_all(self._part)

@@ -1,8 +1,9 @@
 """Hides the differences between Werkzeug's server and gunicorn's gthread: early input, access logs, ends.
 
 Both servers read the request through a buffer, write a response when the application returns, and close the socket
-themselves. A WebSocket session runs inside the iteration of its response. It ends the iteration in a way that stops the
-server from writing. Otherwise Werkzeug would write an HTTP response to the WebSocket, and gunicorn the headers.
+themselves. A WebSocket session runs inside the iteration of its response. The session ends the iteration in a way that
+stops the server from writing. Otherwise, Werkzeug would write an HTTP response to the WebSocket, and gunicorn would
+write headers.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ def has_socket(environ: dict[str, Any]) -> bool:
 
 def end_socket(environ: dict[str, Any]) -> None:
     """End a connection whose session has failed, because the server would wait for another request on it."""
-    with suppress(OSError, AttributeError):  # ended already, or one of `wsthreads.testing`
+    with suppress(OSError, AttributeError):  # the socket has ended already, or it is one of `wsthreads.testing`
         (environ.get("gunicorn.socket") or environ[SOCKET_KEY]).shutdown(socket.SHUT_RDWR)
 
 
 def take_early_input(environ: dict[str, Any]) -> bytes:
-    """The bytes that the server has read after the request: a client may send its first frames at once."""
+    """The bytes that the server has read after the request, because a client may send its first frames at once."""
     if "gunicorn.socket" in environ:
-        # gunicorn's Body has a reader, which has the connection's Unreader, whose buffer has the early input.
+        # In gunicorn, the path to the early input is: Body, its reader, the connection's Unreader, the buffer of this.
         unreader = getattr(getattr(environ.get("wsgi.input"), "reader", None), "unreader", None)
         buffer = getattr(unreader, "buf", None)
         if buffer is None:
@@ -72,7 +73,7 @@ def take_early_input(environ: dict[str, Any]) -> bytes:
 def _buffered(reader: Any, sock: socket.socket) -> bytes:
     """The buffered bytes of a `socket.makefile("rb")`. Does not wait for more."""
     end = getattr(getattr(reader, "raw", None), "end", None)
-    if end is not None:  # only our own server has it: stop the reader
+    if end is not None:  # only our own server has this method, which stops the reader
         end()
         return bytes(reader.read(len(reader.peek())))
     timeout = sock.gettimeout()
@@ -115,7 +116,7 @@ def is_ending(worker: Any) -> bool:
 def call_at_exit(worker: Any, call: Callable[[], None]) -> None:
     """Let gunicorn make a call when the worker has ended, before Python waits for the remaining threads.
 
-    The call goes ahead of the ``worker_exit`` of gunicorn's configuration. Only this process has it.
+    The call comes before the ``worker_exit`` of gunicorn's configuration. It is made only in this process.
     """
     then = worker.cfg.worker_exit
 
@@ -136,8 +137,8 @@ def is_replaced(worker: Any) -> bool:
 def log_upgrade(environ: dict[str, Any]) -> None:
     """Log the 101 in Werkzeug's format. Werkzeug does not log it, because wsthreads writes it."""
     if SOCKET_KEY not in environ:
-        return  # gunicorn's access log has it
-    access_log = get_logger("werkzeug")  # not at import: a logging configuration may disable existing loggers
+        return  # gunicorn's access log has a line for the 101
+    access_log = get_logger("werkzeug")  # not at import, because a logging configuration may disable loggers
     if not access_log.is_enabled_for(logging.INFO):
         return
     address, method = environ.get("REMOTE_ADDR", "-"), environ.get("REQUEST_METHOD", "-")
@@ -158,7 +159,10 @@ def _printable(text: str) -> str:
 
 
 class _LostStatus(str):
-    """A status that makes Werkzeug stop as after a lost connection, when it splits the status to send it."""
+    """A status that raises an error when Werkzeug splits it to send it.
+
+    Werkzeug then stops as after a lost connection.
+    """
 
     def split(self, *_: Any, **__: Any) -> NoReturn:
         raise ConnectionResetError(errno.ECONNRESET, "the WebSocket session is over")
@@ -169,12 +173,12 @@ class SessionResponse:
 
     The server iterates the response in the connection's thread. The iteration runs `session`, and then raises the error
     of a connection that the client has ended. Both servers ignore this error silently: they write nothing more and
-    close the socket; gunicorn logs the 101 and counts the connection. `abandon` is called instead if the server never
-    iterates.
+    close the socket. gunicorn also logs the 101 and counts the connection. If the server never iterates, `abandon` is
+    called instead.
 
     Middleware such as Werkzeug's debugger or Sentry may report that error. So in the debugger, and under gunicorn
-    without TLS, the iteration just ends; the server meets the same error when it uses the socket. (With TLS, gunicorn
-    would log a different error. Without its debugger, Werkzeug would first log a response.)
+    without TLS, the iteration just ends. The server gets the same error later, when it uses the socket. (With TLS,
+    gunicorn would log a different error. Without its debugger, Werkzeug would first log a response.)
     """
 
     def __init__(

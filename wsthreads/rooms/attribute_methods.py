@@ -1,4 +1,4 @@
-"""The methods for a room's attributes, for the handles in a server and in programs without a server."""
+"""The methods that read and change a room's attributes. All handles on rooms have them, with or without a server."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["AttributeMethods"]
 
 
 class AttributeMethods:
-    """Methods of a handle with a `_name`. Any thread."""
+    """Base class of handles: reads and changes the attributes of the room `_name`. Any thread."""
 
     __slots__ = ()
 
     _name: str
-    #: The fencing number of the ownership that writes. None for handles that are not of an ownership.
+    #: For the handle of an owned room: the fencing number of its ownership. None for other handles.
     _fence: int | None = None
 
     @property
@@ -31,11 +31,12 @@ class AttributeMethods:
         """Set an attribute of the room: a value that all members share.
 
         `key` is text of 1 to 256 characters. `value` is a JSON value; None is allowed. All attributes of a room
-        together may have `max_room_bytes` as JSON. They live while the room has members, and `room_keep_s` longer.
+        together have at most `max_room_bytes` as JSON. They live while the room has members, and for `room_keep_s`
+        after that.
 
-        Over Redis, all processes share the attributes, and this waits for Redis, at most a second. Raises
-        `RoomStateError` for an invalid key or value. Over Redis, raises `BrokerError`; its `is_unknown` tells whether
-        the value may have been set nevertheless.
+        Over Redis, all processes share the attributes, and the call waits for Redis, at most a second. Raises
+        `RoomStateError` for an invalid key or value. Over Redis, also raises `BrokerError`. If the error's `is_unknown`
+        is true, the value may have been set.
         """
         attributes = self._attributes
         attributes.put(self._name, key, attributes.text_of(value), self._fence)
@@ -43,23 +44,23 @@ class AttributeMethods:
     def get_attribute(self, key: str, default: Any = None) -> Any:
         """An attribute of the room, or `default`. Each call returns a copy.
 
-        Over Redis, this waits for Redis, at most a second. While Redis is unavailable, it returns the last value that
-        this process knows, and raises `BrokerError` if it knows none.
+        Over Redis, the call waits for Redis, at most a second. While Redis is unavailable, the call returns the last
+        value that this process knows. It raises `BrokerError` if this process knows no value.
         """
         text = self._attributes.get(self._name, key)
         return default if text is None else value_of(text)
 
     def attributes(self) -> dict[str, Any]:
-        """All attributes of the room. A copy; over Redis, as with `get_attribute`."""
+        """A copy of all attributes of the room. Over Redis, waits and raises like `get_attribute`."""
         return {key: value_of(text) for key, text in self._attributes.all(self._name).items()}
 
     def update_attribute(self, key: str, change: Callable[[Any], Any]) -> Any:
         """Replace the value of an attribute by ``change(value)``, as one step. Returns the new value.
 
         `change` gets the value, or None if there is none, and returns the new value. It should be quick. It may be
-        called more than once, so it must have no other effects, and it must not set the same attribute. If it raises,
-        nothing is changed. Waits and raises like `set_attribute`. If others keep changing the attribute while `change`
-        runs, this raises `RoomStateError` after 5 seconds.
+        called more than once, so it must have no other effects. It must not set the same attribute. If it raises, the
+        value stays as it was. Waits and raises like `set_attribute`. If others keep changing the attribute while
+        `change` runs, this raises `RoomStateError` after 5 seconds.
         """
         if not callable(change):
             raise RoomStateError(f"an update needs a function that makes the new value, not {brief(change)}")
@@ -74,16 +75,17 @@ class AttributeMethods:
         """Remove an attribute. Returns False if there was none. Waits and raises like `set_attribute`."""
         return self._attributes.delete(self._name, key, self._fence)
 
-    # For scripts: Python cannot call a function of a script in the middle of an update.
+    # For scripts. Python cannot call a script's function in the middle of an update, so the script itself repeats the
+    # swap.
 
     def _attribute_text(self, key: str) -> str | None:
         """The current value of an attribute, as JSON text. Raises `BrokerError` if it is not known."""
         return self._attributes.fresh_text(self._name, key)
 
     def _swap_attribute(self, key: str, before: str | None, after: str, claim: str = "") -> tuple[bool, str | None]:
-        """Set an attribute to `after` if it is `before` now.
+        """Set an attribute to `after`, but only if its value is `before` now.
 
-        Returns whether it was, and the current value. All are JSON texts.
+        Returns whether the attribute was set, and its current value. All values are JSON texts.
 
         `claim` is as in `Attributes.swap`.
         """

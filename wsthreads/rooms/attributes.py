@@ -1,14 +1,14 @@
 """The attributes of rooms: JSON values by keys, shared by all members.
 
 A room's attributes live while the room has members, and `keep_s` longer. They are kept as JSON texts, so each reader
-gets its own copy. A subclass keeps them, in this process or at a broker: it overrides the methods at the end of
-`Attributes`.
+gets its own copy. A subclass of `Attributes` keeps them, in this process or at a broker. It overrides the methods at
+the end of the class.
 
-The function of an update runs without a lock of the store: the new value replaces the old one only if the old one is
-still there. Threads that update the same key take turns, so that they do not overtake each other again and again.
-Correctness does not depend on turns: no thread waits long for a turn, and a thread inside the function of another
-update does not wait at all. Over a broker, an update that was overtaken `CLAIM_AFTER` times claims the key, so that
-other processes wait for a moment.
+The function of an update runs without a lock on the attributes. Its result replaces the old value only if no other
+update has replaced that value first. Otherwise, the function runs again. Threads that update the same key take turns,
+because otherwise they could overtake each other again and again. Turns are not needed for correct results. So a thread
+waits at most `TURN_S` for its turn, and a thread inside the function of another update does not wait. Over a broker, an
+update that was overtaken `CLAIM_AFTER` times claims the key. Then other processes wait for a moment.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ __all__ = [
 #: The longest key.
 MAX_KEY_CHARS = 256
 
-#: An update that others overtake for longer than this raises an error.
+#: An update fails if other updates of the same key come first for longer than this.
 UPDATE_S = 5.0
 
-#: The longest wait while another thread has the turn for the same key: its function may be slow.
+#: How long a thread waits at most for its turn to update a key. The thread before it may run a slow function.
 TURN_S = 1.0
 
 #: An update that was overtaken this many times claims the key.
 CLAIM_AFTER = 3
 
-#: The size of a room's attributes is that of one JSON object: these bytes, and the `entry_bytes` of each attribute.
+#: The attributes of a room count as one JSON object. Its size is this number, for the first brace, and the sum of the
+#: `entry_bytes` of all attributes.
 EMPTY_BYTES = 1
 
 #: The function of an update: gets the JSON text of a value, or None if there is none, and returns the new JSON text.
@@ -76,27 +77,27 @@ def check_key(key: object) -> str:
 
 
 def entry_bytes(key: str, text: str) -> int:
-    """How many bytes an attribute adds to the JSON of its room, in UTF-8, with a colon and a comma or brace."""
+    """How many bytes an attribute adds to the JSON of its room: key, colon, value, and a comma or brace, in UTF-8."""
     return len(json.dumps(key, ensure_ascii=False).encode("utf-8", "surrogatepass")) + len(text.encode()) + 2
 
 
 def too_big(name: str, key: str, size: int, max_bytes: int) -> RoomStateError:
-    """The error for a value that does not fit."""
+    """The error for a value with which the room's attributes would exceed `max_room_bytes`."""
     return RoomStateError(
-        f"the attributes of a room may have {max_bytes} bytes as JSON (max_room_bytes); "
-        f"with this value of {key!r:.80}, those of {name!r:.80} would have {size}"
+        f"with this value of {key!r:.80}, the attributes of the room {name!r:.80} would have {size} bytes as JSON; "
+        f"max_room_bytes allows at most {max_bytes}"
     )
 
 
 def lost_fence(name: str, fence: int) -> RoomStateError:
-    """The error for a write of an ownership that is over."""
-    return RoomStateError(f"this process does not own the room {name!r:.80} any more, by fencing number {fence}")
+    """The error for a write with the fencing number of an ownership that is over."""
+    return RoomStateError(f"the ownership of the room {name!r:.80} with the fencing number {fence} is over")
 
 
 class Attributes:
     """The attributes of all rooms of one endpoint, as JSON texts. Any thread."""
 
-    #: Tests that move the clock replace this. A broker has its own clock.
+    #: The clock. Tests that move it replace this. Attributes at a broker expire by the broker's own clock.
     timers: Timers
 
     def __init__(self, *, max_bytes: int, keep_s: float) -> None:
@@ -106,10 +107,10 @@ class Attributes:
 
     def _begin(self) -> None:
         self._turns = _Turns()
-        self._running = local()  # `keys`: the keys of the updates whose function this thread runs
+        self._running = local()  # `keys`: room and key of each update whose function this thread runs
 
     def give_up(self) -> None:
-        """In a forked process: other threads of its parent may hold the locks."""
+        """Replace the locks in a forked process, because other threads of its parent may hold them."""
         self._begin()
 
     def text_of(self, value: object) -> str:
@@ -123,13 +124,13 @@ class Attributes:
         return self._get(name, check_key(key))
 
     def fresh_text(self, name: str, key: str) -> str | None:
-        """The current value, as JSON text. Raises `BrokerError` if it is not known."""
+        """The current value, as JSON text. Over a broker, raises `BrokerError` if the broker does not answer."""
         return self._fresh(name, check_key(key))
 
     def put(self, name: str, key: str, text: str, fence: int | None = None) -> None:
         """Set a value.
 
-        With a `fence`, only while the ownership with that fencing number lasts. Raises `RoomStateError`.
+        With a `fence`, raises `RoomStateError` if the ownership with this fencing number is over.
         """
         self._put(name, self._free(name, check_key(key)), text, fence)
 
@@ -140,18 +141,18 @@ class Attributes:
     def swap(
         self, name: str, key: str, before: str | None, after: str, fence: int | None = None, claim: str = ""
     ) -> tuple[bool, str | None]:
-        """Set a value to `after` if it is `before` now. Returns whether it was, and the current value.
+        """Set an attribute to `after`, but only if its value is `before` now.
 
-        If it was not, a `claim`, a random text, keeps others from changing the value for a moment. Pass one after
-        `CLAIM_AFTER` failures.
+        Returns whether the attribute was set, and its current value. If it was not set, a `claim` keeps other processes
+        from changing it for a moment. A claim is a random text. Pass one after `CLAIM_AFTER` failures.
         """
         return self._swap(name, self._free(name, check_key(key)), before, after, fence, claim)
 
     def update(self, name: str, key: str, change: Change, fence: int | None = None) -> str:
         """Replace a value by ``change(value)``, as one step. Returns the new value.
 
-        `change` is called again if the value has changed meanwhile. Raises what `change` raises; then nothing is
-        changed.
+        `change` is called again if the value has changed meanwhile. If `change` raises an exception, the value stays as
+        it was, and the exception is raised here.
         """
         key = self._free(name, check_key(key))
         deadline, fork, claim = monotonic() + UPDATE_S, forks.number, ""
@@ -175,8 +176,8 @@ class Attributes:
                     claim = token_hex(8)
                 self._pause()
         raise RoomStateError(
-            f"the attribute {key!r:.80} was changed by others {attempt} times while its update ran, "
-            f"for {UPDATE_S:g} s: nothing is changed. Make the function of the update faster"
+            f"the update of the attribute {key!r:.80} has failed: other updates came first {attempt} times within "
+            f"{UPDATE_S:g} s. This update has changed nothing. Make its function faster"
         )
 
     def _call(self, name: str, key: str, change: Change, before: str | None) -> str:
@@ -197,33 +198,33 @@ class Attributes:
         """The normalized key. Raises `RoomStateError` inside the function of an update of the same key."""
         if (name, key) in self._keys():
             raise RoomStateError(
-                f"the function of an update must return the new value of {key!r:.80}, and not set it itself"
+                f"the function of an update must return the new value of {key!r:.80}, and must not set it itself"
             )
         return key
 
     @contextmanager
     def _turn(self, name: str, key: str) -> Iterator[None]:
-        if self._keys():  # waiting for another key while having a turn could deadlock
+        if self._keys():  # this thread has a turn already: waiting for a second turn could deadlock
             yield
             return
         with self._turns.take((name, key)):
             yield
 
-    # Joins and leaves. Cheap while there are no attributes.
+    # The rooms call these at joins and leaves.
 
-    #: Whether `before_join` and `before_leave` must be called.
+    #: Whether the rooms must call `before_join` and `before_leave`. False while no room has attributes.
     is_told = False
 
     def before_join(self, name: str) -> None:
-        """A session is about to join."""
+        """Called before a session joins a room."""
 
     def before_leave(self, name: str) -> None:
-        """A session is about to leave, and is still a member."""
+        """Called before a session leaves a room, while it is still a member."""
 
     def forget(self, name: str) -> None:
-        """The last member in this process has left a room. Takes only a lock that is a leaf."""
+        """Called after the last member in this process has left a room. Takes only a leaf lock."""
 
-    # A subclass overrides these. Keys have been checked, and values are JSON texts.
+    # A subclass overrides these. The keys are valid, and the values are JSON texts.
 
     def all(self, name: str) -> dict[str, str]:
         """All values, by key. A copy."""
@@ -248,15 +249,15 @@ class Attributes:
         raise NotImplementedError
 
     def _pause(self) -> None:
-        """Wait a moment after others have changed a value that this thread updates."""
+        """Wait a moment after another update came first."""
 
 
 class _Turns:
     """Threads that update the same key take turns. No thread waits longer than `TURN_S`."""
 
     def __init__(self) -> None:
-        self._lock = Lock()  # guards _locks; a leaf
-        self._locks: dict[tuple[str, str], tuple[Lock, set[object]]] = {}  # each with its threads
+        self._lock = Lock()  # guards _locks; a leaf lock
+        self._locks: dict[tuple[str, str], tuple[Lock, set[object]]] = {}  # the set: threads that use the lock
 
     @contextmanager
     def take(self, key: tuple[str, str]) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The banned users of one endpoint, as far as this process knows: their handshakes are refused for a while."""
+"""The banned users of one endpoint that this process knows. Their handshakes are refused until the ban ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Ban(NamedTuple):
 
 
 class Bans:
-    """Bans by user. Any thread. Takes a lock that is a leaf."""
+    """The bans of one endpoint, by user. Any thread. Takes only a leaf lock."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         #: Tests that move the clock replace this.
@@ -37,7 +37,7 @@ class Bans:
         self._sweep_at = MIN_SWEEP
 
     def give_up(self) -> None:
-        """In a forked process: another thread of its parent may hold the lock."""
+        """Replace the lock in a forked process, because another thread of its parent may hold it."""
         self._lock = Lock()
 
     def put(self, user: str, ban_s: float, code: int, reason: str) -> None:
@@ -80,5 +80,5 @@ def check_ban(ban_s: float) -> None:
     what = f"ban_s must be a number of seconds from 0 to {MAX_BAN_S}"
     if isinstance(ban_s, bool) or not isinstance(ban_s, (int, float)):
         raise UserError(f"{what}, not {brief(ban_s)}")
-    if not 0 <= ban_s <= MAX_BAN_S:  # nor NaN
+    if not 0 <= ban_s <= MAX_BAN_S:  # NaN fails, too
         raise UserError(f"{what}, not {brief(ban_s)}")

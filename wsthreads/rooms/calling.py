@@ -1,8 +1,8 @@
 """Calls a handler's functions for owned rooms: `on_room_start`, `on_post`, `on_tick` and `on_room_end`.
 
-A room with calls to make waits in the queue of a thread pool, at most once. A thread takes the room's next call, makes
-it, and looks again. So calls for one room never overlap, and no lock is held during a call. `Ownership` decides which
-rooms are owned.
+A room with calls to make stands in the queue of a thread pool, but only once. A thread of the pool takes the room's
+next call, makes it, and looks for another one. So calls for one room never overlap, and no lock is held during a call.
+`Ownership` decides which rooms are owned.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ __all__ = ["MAX_POSTS_AT_ONCE", "Calling"]
 
 log = get_logger(__name__)
 
-#: The most posts of one room that the handler gets at once, if it takes several calls at once.
+#: How many posts of one room a handler gets at most at once. Only a script takes more than one post at once.
 MAX_POSTS_AT_ONCE = 100
 
 
 class Calling:
     """The part of `Ownership` that calls the handler. Any thread.
 
-    `run` gets the calls, at most `batch` at once, in one of `threads` threads; it calls `done` of each. `has_members`
-    says whether a room has members in this process.
+    `run` makes the calls. It gets at most `batch` calls at once, in one of `threads` threads, and calls `done` of each
+    call. `has_members` says whether a room has members in this process.
     """
 
     def __init__(
@@ -64,34 +64,34 @@ class Calling:
         finalize(self, self._pool.release).atexit = False
 
     def _reset(self) -> None:
-        self._lock = Lock()  # guards the following and the mailboxes; only a stripe of the rooms is taken under it
+        self._lock = Lock()  # guards the mailboxes and what follows; under it, only a stripe of the rooms is taken
         self._emptied = Condition(self._lock)  # notified when there is no mailbox any more
         self._mailboxes: dict[str, Mailbox] = {}
         self._schedule: Schedule | None = None  # while there is a room with ticks
         self._is_stopping = False
 
     def lose(self, name: str, fence: int) -> None:
-        """This process has lost the ownership of a room."""
+        """Called when this process has lost the ownership of a room."""
         raise NotImplementedError
 
     def _want(self, name: str) -> None:
-        """This process has members in a room, and does not own it.
+        """Called when this process has members in a room that it does not own.
 
-        Two threads may call this and `_unwant` in the wrong order, so ask `is_wanted`.
+        Two threads may call `_want` and `_unwant` in the wrong order, so an override must check `is_wanted`.
         """
         raise NotImplementedError
 
     def _release(self, name: str, fence: int) -> None:
-        """The ownership of a room has ended. Not called after `lose`."""
+        """Called when the ownership of a room has ended, but not after `lose`."""
 
     def _is_valid(self, name: str, fence: int) -> bool:
-        """Whether this process still owns the room. Asked before each call, in the thread that makes it."""
+        """Whether this process still owns the room. Called before each call of the handler, in the same thread."""
         return True
 
     def _may_end(self, name: str) -> bool:
-        """Whether all posts from before the last member's leave have arrived. If not, `go_on` must be called later.
+        """Whether all posts have arrived that were sent before the last member left.
 
-        Called under the lock. May take only locks that are leaves.
+        If this returns False, the subclass must call `go_on` later. Called under the lock. May take only leaf locks.
         """
         return True
 
@@ -115,7 +115,7 @@ class Calling:
             try:
                 self._pool.put(mailboxes)
             except RuntimeError as error:  # no thread can be started now
-                log.error("the threads for the rooms of a handler cannot be started: %s", error)
+                log.error("cannot start a thread for calls such as on_post; they wait for the next attempt: %s", error)
                 self.timers.call_later(RETRY_S, weakly(self._put_again))
 
     def _put_again(self) -> None:
@@ -233,7 +233,7 @@ class Calling:
             self._put([mailbox])
 
     def _settle(self, call: RoomCall, post: Post, failure: str | None) -> None:
-        """Report the outcome of a post. If the room was lost before, the broker reports it."""
+        """Report the outcome of a post. If this process has lost the room before, the broker reports the outcome."""
         if call.may_run is False:
             if not call.mailbox.is_lost:
                 post.settled(PostError("the handler has been started again before it handled the post"))
@@ -243,11 +243,11 @@ class Calling:
         elif call.may_run is None:
             post.settled(PostError(f"the handler has not begun to handle the post: {failure}"))
         else:
-            unknown = f"the handler did not say whether it has handled the post: {failure}"
+            unknown = f"it is unknown whether the handler has handled the post: {failure}"
             post.settled(PostError(unknown, is_unknown=True))
 
     def _end_locked(self, mailbox: Mailbox) -> list[Post]:
-        """An ownership is over. The mailbox stays if the room is wanted again. Returns the posts in it."""
+        """End an ownership. If the room is wanted again, the mailbox stays. If not, returns the posts in it."""
         mailbox.forget()
         mailbox.drop_tick()
         mailbox.is_scheduled = False
@@ -279,7 +279,7 @@ class Calling:
         self._keep_ticking()
 
     def _forget_ticks_locked(self) -> None:
-        """The clock or the rate has changed: start the ticks of each room again."""
+        """Start the ticks of each room again, because the clock or the rate has changed."""
         self._schedule = None
         for mailbox in self._mailboxes.values():
             mailbox.drop_tick()
@@ -301,7 +301,7 @@ class Calling:
         self.timers.call_later(delay_s, weakly(self._tick, schedule))
 
     def _tick(self, schedule: Schedule) -> None:
-        """A tick is due. Called by the flusher."""
+        """Queue a tick for each room that has ticks. Called by the flusher when a tick is due."""
         ready = []
         number = schedule.number(self.timers.now())
         with self._lock:
@@ -323,7 +323,7 @@ class Calling:
 
     @property
     def moved(self) -> int:
-        """A number that grows when calls were made or queued. For tests that wait."""
+        """A number that grows with each call that is queued or made. Tests use it to wait."""
         return self._pool.moved
 
     def settle(self, timeout_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""Sends to the sessions of one endpoint, and closes them: those of a user, those in a room, or one by its id.
+"""Sends to sessions of one endpoint and closes them: all sessions of a user, all in a room, or one by its id.
 
 The sessions of a user are members of the user's hidden room (see `names`), from before `on_open` until `on_close` has
 returned. So a message to a user is a broadcast, in order with all other messages of the same thread.
@@ -33,7 +33,7 @@ from wsthreads.rooms.names import user_of, user_room
 
 __all__ = ["KICKS_LOGGER", "Directory", "Reachable", "UserSession"]
 
-#: Kicks and bans: a logger of its own, which the log under gunicorn has from info up. The dashboard shows them.
+#: The logger of kicks and bans. The log under gunicorn has its lines from level INFO up. The dashboard shows them, too.
 KICKS_LOGGER = f"{__name__}.kicks"
 log = get_logger(KICKS_LOGGER)
 
@@ -84,8 +84,8 @@ def _nothing_found(session_id: str) -> None:
 class Directory:
     """The sessions of one endpoint, for `User`, `Peer` and `Room.close`. Any thread, but no finalizer.
 
-    `find` returns a session of this process by its id, `describe` returns entries for all of them. `count` adds to a
-    counter: it gets its name and a number. Names, codes and times have been checked by the caller.
+    `find` returns a session of this process by its id. `describe` returns an entry for each session of this process.
+    `count` adds to a counter: it gets the counter's name and a number. The caller has checked names, codes and times.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Directory:
         Called once, before the session is opened. `Rooms.leave_all` undoes it.
         """
         ban = self.bans.get(session.user)
-        if ban is not None:  # later messages to the user are not for this session
+        if ban is not None:  # the session must not get later messages to the user
             return ban
         self._rooms.join(user_room(session.user), session)
         return self.bans.get(session.user) or self._ask_ban_again(session)
@@ -162,7 +162,11 @@ class Directory:
     # One session
 
     def send_to_session(self, session_id: str, message: str | bytes, latest: str | None = None) -> bool:
-        """Send to one session. False if it certainly gets nothing. Raises `MessageTypeError` and `BrokerError`."""
+        """Send to one session.
+
+        Returns False if the session certainly does not get the message. Raises `MessageTypeError` and
+        `BrokerError`.
+        """
         session = self._find(session_id)
         if session is not None:
             return session.send(message, latest=latest)
@@ -223,11 +227,11 @@ class Directory:
     # A subclass overrides these
 
     def _ask_ban(self, user: str) -> Ban | None:
-        """Before the 101: a ban that this process does not know of. May wait for a second."""
+        """Look for a ban that this process does not know of, before the response 101. May wait for a second."""
         return None
 
     def _ask_ban_again(self, session: Any) -> Ban | None:
-        """After the session has joined its user's hidden room: a ban that this process does not know of."""
+        """Like `_ask_ban`, but after the session has joined its user's hidden room."""
         return None
 
     def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:

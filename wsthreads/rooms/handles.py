@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ID_CHARS", "Peer", "Room", "SessionRoom", "User"]
 
-#: The default of `presence`: all other values, None too, can be set.
+#: The default of `presence`. It means that no value is set. All other values can be set, even None.
 _UNSET: Any = object()
 
 #: A limit that is longer than any id.
@@ -61,7 +61,7 @@ class AllRooms(Protocol):
 
     @property
     def owner(self) -> Callable[[], Any]:
-        """Returns the endpoint, or None if it has been dropped."""
+        """Returns the endpoint, or None if it does not exist any more."""
 
     def broadcast(self, name: str, frame: bytes, exclude: Any = None, *, hand_over: bool = False) -> None:
         """Send a frame to all members but `exclude`."""
@@ -87,7 +87,7 @@ class AllRooms(Protocol):
         """The last messages, oldest first."""
 
     def position(self, name: str) -> str:
-        """Where the history ends."""
+        """The position at the end of the history."""
 
     def presence_text(self, value: Any) -> str:
         """A presence value as JSON text. Raises `PresenceError`."""
@@ -120,11 +120,11 @@ class Room(AttributeMethods):
     def endpoint(self) -> Any:
         """The `Endpoint` of the room. For example, ``room.endpoint.session(sender.id).send(…)`` answers a post.
 
-        Raises `UsageError` if the app has been dropped meanwhile.
+        Raises `UsageError` if the app does not exist any more.
         """
         endpoint = self._rooms.owner()
         if endpoint is None:
-            raise UsageError("the app of this room has been dropped")
+            raise UsageError("the app of this room does not exist any more: keep a reference to it")
         return endpoint
 
     def broadcast(
@@ -139,7 +139,7 @@ class Room(AttributeMethods):
 
         With `latest`, a key of 1 to 256 characters, the message replaces a message with the same key that still waits
         for a slow client. The new message is sent last, after all other messages that wait. A client that keeps up
-        receives all of them. Each room has its own keys.
+        receives every message. Each room has its own keys.
         """
         self._rooms.broadcast(self._name, message_frame(message, latest=latest, keep=keep), hand_over=hand_over)
 
@@ -162,12 +162,13 @@ class Room(AttributeMethods):
     def position(self) -> str:
         """The current end of the room's history, for ``join(since=…)``.
 
-        A text without white space, which clients can keep.
+        The position is a text without white space, which clients can keep.
 
         All messages up to the position are already queued for the members in this process. So a client that receives
-        the position, and later joins with it, misses nothing. It receives messages twice that were queued between this
-        call and the sending of the position. Over Redis, the call waits until all broadcasts of this process to the
-        room are in the history, at most a second. Raises `HistoryError` if history is off; over Redis, `BrokerError`.
+        the position, and later joins with it, misses nothing. But it receives a message twice if the message was queued
+        between this call and the sending of the position. Over Redis, the call waits until all broadcasts of this
+        process to the room are in the history, at most a second. Raises `HistoryError` if history is off; over Redis,
+        `BrokerError`.
         """
         return self._rooms.position(self._name)
 
@@ -199,7 +200,7 @@ class Room(AttributeMethods):
 
         Raises `PostError` if the value was not handled: the room has no members, `on_post` is missing, too many posts
         wait, or the value is not JSON or has more than `max_post_bytes`. If the error's `is_unknown` is true, the value
-        may have been handled, or may still be. Over Redis, also raises `BrokerError`.
+        may have been handled, or may be handled later. Over Redis, also raises `BrokerError`.
         """
         self._rooms.ownership.post_value(self._name, value, self._sender(), wait=wait)
 
@@ -238,19 +239,21 @@ class SessionRoom(Room):
         With `history`, a number, the session first gets the last messages of the room, at most that number. With
         `since`, a text from `position`, it first gets all messages after that position. Then it gets all later
         broadcasts. No message is missing in between, and none is sent twice. A session that was already a member gets
-        no old messages. A session does not get its own messages of `broadcast_except`.
+        no old messages. The old messages do not include those that the session itself has sent by `broadcast_except`.
 
-        `complete` of the result tells whether the history reaches back to `since`. If not, the client misses messages,
-        and gets the last `history` messages. An invalid position counts as one that the history does not reach.
+        `complete` of the result tells whether the history reaches back to `since`. If it does not, messages are
+        missing, and the session gets the last `history` messages. An invalid position counts as one that the history
+        does not reach.
 
         Raises `HistoryError` for anything but a whole number from 0 to `history_messages`, and if history is off. Over
         Redis, raises `BrokerError` if the history is not available within a second. Then the session has not joined.
 
-        With `max_members`, the session joins only if the room has fewer members, over Redis in all processes. If not,
-        `joined` of the result is False. Use it in all joins of the room, because a join without it is not limited. Over
-        Redis, `max_members` waits for Redis, at most a second. It raises `BrokerError` while Redis is unavailable, and
-        for 4 seconds after Redis has lost its data. The members of a killed process count for at most 7 more seconds.
-        Raises `RoomStateError` for anything but a whole number from 1 to 1,000,000.
+        With `max_members`, the session joins only if the room has fewer members, over Redis in all processes.
+        Otherwise, `joined` of the result is False. Use `max_members` in all joins of the room, because a join without
+        it is not limited. Over Redis, a join with `max_members` waits for Redis, at most a second. It raises
+        `BrokerError` while Redis is unavailable, and for 4 seconds after Redis has lost its data. The members of a
+        killed process count for at most 7 more seconds. Raises `RoomStateError` for anything but a whole number from 1
+        to 1,000,000.
         """
         if max_members is not None:
             check_max_members(max_members)
@@ -344,7 +347,7 @@ class User:
 
 
 class Peer:
-    """A handle on one session by its id, from anywhere.
+    """A handle on one session, by its id. Over Redis, another process may hold the session.
 
     You may keep a handle: it does nothing once the session has ended. Any thread, but not in finalizers: see `Room`.
     """

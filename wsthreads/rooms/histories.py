@@ -28,17 +28,18 @@ __all__ = ["MAX_EXCUSED_BYTES", "OFF", "Histories", "check_count", "check_since"
 
 OFF = "history is off: set history_messages"
 
-#: How often to look for expired logs: this part of `history_s`, but at most once a second.
+#: Look for expired logs this many times in `history_s`, but at most once a second.
 LOOKS = 10
 
-#: At this number of logs, expired logs are dropped; the next time at twice the number that is left.
+#: Once there are this many logs, expired logs are dropped. The next time is when there are twice as many as were left.
 MIN_SWEEP = 100
 
 #: A replay is encoded without the room's lock. If new messages came during this many attempts, it is encoded under the
 #: lock.
 ENCODING_ATTEMPTS = 10
 
-#: A replay may be larger than a client's outbox. If a client reads nothing, at most this many bytes are queued.
+#: A replay may exceed the limit of a client's outbox. For a client that reads nothing, at most this many bytes are
+#: queued.
 MAX_EXCUSED_BYTES = 64 * 1024 * 1024
 
 L = TypeVar("L", bound=Log)
@@ -47,7 +48,7 @@ L = TypeVar("L", bound=Log)
 class Histories(Generic[L]):
     """The logs of all rooms of one endpoint. Any thread.
 
-    `has_members` says whether a room has members in this process. It takes only a lock that is a leaf.
+    `has_members` says whether a room has members in this process. It takes only a leaf lock.
     """
 
     def __init__(self, timers: Timers, limits: Limits, *, has_members: Callable[[str], bool]) -> None:
@@ -56,12 +57,12 @@ class Histories(Generic[L]):
         self.limits = limits
         self._has_members = has_members
         self._logs: StripedDict[str, L] = StripedDict()
-        self._looking = Lock()  # guards _looks; a leaf
+        self._looking = Lock()  # guards _looks; a leaf lock
         self._sweep_at = MIN_SWEEP  # at this number of logs, expired ones are dropped
         self._looks = False  # whether a timer will look for logs that have expired
 
     def give_up(self) -> None:
-        """In a forked process: the members are the parent's."""
+        """Forget the members' logs in a forked process, because the members are the parent's."""
         self._logs.renew()
         self._looking, self._looks = Lock(), False
 
@@ -69,7 +70,7 @@ class Histories(Generic[L]):
         return Log(self.limits, self.timers.now())  # type: ignore[return-value]
 
     def log(self, name: str) -> L:
-        """The log of a room. Another thread may drop it until `order` is held: see `is_gone`."""
+        """The log of a room. Until the caller holds its `order`, another thread may drop the log: see `is_gone`."""
         found = self._logs.get(name)
         if found is None:
             if len(self._logs) >= self._sweep_at:  # in a process without sessions, no timers run
@@ -97,7 +98,7 @@ class Histories(Generic[L]):
         if type(frame) is not bytes:
             if not is_kept(frame):
                 return None
-            frame = bytes(frame)  # a plain frame: later messages replace nothing in a replay
+            frame = bytes(frame)  # without the key of `latest`: in a replay, no message replaces another
         return None if name[0] == "\0" else ((*START, self.timers.now(), frame, exclude_id), 0)
 
     def record_alone(self, name: str, record: Record) -> bool:
@@ -195,7 +196,10 @@ class Histories(Generic[L]):
         return (0, 0) if log is None else (len(log), log.bytes)
 
     def totals(self) -> tuple[int, int]:
-        """The messages of all rooms, and their bytes. Takes no lock, so messages that have just expired may count."""
+        """The number of messages of all rooms, and their bytes.
+
+        Takes no lock, so expired messages may count for a moment.
+        """
         logs = self._logs.snapshot().values()
         return sum(map(len, logs)), sum(log.bytes for log in logs)
 

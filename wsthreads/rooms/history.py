@@ -26,7 +26,7 @@ from wsthreads.threads.lookups import look_up
 __all__ = ["START", "Entry", "Limits", "Log", "Mark", "Record", "is_kept", "message_of", "payload_bytes"]
 
 #: The number, the tag, the time of the broadcast, the plain frame, and the id of the session that the broadcast
-#: excluded. There may be millions of entries. The garbage collector does not track a plain tuple of plain values.
+#: excluded. An entry is a plain tuple, because the garbage collector does not track these, and there may be millions.
 Entry: TypeAlias = "tuple[int, str, float, bytes, str | None]"
 
 #: A broadcast for the log of its room: the entry, and the number of the subscription that received it. Only a broker
@@ -87,7 +87,7 @@ class Log:
         self._floor: Entry | Mark = START
         self._entries: deque[Entry] = deque()
         self._bytes = 0
-        self._encoded: dict[str, dict[int, bytes]] = {}  # by encoding and number, for clients with that encoding
+        self._encoded: dict[str, dict[int, bytes]] = {}  # frames in other encodings, by encoding and number
 
     def record(self, record: Record) -> bool:
         """Append a broadcast. Returns False if the record is outdated. Called for every broadcast."""
@@ -128,7 +128,7 @@ class Log:
         return Mark(*self._last[:2])
 
     def replace(self, epoch: str, last: Mark, floor: Mark, entries: Iterable[Entry], now: float) -> None:
-        """Replace the contents, with those of another log or with the missing entries."""
+        """Replace all entries: with those of another log, or because some were missing."""
         self.epoch, self._floor, self._last = epoch, floor, last
         self._entries = deque(entries)
         self._bytes = sum(payload_bytes(entry[3]) for entry in self._entries)
@@ -161,10 +161,10 @@ class Log:
         return list(islice(found, count))[::-1]
 
     def replay(self, count: int, since: str | None, reader_id: str) -> tuple[list[Entry], bool]:
-        """The entries for a session that joins, and whether none is missing after the position `since`.
+        """The entries for a session that joins, and whether no entry after the position `since` is missing.
 
-        These are all entries after that position. If the log does not reach back to it, or without `since`, the last
-        `count` ones.
+        With `since`, these are all entries after that position. Without it, or if the log does not reach back to it,
+        these are the last `count` entries.
         """
         if since is not None:
             found = self._after(since)

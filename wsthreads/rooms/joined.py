@@ -13,7 +13,7 @@ MAX_MEMBERS = 1_000_000
 
 
 class Joined(NamedTuple):
-    """The result of `SessionRoom.join`. It is true if the session is a member now."""
+    """The result of `SessionRoom.join`. In a condition, it counts as true if the session is a member now."""
 
     #: Whether the session is a member now. False if the room is full (`max_members`), or if the session has ended.
     joined: bool

@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["MAX_DEPTH", "JSONText", "is_json_text", "json_text", "value_of"]
 
-#: The deepest nesting of arrays and objects in a value, so that a value from a client cannot break a room.
+#: The deepest nesting of arrays and objects in a value. JSON parsers fail at values with very deep nesting.
 MAX_DEPTH = 64
 
 _OUTSIDE_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[^][{}"]+')
@@ -55,9 +55,9 @@ def json_text(value: Any, *, what: str, max_bytes: int, setting: str, error: Cal
                 text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     size = len(text) if text.isascii() else len(text.encode())
     if size > max_bytes:
-        raise error(f"{what} may have {max_bytes} bytes as JSON ({setting}), not {size}")
+        raise error(f"{what} has {size} bytes as JSON; {setting} allows at most {max_bytes}")
     if text.count("[") + text.count("{") > MAX_DEPTH and (depth := _depth(text)) > MAX_DEPTH:
-        raise error(f"{what} may have {MAX_DEPTH} arrays and objects inside each other, not {depth}")
+        raise error(f"{what} may have at most {MAX_DEPTH} arrays and objects inside each other, not {depth}")
     return text
 
 
@@ -71,7 +71,7 @@ def is_json_text(text: str) -> bool:
 
 
 def value_of(text: str) -> Any:
-    """A new copy of the value of a text from `json_text`."""
+    """The value of a text from `json_text`. Each call returns a new copy."""
     return _DECODER.raw_decode(text)[0]  # half the time of json.loads, which looks for white space around the value
 
 

@@ -21,7 +21,7 @@ class Listing(Sending):
         super().__init__(drainer, writers)
         self._has_hidden = False  # whether there has ever been a hidden room
         self._ended = (0, 0)  # broadcasts and deliveries of deleted rooms
-        self._ending = Lock()  # guards _ended; a leaf
+        self._ending = Lock()  # guards _ended; a leaf lock
 
     def names(self) -> list[str]:
         """The names of all rooms, sorted."""

@@ -1,7 +1,7 @@
 """Keeps the attributes of rooms in the memory of this process.
 
-Locks: the stripe of a room in `LocalAttributes._states` guards the room's attributes. Under it, they are only read and
-changed, and `has_members` is called, whose lock is a leaf.
+Locks: the stripe of a room in `LocalAttributes._states` guards the room's attributes. Under the stripe, the attributes
+are only read and changed, and `has_members` is called, which takes a leaf lock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from wsthreads.threads.lookups import look_up
 
 __all__ = ["LocalAttributes"]
 
-#: At this number of rooms, expired attributes are removed; the next time at twice the number that is left.
+#: Once this many rooms have attributes, expired attributes are removed. The next time is when there are twice as many
+#: rooms as were left.
 MIN_SWEEP = 100
 
 
@@ -29,9 +30,9 @@ class _State:
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
         self.size = EMPTY_BYTES
-        #: The time when they expire, if the room has no members then; by the clock of `timers`.
+        #: When the attributes expire, if the room has no members at that time. By the clock of `timers`.
         self.kept_until = 0.0
-        #: The time when a timer checks them.
+        #: When a timer checks whether the attributes have expired.
         self.watched_until = 0.0
 
 
@@ -167,7 +168,10 @@ class LocalAttributes(Attributes):
             self._watch(name, self.keep_s)
 
     def _keep(self, state: _State, now: float) -> bool:
-        """Keep a room's attributes for `keep_s` from now on. True if they need a timer. Called under the stripe."""
+        """Keep a room's attributes for `keep_s` from now on.
+
+        Returns whether to set a timer. Called under the stripe.
+        """
         state.kept_until = now + self.keep_s
         if state.watched_until > now:
             return False
@@ -175,7 +179,7 @@ class LocalAttributes(Attributes):
         return True
 
     def _is_over(self, name: str, state: _State) -> bool:
-        """Called under the stripe."""
+        """Whether a room's attributes have expired. Called under the stripe."""
         return state.kept_until <= self.timers.now() and not self._has_members(name)
 
     def _watch(self, name: str, delay_s: float) -> None:

@@ -110,7 +110,7 @@ class RoomCall:
             self.begun()
         return may_run
 
-    # A handler that may delay the call after asking uses `check` and `begun` instead of `begin`.
+    # A handler that may delay the call after the check uses `check` and `begun` instead of `begin`.
 
     def check(self) -> bool:
         """Whether the function may run now."""
@@ -118,11 +118,11 @@ class RoomCall:
         return may_run
 
     def begun(self) -> None:
-        """The function has begun, after `check` has allowed it."""
+        """Report that the function begins, after `check` has allowed it."""
         self._owner.begin_call(self)
 
     def put_off(self) -> None:
-        """The function has not begun, and `check` will be called again."""
+        """Report that the function did not begin after `check`. `check` will be called again."""
         self.may_run = None
 
     def done(self, failure: str | None = None) -> None:
@@ -171,20 +171,20 @@ class Mailbox:
         self.forget()
 
     def forget(self) -> None:
-        """The ownership is over; the room may be wanted again. Posts that wait stay."""
+        """Reset the mailbox after an ownership. Posts that wait stay, because the room may be wanted again."""
         self.phase = Phase.WANTED
         self.fence = 0
         self.room: OwnedRoom | None = None  # the handle for the handler
         self.is_lost = False  # whether another process may own the room by now
-        self.skips_end = False  # whether the handler has forgotten this ownership
-        self.calls = 0  # how many are being made
-        self.is_ticking = False  # whether the call is a tick
+        self.skips_end = False  # without on_room_end: the handler has lost its variables
+        self.calls = 0  # how many calls are being made
+        self.is_ticking = False  # whether the call that is being made is a tick
         self.started_s = 0.0  # when on_room_start returned
         self.last_tick: int | None = None
         self.lag_s: float | None = None
 
     def begin(self, room: OwnedRoom, fence: int) -> None:
-        """The room is owned from now on."""
+        """Begin an ownership: this process owns the room from now on."""
         self.phase, self.room, self.fence = Phase.NEW, room, fence
 
     @property
@@ -202,7 +202,7 @@ class Mailbox:
         self._posts.append(post)
 
     def add_tick(self, number: int) -> None:
-        """A tick is due. It replaces a tick that still waits. While a tick runs, it is skipped.
+        """Add a tick that is due. It replaces a tick that still waits. If a tick is running, the new tick is skipped.
 
         The next tick that runs gets the number of skipped ticks.
         """

@@ -20,7 +20,7 @@ ENCODING_NAME = attrgetter("encoding.name")
 class Member(Protocol):
     """The part of a session that rooms use."""
 
-    #: Broadcasts are appended to it. A session has the same outbox for all its connections.
+    #: Broadcasts are appended to this outbox. A session has the same outbox for all its connections.
     _outbox: Outbox
     #: Guards writes of `_joined` and `_ended`. Only stripe locks are taken under it, including a `Roster`'s.
     _membership: Lock
@@ -60,16 +60,16 @@ class Members:
         self.order = Lock() if log is None else log.order
         # Outboxes with unsent messages, also of former members. Only the sending thread uses this.
         self.left: list[Outbox] = []
-        # All outboxes of `left` are among these. None if some may not be. Only the sending thread uses this.
+        # If not None, these contain all outboxes of `left`. Only the sending thread uses this.
         self.written: tuple[Outbox, ...] | None = None
         self.broadcasts = self.deliveries = 0  # guarded by order; not changed after the room is gone
         self.sending = False  # whether a thread is sending to the members; guarded by order
         self.queued = 0  # broadcasts queued since the sending thread began; guarded by order
-        # How many broadcasts were queued during the last sending; falls by one if none was. Only the sending thread
-        # uses it.
+        # One less than the number of broadcasts that were queued during a recent sending; falls by one with each
+        # sending that has fewer. Only the sending thread uses this.
         self.crowd = 0
-        # Guarded by the stripe lock of the room's name. A broadcast looks up the excluded session with only `order`
-        # held.
+        # Guarded by the stripe lock of the room's name. Exception: a broadcast looks up the excluded session with only
+        # `order` held.
         self.sessions: dict[Any, Outbox] = {}
         # The sessions' outboxes sorted by encoding; None after a join or a leave. Guarded by the same lock.
         self.outboxes: tuple[Outbox, ...] | None = None

@@ -1,8 +1,8 @@
 """Decides which rooms this process owns, and when the handler's functions are called for them.
 
-A room is owned from its first member until its last one has left. While it is owned, the handler gets one call for it
-at a time: `on_room_start` first, then posts and ticks in the order in which they came, and `on_room_end` last. Posts
-that came before the last member left are handled before `on_room_end`. If a member joins before `on_room_end` is
+A room is owned from its first member until its last one has left. While the room is owned, the handler gets one call
+for it at a time: `on_room_start` first, then posts and ticks in the order in which they came, and `on_room_end` last.
+Posts that came before the last member left are handled before `on_room_end`. If a member joins before `on_room_end` is
 called, the ownership continues. Otherwise a new ownership follows, with a higher fencing number.
 
 A thread that takes the next call of a room checks at that time whether the room has members. So the order of concurrent
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic, time
 from typing import Any
 
-from wsthreads.errors import PostError, WSThreadsError, counted
+from wsthreads.errors import PostError, WSThreadsError
 from wsthreads.loggers import get_logger
 from wsthreads.rooms.calling import Calling
 from wsthreads.rooms.json_text import json_text
@@ -42,9 +42,10 @@ COMPLAIN_S = 10.0
 class Ownership(Calling):
     """The owned rooms of one endpoint in this process. Any thread.
 
-    `hooks` returns the handler's functions for owned rooms, `tick_rate` how often to call `on_tick`. `make_room` makes
-    the handle for the handler, `names` returns the rooms with members in this process. `check_reach` raises an error in
-    a process that cannot reach the members. `parts` are for `Calling`.
+    `hooks` returns the names of the handler's functions for owned rooms. `tick_rate` returns how often a second to call
+    `on_tick`. `make_room` makes the handle for the handler. `names` returns the rooms with members in this process.
+    `check_reach` raises an error in a process that cannot reach the members. `parts` are the other arguments of
+    `Calling`.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Ownership(Calling):
 
     @property
     def is_on(self) -> bool:
-        """Whether rooms are owned at all."""
+        """Whether the handler has functions for owned rooms. Without these, no room is owned."""
         return bool(self.hooks)
 
     def refresh(self) -> None:
@@ -96,7 +97,7 @@ class Ownership(Calling):
         self._keep_ticking()
 
     def restart(self) -> None:
-        """The handler has lost its variables: owned rooms begin again, without `on_room_end`."""
+        """Begin each owned room again, without `on_room_end`. Called when the handler has lost its variables."""
         dropped: list[Post] = []
         with self._lock:
             known = [mailbox for mailbox in self._mailboxes.values() if mailbox.phase is not Phase.WANTED]
@@ -158,7 +159,7 @@ class Ownership(Calling):
         self._unheard += 1
         if monotonic() - self._complained_at >= COMPLAIN_S:
             self._complained_at = monotonic()
-            log.warning("%s (%s so far without a waiting poster)", error, counted(self._unheard, "post"))
+            log.warning("%s (failed posts that no caller waited for: %d)", error, self._unheard)
 
     def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
         """Let the room's owner handle a value, which is JSON text. Calls `settled` exactly once."""
@@ -177,15 +178,15 @@ class Ownership(Calling):
         except WSThreadsError as error:
             settled(error)
         else:
-            settled(PostError(f"no post to the room {name!r:.80}: {why_not}"))
+            settled(PostError(f"the post to the room {name!r:.80} was refused: {why_not}"))
 
     def _why_no_post_locked(self, mailbox: Mailbox | None) -> str | None:
         if self.hooks and "on_post" not in self.hooks:
             return "the handler has no on_post (in a script, onPost)"
         if mailbox is None or not self._has_members(mailbox.name):
-            return "nobody is in it"
+            return "the room has no members"
         if self._is_stopping:
-            return "the server shuts down"
+            return "the server is shutting down"
         if mailbox.posts >= MAX_POSTS_WAITING:
             return f"{mailbox.posts} posts wait already, which is the limit"
         return None
@@ -196,10 +197,10 @@ class Ownership(Calling):
         self.begin(name, self._next_fence())
 
     def _unwant(self, name: str) -> None:
-        """The last member has left before `begin` was called."""
+        """Called when the last member has left before `begin` was called."""
 
     def _next_fence(self) -> int:
-        """A fencing number: milliseconds since the epoch, and higher than the last."""
+        """A new fencing number: the milliseconds since the epoch, but at least the last number plus one."""
         with self._lock:
             self._fence = max(self._fence + 1, int(time() * 1000))
             return self._fence
@@ -222,7 +223,7 @@ class Ownership(Calling):
             self._go_on([mailbox])
             return
         if is_owned:
-            log.error("the room %r is owned already, and cannot be owned again as number %d", name[:80], fence)
+            log.error("the room %r is owned already: the new ownership, number %d, is given up", name[:80], fence)
         self._release(name, fence)
 
     def lose(self, name: str, fence: int) -> None:
@@ -233,7 +234,7 @@ class Ownership(Calling):
                 return
             mailbox.is_lost = True
             mailbox.drop_posts()
-        log.debug("the room %r is not owned by this process any more", name[:80])
+        log.debug("this process has lost the ownership of the room %r", name[:80])
         self._go_on([mailbox])
 
     def go_on(self, name: str) -> None:
@@ -294,14 +295,14 @@ class Ownership(Calling):
     # The end
 
     def _drop_wanted_locked(self) -> list[Mailbox]:
-        """Stop wanting rooms. Returns the mailboxes of rooms that were wanted but not owned."""
+        """Remove and return the mailboxes of rooms that are wanted but not owned."""
         wanted = [mailbox for mailbox in self._mailboxes.values() if mailbox.phase is Phase.WANTED]
         for mailbox in wanted:
             self._drop_locked(mailbox)
         return wanted
 
     def stop(self, timeout_s: float) -> None:
-        """End all ownerships, with `on_room_end`, and the threads, for good, after at most `timeout_s`."""
+        """End all ownerships with `on_room_end`, and then end the threads. Waits at most `timeout_s`."""
         deadline = monotonic() + timeout_s
         with self._lock:
             self._is_stopping = True
@@ -325,7 +326,7 @@ class Ownership(Calling):
         self._pool.stop(max(0.0, deadline - monotonic()))
 
     def give_up(self) -> None:
-        """In a forked process: the parent owns the rooms."""
+        """Forget all ownerships in a forked process, because the parent owns the rooms."""
         self._reset()
         self._pool.give_up()
 

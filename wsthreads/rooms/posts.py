@@ -40,7 +40,7 @@ class Post(NamedTuple):
 
 
 class Outcome:
-    """The outcome of one post. The poster waits, any thread settles."""
+    """The outcome of one post. The poster may `wait` for it. Any thread may `settle` it."""
 
     __slots__ = ("_complain", "_error", "_settled")
 
@@ -56,7 +56,10 @@ class Outcome:
             self._complain(error)
 
     def leave(self, complain: Callable[[WSThreadsError], None]) -> None:
-        """Do not wait. Raises the error if the post has failed already; a later error goes to `complain`."""
+        """Do not wait for the outcome. If the post fails later, `complain` gets the error.
+
+        Raises the error if the post has failed already.
+        """
         self.check()
         self._complain = complain
 

@@ -1,8 +1,8 @@
 """The presence state of one room: pure data without a clock, a lock or I/O. The caller's lock guards it.
 
 A *person* is a user with all of the user's sessions in the room, or one session without a user. Each session has one
-`Entry`. Only the process that owns the session changes the entry, each time with a higher version. So processes may
-apply messages twice, and messages of different processes in any order: all get the same list.
+`Entry`. Only the process that owns the session changes the entry, each time with a higher version. So a process may
+apply a message twice, and messages of different processes in any order. All processes get the same list.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Person:
     presence: Any
     #: When the person came, in seconds since the epoch.
     since: float
-    #: The number of sessions, including those that wait for their clients. It is 0 while the person stays only because
-    #: of `presence_grace_s`.
+    #: The number of sessions, including sessions that wait for their client to return. It is 0 while the person stays
+    #: only because of `presence_grace_s`.
     sessions: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,8 +77,8 @@ class Entry(NamedTuple):
     set_at: int
     #: Grows with each change of the entry.
     version: int
-    #: For a session whose connection was lost: when it stops counting, on the clock of the caller of `lapsed`.
-    #: Otherwise None.
+    #: For a session whose connection was lost: when the session stops counting, by the clock that the caller of
+    #: `lapsed` uses. Otherwise None.
     lost_until: float | None = None
     #: The process that owns the session; empty for this one.
     process: str = ""
@@ -116,9 +116,9 @@ class Presence:
         # The persons as last reported, by key; None before `begin_reports`.
         self._reported: dict[str, str] | None = None
         self._changed: set[str] = set()  # keys of persons that may differ from the last report
-        # The values of these persons that `show` has returned since then; None if the person was not there.
+        # The values of these persons that `show` has returned since the last report; None if the person was not there.
         self._shown: dict[str, set[str | None]] = {}
-        self._departed: dict[str, Entry] = {}  # the last entry of persons who have left since
+        self._departed: dict[str, Entry] = {}  # the last entry of each person who has left since the last report
 
     def begin_reports(self) -> None:
         """Begin to keep changes for `take_changes`. The current persons count as reported. Idempotent."""
@@ -237,9 +237,10 @@ class Presence:
     def show(self, reader: str | None = None) -> list[Entry]:
         """All entries, for a reader that makes a list of them (`persons_of`) and then follows `take_changes`.
 
-        A change and its reversal cancel out for readers of the last report, but not for a reader of a list from in
-        between. So `take_changes` reports a person who differs from such a list, too. There is one exception: no report
-        is needed for a list whose `reader`, a session, has left and that only showed the reader's own person.
+        A value may change and then change back. For readers of the last report, nothing has changed. But a reader of a
+        list from in between has the other value. So `take_changes` also reports a person who differs from such a list.
+        There is one exception: a list is ignored if its `reader`, a session, has left and the list showed only the
+        reader's own person.
         """
         for key in self._changed:
             entries = look_up(self._persons, key)
@@ -247,7 +248,7 @@ class Presence:
                 continue
             value = None if entries is None else max(entries, key=_SET_LAST).value
             shown = self._shown.setdefault(key, set())
-            if value is None or len(shown - {None}) < 2:  # any later value differs from one of two values
+            if value is None or len(shown - {None}) < 2:  # with two values, any later value differs from one of them
                 shown.add(value)
         return list(self._entries.values())
 

@@ -1,6 +1,6 @@
 """Calls ``on_presence`` with the changes in a room.
 
-The callbacks of timers only mark rooms and queue them. A thread of its own calls the handler, without locks.
+The callbacks of timers only mark rooms and queue them. A separate thread calls the handler, without locks.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ class PresenceReports:
             self.timers.call_later(self._interval_s, weakly(self._hand_over, name))
 
     def _hand_over(self, name: str) -> None:
-        if self._has_ended:  # other processes still make changes
+        if self._has_ended:  # other processes still change the presence of rooms
             return
         try:
             self._thread.go_on(partial(self._report, name))
         except RuntimeError as error:  # no thread can be started just now
-            log.error("the thread for on_presence cannot be started: %s", error)
+            log.error("cannot start the thread for on_presence; its call waits for the next attempt: %s", error)
             self.timers.call_later(RETRY_S, weakly(self._hand_over, name))
 
     def _report(self, name: str) -> bool:
@@ -112,13 +112,13 @@ class PresenceReports:
             message = self._report_to(name, changes)
             if message is not None:
                 self._broadcast_here(name, message_frame(message))
-        return False  # the step is done
+        return False  # nothing is left to do for this room
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until the thread has nothing to do, at most `timeout_s`. False if it still has."""
         return self._thread.wait_idle(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
-        """End the thread for good, after at most `timeout_s`."""
+        """End the thread. Waits at most `timeout_s`. The thread does not start again."""
         self._has_ended = True
         self._thread.stop(timeout_s)

@@ -41,7 +41,7 @@ __all__ = ["Member", "Rooms"]
 
 #: The error of a broadcast or a kick in a process that was forked from a server, without Redis.
 FORKED = (
-    "this process was forked from a server and has none of its connections: do this in the server's process, or over "
+    "this process was forked from a server, and has none of its connections. Do this in the server's process, or over "
     "Redis by RedisBroker(url).room(endpoint, name), .user(endpoint, name) or .session(endpoint, id)"
 )
 
@@ -81,14 +81,14 @@ class Rooms(Listing, Generic[M]):
         self._is_forked = False
         #: The presence of the rooms; None until `use_roster`.
         self.roster: Roster | None = None
-        self._ownership: Ownership | None = None  # until `use_ownership`
-        self._directory: Directory | None = None  # until `use_directory`
-        self._attributes: Attributes | None = None  # until `use_attributes`
+        self._ownership: Ownership | None = None  # None until `use_ownership`
+        self._directory: Directory | None = None  # None until `use_directory`
+        self._attributes: Attributes | None = None  # None until `use_attributes`
         #: Returns the endpoint, or None. The rooms hold no reference to the endpoint.
         self.owner: Callable[[], Any] = _nobody
 
     def give_up(self, *, has_members: bool) -> None:
-        """In a forked process: the members are the parent's."""
+        """Forget all members in a forked process, because the members are the parent's."""
         self._members.renew()
         self._ending = Lock()
         self._is_forked = self._is_forked or has_members
@@ -121,7 +121,7 @@ class Rooms(Listing, Generic[M]):
 
     @property
     def ownership(self) -> Ownership:
-        """The ownership of the rooms in this process, and their posts."""
+        """Decides which rooms this process owns, and takes the posts to rooms."""
         assert self._ownership is not None, "rooms without an ownership"
         return self._ownership
 
@@ -189,7 +189,7 @@ class Rooms(Listing, Generic[M]):
         since: str | None = None,
         max_members: int | None = None,
     ) -> Joined:
-        """Idempotent. Does nothing for a session that has ended. Raises `RoomLimitError`.
+        """Make a session a member. Does nothing for a member, or a session that has ended. Raises `RoomLimitError`.
 
         The options are those of `SessionRoom.join`.
         """
@@ -240,7 +240,7 @@ class Rooms(Listing, Generic[M]):
                 return JOINED, None
             if len(joined) >= limit and not is_hidden(name) and sum(not is_hidden(other) for other in joined) >= limit:
                 self._count("past_max_rooms_per_session")
-                raise RoomLimitError(f"a session may be in {counted(limit, 'room')}, {name!r:.80} would be one more")
+                raise RoomLimitError(f"a session may be in at most {counted(limit, 'room')}; {name!r:.80} is one more")
             if self._attributes is not None and self._attributes.is_told:
                 self._attributes.before_join(name)
             self._members.compute(name, add)
@@ -251,7 +251,7 @@ class Rooms(Listing, Generic[M]):
             return JOINED, session._outbox
 
     def _moved(self, name: str) -> None:
-        """A session has joined a room, or left it. Called without locks."""
+        """Called without locks after a session has joined a room or left it."""
         ownership = self._ownership
         if ownership is not None and ownership.is_on and not is_hidden(name):
             ownership.look(name)
@@ -293,7 +293,7 @@ class Rooms(Listing, Generic[M]):
         return roster
 
     def leave(self, name: str, session: M) -> None:
-        """Idempotent.
+        """End a session's membership. Does nothing if the session is not a member.
 
         Waits for a broadcast that is being queued. After the return, no broadcast of the room reaches the session.
         """
@@ -323,7 +323,7 @@ class Rooms(Listing, Generic[M]):
     def leave_all(self, session: M, *, is_lost: bool = False) -> None:
         """End all memberships of a session that has ended.
 
-        If its connection `is_lost`, its presence stays for a while.
+        With `is_lost`, its connection was lost, and its presence stays for `presence_grace_s`.
         """
         with session._membership:
             session._ended = True

@@ -3,8 +3,8 @@
 A room has a state here while it has persons, or changes that have not been reported. So a room without presence costs
 nothing, and a person whose connection was lost can stay longer than the room's last member.
 
-Locks: the room's stripe of `_states` guards its state. It is a leaf that may be taken under a session's `_membership`.
-Under it, the state is only read and changed, in memory. `presence_reports` calls the handler without it.
+Locks: the room's stripe of `_states` guards its state. The stripe is a leaf lock. It may be taken under a session's
+`_membership`. Under it, the state is only read and changed, in memory. `presence_reports` calls the handler without it.
 
 Over a broker, a subclass shares the entries with other processes. It overrides
 
@@ -32,7 +32,8 @@ from wsthreads.threads.flusher import Timers, weakly
 
 __all__ = ["LOST_CODES", "Roster"]
 
-#: The close codes of a connection that was lost: the client may come back. 1001 is also a page that is reloaded.
+#: With these close codes, the connection counts as lost, and the client may come back. A page that is reloaded sends
+#: 1001.
 LOST_CODES = frozenset(
     {
         CloseCode.GOING_AWAY,
@@ -50,8 +51,8 @@ LAPSE_STEP_S = 0.05
 class Roster:
     """The presence of all rooms of one endpoint, in this process. Any thread.
 
-    `report` is called if `wants_reports()`. `broadcast_here` sends a frame to the members of a room in this process,
-    and `has_members` says whether there are any. `count` gets the name of a counter.
+    `report` is called if `wants_reports()` is true. `broadcast_here` sends a frame to the members of a room in this
+    process, and `has_members` says whether there are any. `count` gets the name of a counter.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Roster:
             interval_s=interval_s,
         )
         self._version = 0  # guarded by _versioning
-        self._versioning = Lock()  # a leaf; taken under a stripe
+        self._versioning = Lock()  # a leaf lock; taken under a stripe
         #: Whether any presence was ever set. While it is False, the roster need not know of sessions that end.
         self.is_used = False
 
@@ -99,11 +100,11 @@ class Roster:
         """A presence value as JSON text. Raises `PresenceError`."""
         return presence_json(value, self._max_value_bytes)
 
-    # Changes by the sessions of this process. The caller holds the session's `_membership`, or the session has ended,
-    # so that the changes of one session have an order. Afterwards the caller calls `tell`, without locks.
+    # Changes by the sessions of this process. The caller holds the session's `_membership`, or the session has ended.
+    # So the changes of one session have an order. Afterwards, the caller calls `tell` without locks.
 
     def set(self, name: str, session_id: str, user: str | None, value: str) -> None:
-        """A member of a room sets its presence value, which is JSON text."""
+        """Set the presence value of a member of a room. The value is JSON text."""
         self.is_used = True
         wants_reports = self._wants_reports()
 
@@ -127,14 +128,14 @@ class Roster:
         self._count("presence_changes")
 
     def leave(self, name: str, session_id: str) -> None:
-        """A session has left a room. Does nothing if the session had no presence there.
+        """Remove a session that has left a room. Does nothing if the session had no presence there.
 
-        If only lost sessions of the person are left, they are removed, too: a person who leaves is not waited for.
+        If only lost sessions of the person are left, they are removed, too, because the person has left on purpose.
         """
         self._end(name, session_id, None, with_lost=True)
 
     def lose(self, name: str, session_id: str) -> None:
-        """The connection of a session was lost: the person stays there for `presence_grace_s`."""
+        """Mark a session whose connection was lost. Its person stays in the room for `presence_grace_s`."""
         self._end(name, session_id, self.timers.now() + self._grace_s if self._grace_s else None)
 
     def kick(self, user: str) -> None:
@@ -199,7 +200,7 @@ class Roster:
         self._watch_lost(name)
 
     def _next_version(self) -> int:
-        """Microseconds since the epoch, and higher than the last."""
+        """A new version: the microseconds since the epoch, but at least the last version plus one."""
         with self._versioning:
             self._version = max(self._version + 1, int(time() * 1e6))
             return self._version
@@ -207,7 +208,10 @@ class Roster:
     # Changes by other processes, and methods for a subclass to override.
 
     def apply_set(self, name: str, entry: Entry) -> None:
-        """Another process has added or changed one of its sessions. `lost_until` is on the clock of `timers`."""
+        """Apply the entry of a session that another process has added or changed.
+
+        Its `lost_until` is by the clock of `timers`.
+        """
         self.is_used = True
         wants_reports = self._wants_reports()
 
@@ -222,7 +226,7 @@ class Roster:
         self.tell(name)
 
     def apply_gone(self, name: str, session_id: str, version: int) -> None:
-        """Another process has removed one of its sessions, or a session of a process that has died."""
+        """Apply a removal by another process: of one of its sessions, or of a session of a process that has died."""
 
         def change(state: State) -> State | None:
             self._remove(name, state, session_id, version)
@@ -260,18 +264,18 @@ class Roster:
         return sorted(self._states.snapshot())
 
     def _own_change(self, name: str, change: Entry | tuple[str, int]) -> None:
-        """This process has set an entry, or removed one: (session id, version).
+        """Called when this process has set an entry, or removed one: (session id, version).
 
-        Called under the room's stripe, so in the room's order. Only append to memory here.
+        Called under the room's stripe, so in the room's order. An override may only append the change to a list.
         """
 
     def _share(self) -> None:
-        """Send the changes that `_own_change` has got. Called without locks; must not block."""
+        """Send the changes that were passed to `_own_change`. Called without locks. Must not block."""
 
     def _lapse(self, name: str, entry: Entry) -> None:
-        """The time of a session whose connection was lost is over. Called by the flusher, without locks.
+        """Called by the flusher, without locks, when `lost_until` of a session has passed.
 
-        The session must then be removed, or get a later `lost_until`. Until then, this is called again and again.
+        Must remove the session or set a later `lost_until`. Until it does, it is called again and again.
         """
         self._end(name, entry.session_id, None)
         self.tell(name)
@@ -320,7 +324,7 @@ class Roster:
         self._watch_lost(name)
 
     def give_up(self) -> None:
-        """In a forked process: the persons are the parent's."""
+        """Forget all persons in a forked process, because they are the parent's."""
         self._states.renew()
         self._versioning = Lock()
 
@@ -329,7 +333,7 @@ class Roster:
         return self._reports.settle(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
-        """End the thread of the reports for good, after at most `timeout_s`."""
+        """End the thread of the reports. Waits at most `timeout_s`. The thread does not start again."""
         self._reports.stop(timeout_s)
 
     def _check(self) -> None:

@@ -22,11 +22,11 @@ from wsthreads.threads.drainer import Drainer
 
 __all__ = ["Sending"]
 
-#: If fewer broadcasts are queued than last time, the drainer waits so long for the others. Each of them that comes in
+#: If fewer broadcasts are queued than last time, the drainer waits this long for more. Each broadcast that comes in
 #: time saves one write to each member.
 PAUSE_S = 50e-6
 
-#: After a burst of more broadcasts, there is no pause for a while: the next ones are not expected to be as many.
+#: After a burst of more broadcasts than this, there is no pause for a while. The next bursts are probably smaller.
 MOST_QUEUED = 100
 
 #: In a room with fewer members, writing to all of them takes less time than the pause.
@@ -103,7 +103,7 @@ class Sending:
         if not hand_over:
             try:
                 hand_over = self._send(name, members, outboxes)
-                hand_over = hand_over and self._send(name, members)  # True if broadcasts were queued meanwhile
+                hand_over = hand_over and self._send(name, members)  # send broadcasts that were queued meanwhile
             except BaseException:
                 self._go_on(name, members)  # queued messages must not wait for the next broadcast
                 raise
@@ -130,7 +130,7 @@ class Sending:
     def _send(self, name: str, members: Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
         """Send queued messages to the members.
 
-        Returns True if more was queued meanwhile. Then, and after an exception, call this again.
+        Returns True if more messages were queued meanwhile. In this case, and after an exception, call `_send` again.
         """
         if outboxes is None:
             if 0 < members.queued <= members.crowd < MOST_QUEUED and len(members.sessions) >= LEAST_MEMBERS:

@@ -8,8 +8,8 @@ Guarantees:
 - `snapshot` and `len` lock one stripe after another. Each stripe is consistent; the whole is consistent only if nothing
   was written meanwhile.
 
-The locks are leaves. A function given to `compute` must be quick: no I/O, no logging, no other lock, no other call
-of the same dict. `StripedDict` does not rely on the GIL.
+The locks are leaf locks: under one, no other lock is taken. A function given to `compute` must be quick: no I/O, no
+logging, no other lock, no other call of the same dict. `StripedDict` does not rely on the GIL.
 
 The methods do not use `dict.get`, for the reason in `wsthreads.threads.lookups`.
 """

@@ -1,4 +1,4 @@
-"""Reads chunked request bodies, and strictly refuses malformed ones (RFC 9112, 7.1)."""
+"""Reads chunked request bodies, and refuses every malformed one (RFC 9112, 7.1)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_LINE_BYTES = 4096
 class BadBody(BadRequest, ConnectionError):
     """Raised by a read of a body that is malformed or ends too early.
 
-    Werkzeug and Flask respond with 400. Other frameworks, and the server, see the end of the connection.
+    Werkzeug and Flask respond with 400. Other frameworks, and the server, treat it as the end of the connection.
     """
 
 
@@ -75,13 +75,13 @@ class ChunkedBody(io.RawIOBase):
 
 
 def refusing_bad_bodies(app: WSGIApplication) -> WSGIApplication:
-    """Wrap `app`: a `BadBody` that `app` does not catch becomes a 400."""
+    """Wrap `app`, so that a `BadBody` that `app` does not catch becomes a response 400."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
             return app(environ, start_response)
         except BadBody as error:
-            # With the error, because the response may have begun. Then the server raises it.
+            # The error is passed on, because the response may have begun. In this case, the server raises the error.
             headers = [("Content-Type", "text/plain; charset=utf-8")]
             start_response("400 Bad Request", headers, sys.exc_info())
             return [f"{error.description}\n".encode()]

@@ -10,10 +10,10 @@ __all__ = ["in_batches"]
 
 T = TypeVar("T")
 
-#: At most this many sessions are closed at once. More are closed in batches...
+#: At most this many sessions are closed at once. If there are more, they are closed in batches.
 AT_ONCE = 500
 
-#: ...at this rate, in random order; faster if that would take more than half of the timeout.
+#: The rate of closing in batches, in random order. It is higher if closing would take more than half of the timeout.
 CLOSES_PER_S = 1000
 
 #: Seconds between two batches.

@@ -1,7 +1,7 @@
 """Converts exceptions of the application that are not an `Exception`, such as SystemExit, for the WSGI server.
 
-A WSGI server responds to an `Exception` with 500. Any other exception ends the thread, and under gunicorn's gthread the
-whole worker.
+A WSGI server responds to an `Exception` with 500. Any other exception ends the thread. Under gunicorn's gthread, it
+ends the whole worker.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ApplicationFailed", "Contained", "contained"]
 
 
 class ApplicationFailed(RuntimeError):
-    """The application raised an exception that is not an `Exception`, and which is the `__cause__` of this one."""
+    """The application raised an exception that is not an `Exception`. That exception is the `__cause__` of this one."""
 
 
 class contained:

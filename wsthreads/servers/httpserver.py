@@ -1,4 +1,4 @@
-"""Werkzeug's threaded HTTP server, with a list of its connections, to wait for them and to end them.
+"""Werkzeug's threaded HTTP server, with a list of its connections. So it can wait for them and end them.
 
 `wsthreads.servers.serving` starts and stops it. One daemon thread serves each connection. A connection carries one
 request.
@@ -39,10 +39,10 @@ _NO_THREAD = (
 #: How long accepting pauses when the process has no file descriptors left.
 EXHAUSTED_PAUSE_S = 0.2
 
-#: The longest wait for the threads of new connections, which only have to begin and read what has arrived.
+#: The longest wait for the threads of new connections. These only need to begin, and to read what has arrived.
 UNREAD_TIMEOUT_S = 0.05
 
-#: How often an ending server looks for stalled clients.
+#: How often a server that is ending looks for stalled clients.
 JOIN_STEP_S = 0.1
 
 
@@ -54,8 +54,8 @@ class _Link:
     def __init__(self, sock: socket.socket, thread: ScheduledThread) -> None:
         self.sock = sock
         self.thread = thread  # the context that the connection's thread enters
-        self.busy = False  # whether its request has been read
-        self.is_new = True  # whether its thread may have yet to read a request
+        self.busy = False  # whether the request of the connection has been read
+        self.is_new = True  # whether the connection's thread may not have read a request yet
 
 
 class HTTPServer(RequestServer):
@@ -65,10 +65,11 @@ class HTTPServer(RequestServer):
 
     def __init__(self, app: ServedApp, listener: socket.socket, ssl_context: ssl.SSLContext | None) -> None:
         host, port = listener.getsockname()[:2]
-        # Werkzeug copies a given descriptor. It would otherwise bind itself, and end the process if that fails.
+        # A descriptor is passed, which Werkzeug copies. Otherwise, Werkzeug would bind the port, and end the process on
+        # failure.
         application = with_given_answers(refusing_bad_bodies(app))
         super().__init__(host, port, application, RequestHandler, fd=listener.fileno())
-        # Not passed to Werkzeug, which would do each TLS handshake in the accepting thread.
+        # The context is not passed to Werkzeug, which would do each TLS handshake in the accepting thread.
         self.ssl_context = ssl_context
         self.handshake_timeout_s = app.config.handshake_timeout_s
         self.max_handshake_bytes = app.config.max_handshake_bytes
@@ -77,7 +78,7 @@ class HTTPServer(RequestServer):
         self._accepting = app.scheduling.accepting_thread()
         self._links: dict[Thread, _Link] = {}
         self._new = 0  # how many links are new
-        self._lock = Lock()  # guards _links, _new and _drops_idle; a leaf
+        self._lock = Lock()  # guards _links, _new and _drops_idle; a leaf lock
         self._aged = Condition(self._lock)  # notified when _new has fallen
         self._drops_idle = False
         self._warned_at = float("-inf")
@@ -85,8 +86,8 @@ class HTTPServer(RequestServer):
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Accept connections until `shutdown`. An error of one connection does not end this.
 
-        With TLS, this is not scheduled as an accepting thread: new threads begin with a TLS handshake, which needs no
-        GIL.
+        With TLS, the calling thread is not scheduled as an accepting thread, because new threads begin with a TLS
+        handshake, which needs no GIL.
         """
         try:
             with self._accepting if self.ssl_context is None else nullcontext():
@@ -100,7 +101,7 @@ class HTTPServer(RequestServer):
             if sock.gettimeout() is not None:  # the application has called `socket.setdefaulttimeout`
                 sock.settimeout(None)
             return sock, address
-        except OSError as error:  # the base class tries again at once, without a pause
+        except OSError as error:  # pause here, because the base class would try again at once
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 self._warn("cannot accept connections: %s (see ulimit -n, LimitNOFILE)", error.strerror)
                 Event().wait(EXHAUSTED_PAUSE_S)
@@ -126,7 +127,7 @@ class HTTPServer(RequestServer):
         self._pace()
 
     def _pace(self) -> None:
-        """Wait until the threads of new connections have read the requests of all but a few."""
+        """Wait until all but a few threads of new connections have read their requests."""
         most = self.scheduling.most_unread()
         if most is not None and self._new > most:
             with self._lock:
@@ -143,12 +144,12 @@ class HTTPServer(RequestServer):
             self._aged.notify()
 
     def _refuse(self, request: Any) -> None:
-        """Tell a client to come back later. Does not wait, since no other thread accepts."""
+        """Tell a client to come back later. Does not wait, because no other thread accepts connections."""
         if self.ssl_context is None:
             with suppress(OSError):
                 request.setblocking(False)
                 request.send(_NO_THREAD)
-                request.recv(65536)  # else the kernel sends a reset, and the answer is lost
+                request.recv(65536)  # without this, the kernel would send a reset, and the answer would be lost
         self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -166,7 +167,7 @@ class HTTPServer(RequestServer):
                         wake(request)
                 request.do_handshake()
         except OSError as error:
-            log.debug("no TLS with %s: %s", client_address, error, extra={"address": client_address[0]})
+            log.debug("no TLS handshake with %s: %s", client_address, error, extra={"address": client_address[0]})
             self.shutdown_request(request)
         else:
             with link.thread:
@@ -210,9 +211,9 @@ class HTTPServer(RequestServer):
             return current_thread() in self._links
 
     def join_connections(self, deadline: float) -> bool:
-        """Wait for the threads of all connections, until `deadline`. False if some are left.
+        """Wait for the threads of all connections, until `deadline`. Returns False if some are left.
 
-        Clients that have stalled are dropped. All sessions must have ended before.
+        Drops clients that have stalled. All sessions must have ended before this call.
         """
         with self._lock:
             links = dict(self._links)

@@ -1,7 +1,7 @@
 """Answers one HTTP request of a connection, for `wsthreads.servers.httpserver`.
 
-Reads and checks the head, makes the WSGI environ, and calls the app. Werkzeug's base class sends the answer, but sends
-nothing for a WebSocket: `SessionResponse` does.
+Reads and checks the head, makes the WSGI environ, and calls the app. Werkzeug's base class sends the answer, but not
+for a WebSocket, where `SessionResponse` sends everything.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _IN_URI = "/?#[]@!$&'()*+,;=:%"
 #: 0 on platforms without the flag.
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
-#: Most requests fit. The buffer lives as long as the connection, so each session has one.
+#: The size of the read buffer. Most requests fit in. The buffer lives as long as the connection, so each session has
+#: one.
 _BUFFER_BYTES = 2048
 
 
@@ -58,16 +59,16 @@ class RequestServer(ThreadedWSGIServer):
     scheduling: Scheduling
 
     def mark_waiting(self) -> None:
-        """The calling thread waits for the rest of the request."""
+        """Note that the calling thread waits for the rest of the request."""
         raise NotImplementedError
 
     def mark_busy(self) -> None:
-        """The calling thread has read its request."""
+        """Note that the calling thread has read its request."""
         raise NotImplementedError
 
 
 class RequestHandler(WSGIRequestHandler):
-    """Reads one request before a deadline, and has the app answer it."""
+    """Reads one request before a deadline, and calls the app to answer it."""
 
     disable_nagle_algorithm = True
     rbufsize = 0  # `setup` replaces the file that has this buffer
@@ -136,7 +137,7 @@ class RequestHandler(WSGIRequestHandler):
         environ = super().make_environ()
         if environ.get("wsgi.input_terminated"):  # Werkzeug's own reader accepts sizes such as 0x3, and a bare LF
             environ["wsgi.input"] = io.BufferedReader(ChunkedBody(self.rfile))
-        if self.path == "*":  # RFC 9112, 3.3: no path at all
+        if self.path == "*":  # the asterisk is not a path: RFC 9112, 3.3
             environ["PATH_INFO"] = ""
         if self._answer is not None:
             environ[_ANSWER_KEY] = self._answer
@@ -183,8 +184,8 @@ class RequestHandler(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
         """Log Werkzeug's line, with its values as attributes of the record."""
         context = self._context
-        if len(args) >= 3 and message.endswith('" %s %s'):  # from log_request
-            path = quote(getattr(self, "path", "-"), _IN_URI)  # a bad request has none
+        if len(args) >= 3 and message.endswith('" %s %s'):  # the call comes from log_request
+            path = quote(getattr(self, "path", "-"), _IN_URI)  # a bad request has no path
             context = access_context(context["address"], self.command or "-", path, args[-2])
         head = f"{self.address_string()} - - [{self.log_date_time_string()}] ".replace("%", "%%")
         hide = hide_secrets if self.command else _hide_query
@@ -202,7 +203,7 @@ class RequestHandler(WSGIRequestHandler):
             super().log_error(format, *args)
 
 
-#: How many bytes an app may `write` (PEP 3333) before it returns, in answer to a request with ``Upgrade: websocket``.
+#: When an app answers a request with ``Upgrade: websocket``, it may `write` (PEP 3333) at most this many bytes.
 MAX_WRITTEN_BYTES = 65536
 
 
@@ -224,7 +225,7 @@ class _Fields:
 
 
 class _Answer:
-    """Calls an app and keeps its answer. It is a WSGI application that gives this answer."""
+    """Calls an app and keeps its answer. The object itself is a WSGI application that gives this answer."""
 
     def __init__(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
         self._started: list[tuple[Any, ...]] = []
@@ -275,7 +276,7 @@ class _Answer:
 
 
 def with_given_answers(app: WSGIApplication) -> WSGIApplication:
-    """Wrap `app`: it is not called again for an answer that it has given already."""
+    """Wrap `app`, so that it is not called again for a request that it has answered already."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         given: WSGIApplication = environ.get(_ANSWER_KEY, app)
@@ -297,10 +298,10 @@ class _HeadTooLong(Exception):
 class _Input(io.RawIOBase):
     """The input of a socket in blocking mode.
 
-    The head of the request must be complete within `timeout_s`, else a read raises TimeoutError. It may have
-    `max_bytes` and one buffer more, else a read raises `_HeadTooLong`. `unbind` ends both limits; from then on, each
-    read may take `timeout_s`. `waits` is called before the first wait for the client, but not with TLS, whose handshake
-    has waited already.
+    If the head of the request is not complete within `timeout_s`, a read raises TimeoutError. If the head has more than
+    `max_bytes` and one buffer, a read raises `_HeadTooLong`. `unbind` ends both limits. After that, each read may take
+    `timeout_s`. `waits` is called before the first wait for the client. With TLS, it is not called, because the TLS
+    handshake has waited already.
     """
 
     def __init__(self, sock: socket.socket, timeout_s: float, max_bytes: int, waits: Callable[[], None]) -> None:
@@ -317,7 +318,10 @@ class _Input(io.RawIOBase):
         self._deadline = None
 
     def end(self) -> None:
-        """Read nothing more from the socket: it belongs to a session now, which gets the bytes read so far."""
+        """Read nothing more from the socket.
+
+        It belongs to a session now, and the session gets the bytes that were read so far.
+        """
         self._is_over = True
 
     def readable(self) -> bool:
@@ -327,7 +331,7 @@ class _Input(io.RawIOBase):
         if self._is_over:
             return None
         if self._deadline is None:
-            if self._sock.gettimeout() not in (0.0, self._timeout_s):  # 0.0: the caller wants what is there
+            if self._sock.gettimeout() not in (0.0, self._timeout_s):  # 0.0: the caller wants what has arrived
                 self._sock.settimeout(self._timeout_s)
             try:
                 return self._sock.recv_into(buffer)
@@ -346,7 +350,7 @@ class _Input(io.RawIOBase):
                 if not self._bytes:
                     return self._receive_now(buffer)
             except BlockingIOError:
-                pass  # it has not arrived
+                pass  # the rest has not arrived yet
             self._can_look = False
             self._waits()
         left = deadline - monotonic()

@@ -1,4 +1,4 @@
-"""The development server: clear errors at the start, an orderly shutdown at the end.
+"""The development server, with clear errors at the start and an orderly shutdown at the end.
 
 One daemon thread accepts connections; each connection has its own daemon thread. At a shutdown, the server accepts no
 new connections, closes sessions with 1001 (`WebSocketApp.shutdown`) and finishes HTTP requests, all within a deadline.
@@ -35,7 +35,7 @@ __all__ = ["Server", "is_loopback", "serve"]
 log = get_logger(__name__)
 
 #: How many connections may wait to be accepted, if the system allows so many. After a restart, many clients reconnect
-#: at once, and they are accepted no faster than their requests are read.
+#: at once, but they are accepted only as fast as their requests are read.
 BACKLOG = 4096
 
 #: How often the accepting thread checks whether it should stop.
@@ -47,8 +47,8 @@ CUT_OFF_TIMEOUT_S = 1.0
 #: `run` returns at most this long after the app's `shutdown_timeout_s`, even if something blocks the shutdown.
 STOP_SLACK_S = 3.0
 
-#: The longest wait for an event at a time. Python calls a signal handler between two steps of the main thread. If the
-#: signal comes just before a wait, or if another thread gets it, nothing wakes the main thread.
+#: How long the main thread waits for an event at a time. Python calls a signal handler between two steps of the main
+#: thread. If the signal comes just before a wait, or if another thread gets it, nothing would wake the main thread.
 LOOK_S = 0.25
 
 #: The longest wait for a log line after a signal.
@@ -56,7 +56,7 @@ LOG_TIMEOUT_S = 0.5
 
 
 class Server:
-    """Serves `app` at `host` and `port`. With port 0, it takes any free port; the attribute `port` has its number.
+    """Serves `app` at `host` and `port`. With port 0, uses any free port, whose number is in the attribute `port`.
 
     The constructor binds the port. Then call `run` in the main thread of your program, or serve in the background::
 
@@ -89,8 +89,8 @@ class Server:
         self._stopping = False
         self._stopped = Event()
         self._cut_off = 0
-        # For run(): a signal number, _Stop after request_stop(), None after the stop. put() is safe in a signal
-        # handler.
+        # Events for run(): the number of a signal, a _Stop from request_stop(), or None after the stop. put() is safe
+        # in a signal handler.
         self._events: SimpleQueue[int | _Stop | None] = SimpleQueue()
 
     @property
@@ -121,13 +121,14 @@ class Server:
         code: int = CloseCode.GOING_AWAY,
         reason: str = "server shutting down",
     ) -> int:
-        """Stop accepting, shut the app down, end all connections. Returns how many sessions were cut off.
+        """Stop accepting connections, shut the app down, and end all connections. Returns how many sessions were cut
+        off.
 
         Blocks for at most `timeout_s` (default: the app's `shutdown_timeout_s`) and about a second more. Idempotent: a
         second call waits for the first. Any thread.
 
-        In a connection's own thread, for example in a handler or a view, it waits only for the other sessions, like
-        `WebSocketApp.shutdown`. The caller's connection ends when the handler returns.
+        If a connection's own thread calls this, for example in a handler or a view, it waits only for the other
+        sessions, like `WebSocketApp.shutdown`. The caller's connection ends when the handler returns.
         """
         timeout_s = self._app.config.shutdown_timeout_s if timeout_s is None else timeout_s
         if self._http.serves_here():
@@ -150,7 +151,7 @@ class Server:
             if not self._http.join_connections(deadline):
                 self._http.cut_off()
                 if not self._http.join_connections(monotonic() + CUT_OFF_TIMEOUT_S):
-                    log.warning("the threads of some connections have not ended; they end with the process")
+                    log.warning("the threads of some connections are still running; they will end with the process")
         finally:
             self._stopped.set()
         return self._cut_off
@@ -169,7 +170,7 @@ class Server:
 
         The first signal shuts the server down within `shutdown_timeout_s`, with status 0. A second signal cuts off all
         connections, with status 128 plus its number. A third signal has its default effect. Signals are handled only in
-        the main thread. A log whose reader has stopped cannot block the shutdown.
+        the main thread. Even if nobody reads the log any more, a log line cannot block the shutdown.
         """
         with _signals_to(self._events.put) as restore_signals:
             self.start()
@@ -178,7 +179,7 @@ class Server:
             if isinstance(event, int):
                 name = signal.Signals(event).name
                 count = self._app.session_count
-                text = "%s: shutting down; sessions to close: %d (send it again to cut them off)"
+                text = "%s: shutting down; sessions to close: %d (send the signal again to cut them off)"
                 teller = Thread(target=log.info, args=(text, name, count), name="wsthreads-log", daemon=True)
                 teller.start()
                 teller.join(LOG_TIMEOUT_S)
@@ -246,8 +247,8 @@ class _Stop:
 def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
     """Pass SIGINT, SIGTERM and SIGHUP to `put` until the block ends, or until the yielded function is called.
 
-    An ignored signal stays ignored: a shell ignores SIGINT for background commands of a script, and nohup ignores
-    SIGHUP. A forked process gets the previous signal handlers back.
+    An ignored signal stays ignored, because a shell ignores SIGINT for background commands of a script, and nohup
+    ignores SIGHUP. A forked process gets the previous signal handlers back.
     """
     before: dict[int, Any] = {}
 
@@ -270,7 +271,7 @@ def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
         restore()
 
 
-#: The functions that restore the signal handlers, of all running servers.
+#: For each running server, the function that restores the signal handlers.
 _in_forks: list[Callable[[], None]] = []
 
 
@@ -307,7 +308,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`. Of names, only localhost counts."""
+    """Whether only this machine can reach `host`. False for all names but localhost."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -1,8 +1,8 @@
 """Finds HTTP clients that delay the end of a server because they neither send nor read.
 
-A client that still sends its request or receives its answer may continue, however slowly. So may an application that
-works on the answer. The kernel counts the bytes that were received and acknowledged. Only Linux offers these counts,
-and only for TCP. Elsewhere no client counts as stalled, and only the server's own time limit applies.
+A client that still sends its request or receives its answer may continue, even if it is slow. An application that works
+on the answer may continue, too. The kernel counts the bytes that were received and acknowledged. Only Linux offers
+these counts, and only for TCP. Elsewhere, no client counts as stalled, and only the server's own time limit applies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if sys.platform == "linux":
 
 __all__ = ["STALL_S", "StalledClients", "wake"]
 
-#: While the server ends, a client is dropped that sends and reads nothing for this long.
+#: While the server is ending, a client that sends and reads nothing for this long is dropped.
 STALL_S = 2.0
 
 #: The place of tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info of linux/tcp.h, since Linux 4.1.
@@ -40,10 +40,10 @@ class StalledClients:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._seen: dict[socket.socket, tuple[int, float]] = {}  # bytes moved, and since when this has not changed
+        self._seen: dict[socket.socket, tuple[int, float]] = {}  # bytes moved, and the time of the last change
 
     def end(self, socks: Iterable[socket.socket]) -> int:
-        """Drop the clients that have stalled, so that their threads continue. Returns how many. Call this often.
+        """Drop the clients that have stalled, so that their threads continue. Returns their number. Call this often.
 
         Each of `socks` serves one HTTP request, from its beginning to the end of its answer.
         """
@@ -59,7 +59,7 @@ class StalledClients:
             self._seen[sock] = (traffic.moved, since)
             if now - since < STALL_S or (traffic.unread and not traffic.untaken):
                 continue
-            # SHUT_RD does not disturb an application that has read its request and works on the answer.
+            # SHUT_RD does not disturb an application that has read its request and is working on the answer.
             wake(sock, socket.SHUT_RDWR if traffic.untaken else socket.SHUT_RD)
             ended += 1
         return ended

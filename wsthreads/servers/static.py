@@ -63,9 +63,10 @@ class StaticFiles:
 def send_part(send: Callable[[WSGIEnvironment], Response], environ: WSGIEnvironment) -> Response:
     """The response of `send`, cut to the requested byte range (RFC 9110, 14).
 
-    A range that begins behind the end of the file is a 416. The response is the whole file if the Range is malformed,
-    has another unit than bytes, has several ranges or comes with HEAD; or if the file is empty or has changed
-    (If-Range). Werkzeug refuses most of these, and checks a range before If-None-Match.
+    If the range begins after the end of the file, the response is a 416. The response is the whole file if the header
+    Range is malformed, has a unit but bytes, has several ranges or comes with HEAD. It is also the whole file if the
+    file is empty or has changed (If-Range). Werkzeug would refuse most of these, and would check a range before
+    If-None-Match.
     """
     plain = {name: value for name, value in environ.items() if name not in ("HTTP_RANGE", "HTTP_IF_RANGE")}
     whole = send(plain)
@@ -91,7 +92,7 @@ _RANGE = re.compile(r"bytes=[ \t,]*([0-9]{0,1000})-([0-9]{0,1000})[ \t,]*", re.A
 
 
 def _part_of(size: int, wanted: str) -> str | None:
-    """The range of a Range header in werkzeug's form; None without a range, or if it is ignored."""
+    """The range of a Range header in werkzeug's form. None if there is no range, or if the header is ignored."""
     match = _RANGE.fullmatch(wanted.strip(" \t"))
     if match is None or not size:
         return None
@@ -104,5 +105,5 @@ def _part_of(size: int, wanted: str) -> str | None:
 
 
 def _is_hidden(path: str) -> bool:
-    """Whether a part of the path begins with a dot, `..` included. A path with NUL is not a file, either."""
+    """Whether a part of the path begins with a dot, as `..` does. Also True for a path with NUL, which is no file."""
     return "\0" in path or any(part.startswith(".") and part != ".well-known" for part in path.split("/"))

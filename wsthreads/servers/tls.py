@@ -13,10 +13,11 @@ __all__ = ["server_context"]
 
 
 def server_context(certificate: str | os.PathLike[str], key: str | os.PathLike[str] | None = None) -> ssl.SSLContext:
-    """A context for TLS 1.2 and later. A chain of certificates begins with the server's own.
+    """A context for TLS 1.2 and later.
 
-    Both are PEM files. Without `key`, the key is in the certificate's file. Raises `UsageError` that names the file if
-    a file is missing, has no certificate or key, is encrypted, or if the key does not match the certificate.
+    Both files are PEM files. A chain of certificates begins with the server's own certificate. Without `key`, the key
+    is in the certificate's file. Raises `UsageError`, with the file's name, if a file is missing, has no certificate or
+    key, or is encrypted, or if the key does not match the certificate.
     """
     certificate = Path(certificate)
     key = certificate if key is None else Path(key)

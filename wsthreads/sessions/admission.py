@@ -12,11 +12,11 @@ from wsthreads.threads.lookups import look_up
 
 __all__ = ["RETRY_AFTER_S", "Admission"]
 
-#: The Retry-After of a refused client, in seconds.
+#: The value of the Retry-After header for a refused client, in seconds.
 RETRY_AFTER_S = 5
 
 #: The error if the server has so few threads that a session would leave none for HTTP.
-NO_THREAD = "a session holds a thread, and this server has none to spare: start it with more, such as --threads 500"
+NO_THREAD = "each session needs a thread, and all threads are reserved for HTTP: use more, such as --threads 500"
 
 
 class _ThreadState(local):
@@ -27,10 +27,11 @@ class _ThreadState(local):
 
 
 class Admission:
-    """`places` for sessions, at most `per_address` of them for one address (0: no limit). Any thread.
+    """Counts `places` for sessions: at most `per_address` of them for one address (0: no limit). Any thread.
 
-    The thread of a connection takes a place and returns it. Sessions without a connection have no place; at most
-    `max_suspended` of them may wait for their clients. `beyond` more places are for clients that may resume a session.
+    The thread of a connection takes a place and returns it. Sessions without a connection have no place. At most
+    `max_suspended` such sessions may wait for their clients. `beyond` more places are for clients that may resume a
+    session.
     """
 
     def __init__(self, places: int, per_address: int = 0, *, max_suspended: int = 0, beyond: int = 0) -> None:
@@ -54,8 +55,8 @@ class Admission:
     def admit(self, address: str, *, may_come_back: bool) -> tuple[str, bool]:
         """Like `enter`, but a client that `may_come_back` to its session can get a place beyond the limits.
 
-        Returns the client's network, and whether the place is beyond the limits. If so, `shortage` tells whether the
-        client may keep it.
+        Returns the client's network, and whether the place is beyond the limits. For such a place, `shortage` later
+        tells whether the client may keep it.
         """
         try:
             return self.enter(address), False
@@ -67,9 +68,9 @@ class Admission:
     def enter(self, address: str = "", *, is_beyond: bool = False) -> str:
         """Take a place. Returns its network, which `leave` needs.
 
-        Raises `HandshakeRefused` with 503 if all places are taken, with 501 if the server has none at all, and with 429
-        if the address has too many. Clients on a Unix socket have no address and no such limit. With `is_beyond`, the
-        limits are one higher for the address, and `beyond` higher in total.
+        Raises `HandshakeRefused`: with 503 if all places are taken, with 501 if the server has no places at all, and
+        with 429 if the address has too many places. Clients on a Unix socket have no address, and so no limit per
+        address. With `is_beyond`, the limit of the address is one higher, and the total limit is `beyond` higher.
         """
         network = network_of(address) if self._per_address else ""
         with self._changed:
@@ -87,17 +88,17 @@ class Admission:
         return network
 
     def shortage(self, network: str = "") -> HandshakeRefused | None:
-        """Why a place that was taken beyond the limits must be returned. None if it is within them by now."""
+        """Why a place beyond the limits must be returned. None if the place is within the limits by now."""
         with self._changed:
             return self._shortage_locked(network, 1, 1)
 
     def _shortage_locked(self, network: str, more: int, more_of_address: int) -> HandshakeRefused | None:
         """Why there is no place. `more` raises the limit in total, `more_of_address` the limit of the address."""
         if self._taken >= self.places + more:
-            bounds = "max_sessions, or --threads minus those reserved for HTTP"
+            bounds = "max_sessions, or --threads minus the threads reserved for HTTP"
             return _refusal(503, f"all {self.places} places for sessions are taken ({bounds})", "full")
         if network and look_up(self._taken_by, network, 0) >= self._per_address + more_of_address:
-            reason = f"{network} has {self._per_address} sessions, and may have no more (max_sessions_per_address)"
+            reason = f"{network} already has {self._per_address} sessions, the limit of max_sessions_per_address"
             return _refusal(429, reason, "address_full")
         return None
 
@@ -115,11 +116,12 @@ class Admission:
             self._changed.notify_all()
 
     def suspend(self, address: str = "", *, surely: bool = False, leaves: bool = False) -> str | None:
-        """Count a session that has lost its connection and waits for its client. None if the session may not wait.
+        """Count a session that has lost its connection and waits for its client.
 
-        Otherwise returns its network, which `end_suspension` needs. As many sessions of one address may wait as may be
-        connected. With `surely`, no limit applies: the session gets a connection at once. At a shutdown, a session may
-        wait only if it `leaves` for another process.
+        Returns the session's network, which `end_suspension` needs, or None if the session may not wait. The limit of
+        waiting sessions of one address is the same as its limit of connected sessions. With `surely`, no limit applies,
+        because the session gets a connection at once. At a shutdown, a session may wait only if it `leaves` for another
+        process.
         """
         network = network_of(address) if self._per_address else ""
         with self._changed:
@@ -134,7 +136,7 @@ class Admission:
         return network
 
     def end_suspension(self, network: str = "") -> None:
-        """A session no longer waits: it has a connection again, or `on_close` has returned."""
+        """Count a session that no longer waits: it has a connection again, or `on_close` has returned."""
         with self._changed:
             if network:
                 self._waiting_by[network] -= 1
@@ -144,7 +146,7 @@ class Admission:
             self._changed.notify_all()
 
     def close(self, code: int, reason: str, timeout_s: float = 0.0) -> bool:
-        """Refuse new sessions from now on. Returns False, and does nothing, if it was called before.
+        """Refuse new sessions from now on. A second call does nothing and returns False.
 
         The current sessions have `timeout_s` to end.
         """
@@ -226,7 +228,7 @@ def network_of(address: str) -> str:
     ('192.0.2.1', '2001:db8::/64', '192.0.2.1')
     """
     parsed = parse_address(address.partition("%")[0])
-    if not isinstance(parsed, IPv6Address):  # or no address: a proxy may send any text
+    if not isinstance(parsed, IPv6Address):  # an IPv4 address, or no address: a proxy may send any text
         return address
     inside = parsed.ipv4_mapped or parsed.sixtofour
     if parsed in _NAT64:

@@ -18,6 +18,6 @@ class Admitted(NamedTuple):
     request: Request
     session_id: str
     verdict: Verdict
-    agreement: Agreement | None  # to deflate messages
-    network: str  # the network whose sessions it counts for
+    agreement: Agreement | None  # the parameters of compression
+    network: str  # the client's network, for the limit of sessions per address
     is_beyond: bool  # its place is beyond the limits, because the client may resume a session

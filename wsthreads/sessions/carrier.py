@@ -17,9 +17,9 @@ __all__ = ["Carrier"]
 
 
 class Carrier:
-    """Made by the thread that reads the connection, with `messages` and `read`.
+    """One connection, and the thread that reads it. This thread makes the carrier.
 
-    Only that thread may `read` and `finish`.
+    Only this thread may call `read` and `finish`.
     """
 
     __slots__ = ("channel", "connection", "counted", "is_over", "messages", "reader", "thread")
@@ -31,7 +31,7 @@ class Carrier:
         self.messages = connection.messages()
         #: The thread that reads.
         self.thread = get_ident()
-        #: Passes messages to the handler without Python, if there is one: see `Dialogue.read_by`.
+        #: If not None, passes messages to the handler without Python: see `Dialogue.read_by`.
         self.reader: Reader | None = None
         #: How many of the reader's messages the dialogue has counted, and their bytes. Guarded by the dialogue's lock.
         self.counted = (0, 0)
@@ -49,14 +49,15 @@ class Carrier:
     def may_read(self) -> bool:
         """Whether the calling thread may call `read`.
 
-        Only the thread that made this object may, and only while no `read` is running: a finalizer may run inside
-        `read`."""
+        Only the thread that made this object may, and only while no `read` is running. A finalizer can run inside
+        `read`.
+        """
         if self.thread != get_ident() or self.is_over:
             return False
         return not (isinstance(self.messages, GeneratorType) and self.messages.gi_running)
 
     def read(self, timeout_s: float) -> str | bytes | None:
-        """The next message. None after `timeout_s`, or if there will be no more: then `is_over` is true."""
+        """The next message. None after `timeout_s`, or if no more messages will come. Then, `is_over` is true."""
         try:
             message = self.connection.read(self.messages, timeout_s)
         except StopIteration:

@@ -1,4 +1,4 @@
-"""The channel of a session that speaks ``wsthreads.1``: its connections come and go, its counts and its turn stay.
+"""The channel of a session that speaks ``wsthreads.1``. Its connections change, but its counts and its turn stay.
 
 For the session, a `Dialogue` takes the place of a connection's `Channel`. It has one outbox for all connections.
 
@@ -6,10 +6,10 @@ Invariants:
 
 - `_lock` guards `_carrier`, the counts, `secrets` and `_is_closing`. Only the outbox's lock, stripes and lock-free
   queues are used under it. No code of the application runs under this lock, and no finalizer needs it.
-- Each message that was taken from the client is handled, in this process or in the one that the session moves to.
+- Each message that was taken from the client is handled, in this process or in the process that the session moves to.
 - The handler's `open` is called first. `suspend` and `resume` alternate. `close` is called once, last.
-- When a connection is replaced, its thread may finish the call that it is in, and handle the events that wait. Then the
-  thread ends, without any effect on the session.
+- When a connection is replaced, its thread may finish its call of the handler, and handle the events that wait. After
+  that, the thread ends without any effect on the session.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _nothing() -> None:
 class Dialogue(Ending):
     """The channel of a session that speaks ``wsthreads.1``. Any thread, unless a method says otherwise.
 
-    The thread that makes a dialogue has the turn until `start`. It calls `begin` first, and `attach` next.
+    The thread that makes a dialogue has the turn until it calls `start`. It calls `begin` first, and `attach` next.
     """
 
     __slots__ = (
@@ -68,12 +68,13 @@ class Dialogue(Ending):
         self.epoch = 0
         #: The last return value of `on_suspend`. Written by the thread that has the turn.
         self.returned: object = None
-        #: The session is about to move to another process, or to this one. Meanwhile, its client cannot come back.
+        #: Whether the session is about to move to another process or to this one. Until then, its client cannot come
+        #: back.
         self.is_moving = False
-        #: Why the session has not moved to another process, if that was tried.
+        #: Why the session has not moved to another process. Empty if no move was tried.
         self.why_here = ""
         self._has_lapsed_meanwhile = False
-        #: The session has moved to another process.
+        #: Whether the session has moved to another process.
         self.is_gone = False
 
     def begin(self, session: Session, life: Life, *, most_requests: int) -> None:
@@ -89,7 +90,7 @@ class Dialogue(Ending):
     # As a session's channel
 
     def give_up(self) -> None:
-        """In a forked process: the session is the parent's."""
+        """End the session without any call in a forked process, because the session is the parent's."""
         self._claim((int(CloseCode.ABNORMAL), ""))
         self.outbox.give_up()
 
@@ -99,10 +100,11 @@ class Dialogue(Ending):
             return self.secrets.has(shown)
 
     def judge_received(self, received: int) -> str:
-        """Returns "counts" if the client has acknowledged more than `received`, so that its hello is outdated; else "".
+        """Check how many messages the client says that it has received.
 
-        Raises `ProtocolError` if `received` is more than was written. Empty also for a session that is closing or
-        moving.
+        Returns "counts" if the client has acknowledged more than `received`, which means that its hello is outdated.
+        Otherwise, and if the session is closing or moving, returns "". Raises `ProtocolError` for more than was
+        written.
         """
         with self._lock:
             if self.ending is not None or self.is_moving or self.is_gone:
@@ -125,7 +127,8 @@ class Dialogue(Ending):
     def is_known_to_have_ended(self) -> bool:
         """Whether the client knows that the session has ended.
 
-        It closed the session, answered the server's close frame, or left a session that could not wait.
+        This is true if the client has closed the session or answered the server's close frame, or if its connection has
+        ended and the session could not wait.
         """
         return self._has_peer_closed or isinstance(self.ending, Leaving)
 
@@ -140,15 +143,14 @@ class Dialogue(Ending):
         shown: str = "",
         request: Request | None = None,
     ) -> str:
-        """Go on over a connection. Returns why the session cannot, or an empty text. Called in the connection's thread.
+        """Continue over a connection, in its thread. Returns "", or why this is not possible.
 
         "unknown": the session or the connection is closing. "busy": the session is about to move to another process.
         "counts": the client has acknowledged more than `received`, so its hello is outdated.
 
         `welcome` makes the frame of the welcome from the number of messages taken and the next secret. A session that
         is resumed gets the `request` of the new handshake, the digest `shown` of the client's secret, and how many
-        messages the client has `received`. Raises `ProtocolError`, without any effect, if that is more than was
-        written.
+        messages the client has `received`. Raises `ProtocolError`, without any other effect, for more than was written.
         """
         with self._lock:
             if self.is_moving or self.is_gone:
@@ -173,7 +175,7 @@ class Dialogue(Ending):
                 self.secrets.show(shown)
             try:
                 is_attached = self._attach_locked(carrier, welcome, received, request)
-            except BaseException:  # set by another thread, or a bug
+            except BaseException:  # an exception that another thread has set in this one, or a bug
                 self._carrier = None
                 self._claim((int(CloseCode.INTERNAL_ERROR), "server error"))
                 self._keeper.end_soon(self)
@@ -186,7 +188,7 @@ class Dialogue(Ending):
     def _attach_locked(
         self, carrier: Carrier, welcome: Callable[[int, str | None], bytes], received: int, request: Request | None
     ) -> bool:
-        """Attach a connection. False, without any effect, if the connection is closing."""
+        """Attach a connection. If the connection is closing, returns False, without any effect."""
         channel, keeps = carrier.channel, self.outbox.is_keeping
         channel.on_ending = lambda: self._on_channel_ending(carrier)
         first = welcome(self.received, self.secrets.make() if keeps else None)
@@ -213,12 +215,12 @@ class Dialogue(Ending):
             channel.begin_close(*self.ending, is_kick=self.was_kicked, is_expiry=self.has_expired)
 
     def start(self, *, is_refused: bool = False) -> None:
-        """Give up the turn that the maker of this dialogue has. If the session `is_refused`, it is never opened."""
+        """Give up the first turn, which the maker of this dialogue has. A session that `is_refused` is never opened."""
         self._is_refused = is_refused
         self._give_up_turn()
 
     def break_off(self, code: int) -> None:
-        """End a session that has not started: nothing has been handled, and nobody waits for the turn."""
+        """End a session that has not started. No event has been handled, and no thread waits for the turn."""
         self._claim((int(code), ""))
         self.is_over = True
         with ExitStack() as steps:  # in reverse order; if one fails, the others still run
@@ -227,7 +229,7 @@ class Dialogue(Ending):
             steps.callback(self._life.close, code, "")
 
     def _on_channel_ending(self, carrier: Carrier) -> None:
-        """A connection begins to close. Called in the thread that closes it. Takes no lock."""
+        """Called when a connection begins to close, in the thread that closes it. Takes no lock."""
         channel = carrier.channel
         if carrier.reader is not None:
             carrier.reader.stop()
@@ -237,7 +239,7 @@ class Dialogue(Ending):
             self.requests.hold()
 
     def _lose_locked(self) -> None:
-        """The connection is gone."""
+        """Note that the session has no connection any more."""
         if self._carrier is not None:
             if self._carrier.reader is not None:
                 self._carrier.reader.stop()
@@ -248,9 +250,9 @@ class Dialogue(Ending):
         self._room.notify_all()
 
     def hear_out(self, carrier: Carrier, code: int) -> None:
-        """The client ends a connection with this close code: wait until all messages that it has sent were handled.
+        """Called when the client ends a connection with this code. Waits until all its messages have been handled.
 
-        If the session ends, too, requests to the client fail now. If the session lives on, this returns at once:
+        If the session ends, too, requests to the client fail now. If the session stays, returns at once, because
         replies may arrive over the next connection.
         """
         if carrier.channel.would_suspend(code):
@@ -260,7 +262,7 @@ class Dialogue(Ending):
         self.catch_up(carrier)
 
     def part(self, carrier: Carrier) -> None:
-        """A connection is over: the session waits for its client, or is closed. Called in the connection's thread.
+        """End a connection: let the session wait for its client, or close it. Called in the connection's thread.
 
         Does nothing if the connection was replaced. Idempotent. Call `run` afterwards.
         """
@@ -287,9 +289,9 @@ class Dialogue(Ending):
         self._keeper.end_soon(self)
 
     def lapse(self, epoch: int) -> None:
-        """The client did not come back in time.
+        """End the session, because its client did not come back in time.
 
-        Called by a timer that was set at this `epoch`; does nothing at another one.
+        Called by a timer that was set at this `epoch`. Does nothing at another epoch.
         """
         with self._lock:
             if self.epoch != epoch or self._carrier is not None:
@@ -304,9 +306,9 @@ class Dialogue(Ending):
     # From one process to another: see `moves`
 
     def hold(self, timeout_s: float) -> bool:
-        """Drop the connection and take the turn, so that nothing changes until `let_go` or `vanish`.
+        """Drop the connection and take the turn. After that, nothing changes until `let_go` or `vanish`.
 
-        Waits at most `timeout_s` for running calls of the handler. False if they take longer, or if the session is
+        Waits at most `timeout_s` for running calls of the handler. False if these take longer, or the session is
         closing.
         """
         deadline = monotonic() + timeout_s
@@ -334,7 +336,7 @@ class Dialogue(Ending):
         return False
 
     def let_go(self) -> None:
-        """Go on in this process, after `hold`."""
+        """Called after `hold` if the session stays in this process. The session continues."""
         self._give_up_turn()
         self._end_move()
 
@@ -348,9 +350,9 @@ class Dialogue(Ending):
         self.run()
 
     def vanish(self) -> tuple[int, str] | None:
-        """After `hold`: the session has moved to another process; forget it.
+        """Called after `hold` if the session has moved to another process. Forgets the session.
 
-        Returns code and reason if it was closed meanwhile.
+        If the session was closed during the move, returns the close code and reason.
         """
         with self._lock:
             ending = self.ending
@@ -362,7 +364,7 @@ class Dialogue(Ending):
         return ending
 
     def discard(self) -> None:
-        """Make no more calls of the handler. The calling thread has the turn, or no thread has had it yet."""
+        """Make no more calls of the handler. The calling thread has the turn, or no thread has had the turn yet."""
         self._is_closing = self.is_over = True
         self._claim((int(CloseCode.ABNORMAL), ""))
         self._events.clear()
@@ -370,7 +372,7 @@ class Dialogue(Ending):
         self.outbox.detach()
 
     def settle(self, received: int, heard: int) -> None:
-        """The session has come from another process with these counts. After `let_go`, it waits for its client."""
+        """Set the counts of a session that has come from another process. After `let_go`, it waits for its client."""
         with self._lock:
             self.received, self.heard = received, heard
             self._keeper.suspended(self, surely=True)

@@ -1,8 +1,8 @@
-"""How a session that speaks ``wsthreads.1`` ends: once, whether it has a connection or not.
+"""Ends a session that speaks ``wsthreads.1``. It ends only once, with a connection or without.
 
 `ending` is decided once, and without a lock, because finalizers may close a session. A thread that closes sets `ending`
 and then reads `_carrier`. A thread whose connection comes or goes writes `_carrier` and then reads `ending`. So at
-least one of the two threads queues the close event.
+least one of these threads queues the close event.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ __all__ = ["Ending", "Keeper"]
 class Keeper(Protocol):
     """Keeps the sessions that wait for their clients: `suspensions.Suspensions`."""
 
-    #: The longest wait, in seconds; 0: no session waits.
+    #: How long a session waits for its client at most, in seconds. With 0, no session waits.
     resume_s: float
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the process ends, and its sessions move to other processes."""
+        """Whether this process is ending, and its sessions move to other processes."""
 
     def suspended(self, dialogue: Any, *, surely: bool = False) -> bool:
-        """A session has lost its connection.
+        """Called when a session has lost its connection, under the dialogue's lock.
 
-        False if it may not wait for its client. `surely` skips the limits, for a session that moves or has a new
-        connection. Called under the dialogue's lock.
+        Returns False if the session may not wait for its client. `surely` skips the limits, for a session that moves or
+        has a new connection.
         """
 
     def connected(self, dialogue: Any, carrier: Carrier) -> None:
-        """A session has a connection, perhaps another one. Called under the dialogue's lock."""
+        """Called under the dialogue's lock when a session has got its first connection or a new one."""
 
     def closing(self, dialogue: Any) -> None:
-        """The session's `ending` is decided: let another thread end its requests. Takes no lock."""
+        """Called when the session's `ending` is set: lets another thread end its requests. Takes no lock."""
 
     def end_soon(self, dialogue: Any) -> None:
         """Let another thread call `Dialogue.end`. Takes no lock."""
 
     def over(self, dialogue: Any) -> None:
-        """The session has ended: `on_close` has returned."""
+        """Called when the session has ended, and `on_close` has returned."""
 
     def gone(self, dialogue: Any) -> None:
-        """The session has moved to another process."""
+        """Called when the session has moved to another process."""
 
 
 class Ending(Intake):
@@ -77,14 +77,14 @@ class Ending(Intake):
         super().__init__(outbox, handler, most_bytes)
         self._keeper = keeper
         self._claims: list[tuple[int, str]] = []  # (code, reason) of each attempt to close; the first counts
-        self._is_refused = False  # `on_open` is not to be called
-        #: The session was closed because its client was too slow.
+        self._is_refused = False  # whether `on_open` must not be called
+        #: Whether the session was closed because its client was too slow.
         self.was_too_slow = False
-        #: The client did not come back in time.
+        #: Whether the session has ended because its client did not come back in time.
         self.has_lapsed = False
         self._is_closing = False  # whether the close event was queued
         self._detaches = False  # whether `_close` detaches the outbox, because no connection's thread will
-        #: `on_close` has returned, or the session has moved to another process.
+        #: Whether `on_close` has returned, or the session has moved to another process.
         self.is_over = False
 
     @property
@@ -111,7 +111,7 @@ class Ending(Intake):
         return True
 
     def _claim(self, claim: tuple[int, str]) -> bool:
-        """Set `ending`. False if it is already set. list.append is atomic."""
+        """Set `ending`. Returns False if it was set before. Needs no lock, because list.append is atomic."""
         self._claims.append(claim)
         self.ending = self._claims[0]
         if self.ending is not claim:
@@ -120,19 +120,21 @@ class Ending(Intake):
         return True
 
     def on_stuck(self, reason: str) -> None:
-        """Too much waits for a client that has no connection."""
+        """Close the session, because too many messages wait for a client that has no connection."""
         if self.ending is None:
-            self.was_too_slow = True  # before `ending`: a thread that sees the ending may read this
+            self.was_too_slow = True  # set before `ending`, because a thread that reads `ending` may read this next
             self.was_too_slow = self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}")
 
     def _run_later(self) -> None:
-        """Let another thread handle the events that wait: the connection's at its end, or one of the keeper."""
+        """Let another thread handle the events that wait: the connection's thread at its end, or a thread of the
+        keeper.
+        """
         self._keeper.end_soon(self)
 
     def end(self) -> None:
-        """The session is closing: queue the close event, and handle the events. Called by a thread of the keeper."""
+        """Queue the close event of a closing session, and handle its events. Called by a thread of the keeper."""
         with self._lock:
-            if self._carrier is not None:  # the connection's thread will do it
+            if self._carrier is not None:  # the connection's thread will do the rest
                 return
             self._close_locked(detaches=True)
         self.run()

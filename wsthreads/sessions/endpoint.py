@@ -1,6 +1,6 @@
-"""One path: its handler, its rooms, its sessions. Judges handshakes; a client that passes is served by `Service`.
+"""One path with its handler, its rooms and its sessions.
 
-Any other request gets an HTTP response.
+An endpoint checks handshakes. `Service` serves an accepted client. Any other request gets an HTTP response.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["Endpoint"]
 
 log = get_logger(__name__)
 
-VALIDATED = "wsgiref.validate holds an application to WSGI, which knows no WebSockets: WebSocketApp(validator(app))"
+VALIDATED = "wsgiref.validate rejects WebSockets, which WSGI does not have: use WebSocketApp(validator(app))"
 
 #: The most sessions that one process describes to other processes.
 MAX_DESCRIBED = 1000
@@ -56,7 +56,7 @@ HANDLER_ERRORS = ("handler_errors", "script_timeouts", "unhandled_rejections")
 
 
 class Endpoint:
-    """One path of an app, or one rule for paths with parameters: `path`. Any thread.
+    """The endpoint of one `path` of an app. The path may be a rule with parameters. Any thread.
 
     The start and the end of each session are logged at `log_level`.
     """
@@ -131,7 +131,7 @@ class Endpoint:
         )
         #: The sessions that wait for their clients.
         self.suspensions = self._service.suspensions
-        #: Its sessions, for moving them to other processes.
+        #: Moves the sessions to and from other processes.
         self.moves = Moves(self._service)
         #: Reaches users and single sessions. Like the rooms, the directory may outlive the endpoint, so it has no
         #: reference to the endpoint.
@@ -144,7 +144,7 @@ class Endpoint:
         rooms.owner = ref(self)
 
     def use_handover(self, handover: Handover) -> None:
-        """Let sessions move to other processes. Called once, before any client comes."""
+        """Use this `Handover` to move sessions to other processes. Called once, before the first client."""
         self._service.handover = handover
         self.suspensions.hands_over = True
 
@@ -154,7 +154,7 @@ class Endpoint:
         return self._service.handover
 
     def look_for_overdue(self) -> None:
-        """From now on, end the sessions of ended processes whose clients do not come back. Idempotent."""
+        """From now on, end sessions of ended processes if their clients do not come back. Idempotent."""
         handover = self._service.handover
         if handover is not None:
             handover.start()
@@ -169,7 +169,7 @@ class Endpoint:
             handover.put(partial(leave, dialogue) for dialogue in self.suspensions.waiting())
 
     def give_up_connections(self, dead_fd: int) -> None:
-        """In a forked process: the sessions and connections are the parent's. See `forks.Owner`."""
+        """Forget sessions and connections in a forked process, because they are the parent's. See `forks.Owner`."""
         served, without = self._service.served.renew().values(), self._service.without_session.renew().values()
         self._service.probe_timer.renew()
         self.suspensions.give_up()
@@ -203,8 +203,9 @@ class Endpoint:
     def sessions_everywhere(self, timeout_s: float = 1.0) -> list[dict[str, Any]]:
         """The sessions in all processes, at most `MAX_DESCRIBED` per process. Over Redis, waits at most `timeout_s`.
 
-        Each is a dict: ``id``, ``user``, ``since``, ``address``, ``rooms``, and its process's ``pid`` and ``host``.
-        A session that waits for its client after a restart of its process is in no process, and so not in the list.
+        Each entry is a dict: ``id``, ``user``, ``since``, ``address``, ``rooms``, and the ``pid`` and ``host`` of the
+        session's process. If a session waits for its client after a restart, no process has it, and it is not in the
+        list.
         """
         return self.directory.sessions_everywhere(timeout_s)
 
@@ -251,21 +252,20 @@ class Endpoint:
         )
 
     def count_refusal(self, refusal: HandshakeRefused) -> None:
-        """A handshake for this path was refused."""
+        """Count a refused handshake for this path."""
         self._metrics.add(f"handshakes_refused_{refusal.status}")
         self._ledger.refuse(refusal.status, refusal.cause)
 
     def accept(
         self, environ: dict[str, Any], start_response: StartResponse, path_parameters: Mapping[str, Any]
     ) -> SessionResponse:
-        """Judge a request for this path. Raises `HandshakeRefused` for anything but a valid handshake.
+        """Check a request for this path. Raises `HandshakeRefused` for anything but a valid handshake.
 
-        The request has a place from here on. The response returns the place at its end, or when it is closed before it
-        began.
+        The request takes a place. The response returns the place at its end, or if it is closed before its start.
         """
         with self._scheduling.opening():
             request, agreement = self._judge(environ, path_parameters)
-            may_come_back = self._config.resume_s > 0 and request.speaks_envelope  # the hello will tell
+            may_come_back = self._config.resume_s > 0 and request.speaks_envelope  # its hello will tell
             network, is_beyond = self._admission.admit(request.remote_addr, may_come_back=may_come_back)
         session_id = new_session_id()
         try:
@@ -315,7 +315,7 @@ class Endpoint:
         try:
             self._flusher.start()
         except (OSError, RuntimeError) as error:  # out of descriptors or threads
-            log.error("the housekeeping thread cannot be started: %s", error)
+            log.error("the housekeeping thread cannot be started, so a handshake is refused: %s", error)
             retry = [("Retry-After", str(RETRY_AFTER_S))]
             raise HandshakeRefused(503, "out of resources", retry, cause="resources") from error
 
@@ -342,8 +342,8 @@ class Endpoint:
         return len(connections)
 
 
-# The thread of a script holds the rooms. It ends when endpoint and handler are dropped, so the rooms must not hold
-# these.
+# The thread of a script refers to the rooms. This thread ends when the endpoint and the handler are garbage-collected.
+# So the rooms must not refer to the endpoint or the handler.
 
 
 def _session_of(served: StripedDict[str, Served], session_id: str) -> Session | None:
@@ -371,7 +371,7 @@ def _wants_presence(reference: ref[Endpoint]) -> bool:
 
 
 def _report_presence(reference: ref[Endpoint], name: str, changes: PresenceChanges) -> str | bytes | None:
-    """Call `on_presence`. In a thread of the roster's."""
+    """Call `on_presence`. Runs in a thread of the `Roster`."""
     endpoint = reference()
     if endpoint is None:
         return None
@@ -390,7 +390,7 @@ def _tick_rate(reference: ref[Endpoint]) -> float | None:
 
 
 def _call_rooms(reference: ref[Endpoint], calls: Sequence[RoomCall]) -> None:
-    """Call the handler's functions for rooms. In a thread of the ownership's."""
+    """Call the handler's functions for rooms. Runs in a thread of the `Ownership`."""
     endpoint = reference()
     if endpoint is None:
         for call in calls:

@@ -1,11 +1,11 @@
 """The time at which a session ends, such as the expiry of a token.
 
 The time is by the wall clock, which may be set while the session lasts. Timers use the monotonic clock. So a timer
-compares with the wall clock when the time should have come, and at least every `LOOK_S`. If the wall clock is set back,
-the session lasts longer. If it is set forward, or the machine has slept, the session ends up to `LOOK_S` late.
+looks at the wall clock when the session should expire, and at least every `LOOK_S`. If the wall clock is set back, the
+session lasts longer. If it is set forward, or the machine has slept, the session ends up to `LOOK_S` late.
 
-A session without a connection does not expire: its client may come back with a fresh token. Then the handshake of the
-new connection decides.
+A session without a connection does not expire, because its client may come back with a fresh token. In this case, the
+handshake of the new connection decides.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEAST_S = 0.001
 
 
 class Expiring(Protocol):
-    """A session, as `Expiry` needs it."""
+    """The part of a session that `Expiry` uses."""
 
     _expiry: Expiry | None
 
@@ -69,10 +69,10 @@ class Expiry:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time."""
+        """Whether the session has expired, by the wall clock."""
         return self._timers.time() >= self._due
 
     def cancel(self) -> None:
-        """The session has another expiry."""
+        """Cancel this expiry, because the session has another one."""
         if self._timer is not None:
             self._timer.cancel()

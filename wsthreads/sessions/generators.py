@@ -1,7 +1,7 @@
-"""Detects functions whose call does not run their body: generators, async generators, coroutines.
+"""Detects generator functions, async functions and async generator functions: a call does not run their body.
 
-As handler functions, they are a mistake. Most can be detected before a call. Behind a decorator, only the return value
-of a call shows the mistake.
+As a handler function, each of these is a mistake. Most of them are detected before a call. Behind a decorator, only the
+return value of a call shows the mistake.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def returned(result: object) -> tuple[str, Place] | None:
         return "an async generator", Place.of(result.ag_code)
     else:
         return None
-    if not is_new:  # other code runs it
+    if not is_new:  # it has begun to run, so other code runs it
         return None
     result.close()
     return kind, Place.of(code)

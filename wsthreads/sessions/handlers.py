@@ -1,8 +1,8 @@
 """The handler in Python.
 
 A *handler* is the user's code: any of the functions in `hooks.HOOKS`. An endpoint uses it through `Handler`, which
-hides the language. `PythonHandler` calls the functions in the connection's own thread, and those for rooms in threads
-of the rooms. `wsthreads.javascript.ScriptHandler` runs them in the script's isolate.
+hides the language. `PythonHandler` calls the functions for a session in the connection's own thread, and the functions
+for rooms in threads of the rooms. `wsthreads.javascript.ScriptHandler` runs the functions in the script's isolate.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class PythonHandler(Handler):
             raise without_functions(self.name, target)
         self.hooks = frozenset(self._calls)
         self.tick_rate = tick_rate_of(self.name, target, has_ticks="on_tick" in self.hooks)
-        if not isinstance(target, ModuleType):  # for a module, `checks.remarks_on` warns, with the line
+        if not isinstance(target, ModuleType):  # for a module, `checks.remarks_on` warns, and names the line
             warn_of_misspelt(self.name, dir(target), self.hooks)
         self._on_message = self._calls.get("on_message")
         self._logged_once: set[str] = set()  # hooks whose `NotRun` was logged
@@ -185,14 +185,14 @@ class PythonHandler(Handler):
             return None
 
     def _message_of(self, hook: str, answer: Any) -> str | bytes | None:
-        """The return value of a function, as a message."""
+        """The return value of a function, if it is a message or None. Raises `MessageTypeError` for anything else."""
         if answer is None or isinstance(answer, (str, bytes)):
             return answer
         self._check_returned(hook, answer)
         if isinstance(answer, (bytearray, memoryview)):
             return bytes(answer)
         kind = type(answer).__name__
-        raise MessageTypeError(f"{hook} returns a message (str or bytes) or None, not {kind}; try json.dumps")
+        raise MessageTypeError(f"{hook} must return a message (str or bytes) or None, not {kind}; try json.dumps")
 
     def call_rooms(self, calls: Sequence[RoomCall]) -> None:
         for call in calls:

@@ -40,7 +40,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision about a client that gets a 101. With a `refusal`, its connection is closed at once."""
+    """The decision about a client that gets the response 101. With a `refusal`, its connection is closed at once."""
 
     subprotocol: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -56,8 +56,8 @@ def verdict_of(answer: Any, request: Request, what: str, *, shown: str | None = 
 
     None and True accept the client. False refuses with 403, a whole number with that status. A text is the subprotocol
     to speak, which the client must have offered. A `Refusal` closes with its code. Raises `HandshakeRefused` for a
-    refusal by status, and `BadVerdict` for any other value. For the text of errors, `what` is the function, `shown` the
-    value and `refusal` the name of `Refusal`, in the handler's language.
+    refusal by status, and `BadVerdict` for any other value. The text of errors shows `what` (the function), `shown`
+    (the value) and `refusal` (how to write a `Refusal`), all in the handler's language.
     """
     if answer is None or answer is True:
         return Verdict(attributes=request.attributes)

@@ -1,4 +1,4 @@
-"""The functions that a handler may have, and the checks of those that a Python handler has, when it is loaded."""
+"""The functions that a handler may have, and checks of the functions of a Python handler when it is loaded."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ SCRIPT_HOOKS = (*HOOKS, "on_reload")
 
 
 class NotRun(HandlerError):
-    """A handler function is, or has returned, a generator or a coroutine, which is defined at `place`."""
+    """The body of a handler function does not run: the function is a generator or async function, defined at
+    `place`.
+    """
 
     def __init__(self, message: str, hook: str, place: Place) -> None:
         super().__init__(message, hook)
@@ -68,7 +70,7 @@ class NotRun(HandlerError):
 def not_run(what: str, hook: str, function: Callable[..., Any], *, in_file: bool) -> HandlerError:
     """The error for a function whose call does not run its body.
 
-    The text has the place of the function, unless the function is `in_file`, whose name is known.
+    The text names the file and the line of the function, unless the function is `in_file`: in the handler's own file.
     """
     message = f"{what}, whose body never runs; handlers are plain functions"
     code = getattr(unwrapped(function), "__code__", None)
@@ -99,13 +101,13 @@ def check_signature(name: str, hook: str, function: Callable[..., Any]) -> None:
 def tick_rate_of(name: str, target: object, *, has_ticks: bool) -> float | None:
     """The `tick_rate` of a handler.
 
-    Raises `HandlerError` if it is not valid, or if only one of `tick_rate` and `on_tick` is there.
+    Raises `HandlerError` if it is not valid, or if the handler has only one of `tick_rate` and `on_tick`.
     """
     rate = getattr(target, "tick_rate", None)
     if rate is None and not has_ticks:
         return None
     missing = "tick_rate" if rate is None else "on_tick"
-    names = (written for written in dir(target) if written != missing)  # it may exist and be None
+    names = (written for written in dir(target) if written != missing)  # the attribute may exist and be None
     meant = next((written for written in names if did_you_mean(written, (missing,))), None)
     hint = "" if meant is None else f"; {name} has {meant}, did you mean {missing}?"
     if rate is None:
@@ -164,7 +166,7 @@ def extra_arguments(on_close: Callable[..., Any]) -> int:
     """How many of the arguments `code` and `reason` an `on_close` takes: 0, 1 or 2."""
     try:
         parameters = inspect.signature(on_close).parameters.values()
-    except (TypeError, ValueError):  # a callable without a known signature: pass all
+    except (TypeError, ValueError):  # a callable without a known signature: pass both arguments
         return 2
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return 2

@@ -1,7 +1,7 @@
 """Takes, counts and acknowledges the messages that a client sends in the protocol ``wsthreads.1``.
 
-Messages are taken only from `_carrier`, and counted in the same step. So once a connection was replaced or given up,
-its count is final, and no later message of that connection is handled.
+A message is taken only from `_carrier`, and is counted in the same step. So when a connection has been replaced or
+given up, the count of its messages is final, and no later message of that connection is handled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Intake(Turn):
         #: The outbox of the session.
         self.outbox = outbox
         self._most_bytes = most_bytes
-        #: Code and reason once the session itself is closing. Set once.
+        #: The close code and reason, set once when the session itself begins to close. None before.
         self.ending: tuple[int, str] | None = None
         self._carrier: Carrier | None = None
         #: How many of the client's counted messages were taken; see `messages_in`. Guarded by the lock.
@@ -44,9 +44,9 @@ class Intake(Turn):
         self._ack_at, self._ack_bytes_at = envelope.ACK_MESSAGES, envelope.ACK_BYTES  # when the next ack is due
         #: The secrets with which the client may come back. Guarded by the lock.
         self.secrets = Secrets()
-        self._to_confirm = False  # whether the client has yet to show that it has the last welcome
-        #: Control messages to the client, if the outbox counts them because it does not keep messages. Guarded by the
-        #: lock.
+        self._to_confirm = False  # whether the client has not shown yet that it has the last welcome
+        #: How many control messages were sent to the client. Only used if the outbox counts these, because it does not
+        #: keep messages. Guarded by the lock.
         self.uncounted_out = 0
 
     def part(self, carrier: Carrier) -> None:
@@ -58,9 +58,10 @@ class Intake(Turn):
         raise NotImplementedError
 
     def take(self, carrier: Carrier, message: str | bytes) -> bool:
-        """Take a message that `pass_by` has refused, and handle waiting events unless another thread has the turn.
+        """Take a message for which `pass_by` returned False, and handle waiting events unless another thread has the
+        turn.
 
-        False if the connection was replaced. Called in the connection's thread. Raises `ProtocolError`.
+        Returns False if the connection was replaced. Called in the connection's thread. Raises `ProtocolError`.
         """
         if not self.accept(carrier, message):
             return False
@@ -68,7 +69,10 @@ class Intake(Turn):
         return True
 
     def _handle_waiting(self, carrier: Carrier) -> None:
-        """Handle the events that wait, unless another thread has the turn. While too much waits, take nothing more."""
+        """Handle the events that wait, unless another thread has the turn.
+
+        If too many bytes wait, block until fewer do.
+        """
         self.run()
         if self._events and self._bytes_waiting() > self._most_bytes:
             self._wait_for_turn(carrier)
@@ -87,7 +91,7 @@ class Intake(Turn):
         return True
 
     def _accept_marked(self, carrier: Carrier, message: str | bytes) -> bool:
-        """`accept` for a message that begins with DLE."""
+        """Like `accept`, for a message that begins with DLE."""
         parsed = envelope.parse(message)
         if isinstance(parsed, envelope.Request):
             return self._accept_request(carrier, parsed)
@@ -102,7 +106,7 @@ class Intake(Turn):
                 if isinstance(parsed, envelope.Heartbeat):
                     self._acknowledge_locked()
             elif isinstance(parsed, (envelope.Hello, envelope.Welcome)):
-                raise ProtocolError(f"a {type(parsed).__name__.lower()} after the first message")
+                raise ProtocolError(f"a {type(parsed).__name__.lower()} is only allowed as the first message")
             elif isinstance(parsed, (str, bytes)):
                 self._count_locked(len(parsed))
                 self._events.append(parsed)
@@ -134,7 +138,7 @@ class Intake(Turn):
         return True
 
     def _hear_locked(self, number: int) -> bool:
-        """A request has come in. Returns False if it must be refused: too many are unanswered.
+        """Register a request of the client. Returns False if it must be refused, because too many are unanswered.
 
         Raises `ProtocolError` for an id that is not the next one.
         """
@@ -149,13 +153,13 @@ class Intake(Turn):
     def _is_progress(self, message: envelope.Ack | envelope.Heartbeat) -> bool:
         """Whether a message acknowledges something new.
 
-        Such messages have no rate limit: a client sends more of them the more it receives.
+        Such messages have no rate limit, because a client that receives more sends more of them.
         """
         outbox = self.outbox
         return isinstance(message, envelope.Ack) and outbox.is_keeping and message.received > outbox.acknowledged
 
     def _count_locked(self, queued: int) -> bool:
-        """Count a message. Returns whether an acknowledgement was due; then the caller has to flush."""
+        """Count a message. Returns True if an acknowledgement was queued; the caller must then flush the outbox."""
         self.received += 1
         self._bytes_queued += queued
         is_due = self.received >= self._ack_at or self._bytes_queued >= self._ack_bytes_at
@@ -164,7 +168,7 @@ class Intake(Turn):
         return is_due
 
     def _look_locked(self) -> None:
-        """Acknowledge what was taken. The first message of a connection only confirms the welcome."""
+        """Acknowledge the messages that were taken. The first message of a connection only confirms the welcome."""
         if self._to_confirm:
             self._confirm_locked()
         else:
@@ -172,22 +176,20 @@ class Intake(Turn):
         self._ack_at = self.received + envelope.ACK_MESSAGES
 
     def _acknowledge_locked(self) -> None:
-        """Queue an acknowledgement; the caller flushes."""
+        """Queue an acknowledgement. The caller must flush the outbox."""
         self._ack_at = self.received + envelope.ACK_MESSAGES
         self._ack_bytes_at = self._bytes_queued + envelope.ACK_BYTES
         self.uncounted_out += not self.outbox.is_keeping
         self.outbox.append(message_frame(envelope.ack(self.received)))
 
     def _confirm_locked(self) -> None:
-        """The client has shown that it has the last welcome: earlier secrets are no longer valid."""
+        """Make earlier secrets invalid, because the client has shown that it has the last welcome."""
         if self._to_confirm:
             self._to_confirm = False
             self.secrets.confirm()
 
     def _wait_for_turn(self, carrier: Carrier) -> None:
-        """Another thread has the turn, and too much waits.
-
-        Take nothing more until that thread has handled some of it.
+        """Block while another thread has the turn and too many bytes wait, until that thread has handled enough events.
         """
         with self._lock:
             while self._carrier is carrier and self.ending is None and self._bytes_waiting() > self._most_bytes:
@@ -195,13 +197,13 @@ class Intake(Turn):
                 self._room.wait(LOOK_S)
         self.run()
 
-    # Without Python
+    # Reading without Python
 
     def read_by(self, carrier: Carrier) -> bool:
-        """Let the handler read messages from a connection itself. False if it has no reader.
+        """Let the handler read messages from a connection itself. Returns False if the handler has no reader.
 
-        Called once, in the connection's thread. Such messages do not become events: the handler takes them only while
-        no event waits, and keeps the order. Their number is final once the reader has stopped.
+        Called once, in the connection's thread. The messages that the reader takes do not become events. The reader
+        takes them only while no event waits, so the order is kept. Their number is final once the reader has stopped.
         """
         connection, channel = carrier.connection, carrier.channel
         reader = self._handler.reader(
@@ -217,7 +219,7 @@ class Intake(Turn):
             carrier.reader = reader
         connection.read_by(reader)
         channel.on_ending = partial(self._on_channel_ending, carrier)
-        if channel.ending is not None:  # it ended before `on_ending` was set
+        if channel.ending is not None:  # the connection began to close before `on_ending` was set
             self._on_channel_ending(carrier)
         return True
 
@@ -230,8 +232,8 @@ class Intake(Turn):
     def _due(self, carrier: Carrier) -> tuple[int, int] | None:
         """Count the messages that the reader has taken, and acknowledge if that is due.
 
-        Returns after how many more messages, or bytes, the next acknowledgement is due. None if the reader may take no
-        message now: events wait, or the client has not shown that it has the welcome.
+        Returns after how many more messages, or bytes, the next acknowledgement is due. Returns None if the reader may
+        take no message now, because events wait, or because the client has not shown that it has the welcome.
         """
         with self._lock:
             if self._carrier is not carrier:
@@ -253,10 +255,13 @@ class Intake(Turn):
         self._ack_bytes_at -= size
 
     def catch_up(self, carrier: Carrier) -> None:
-        """Wait until all that was taken has been handled. Called before the client's close frame is answered."""
+        """Wait until all messages that were taken have been handled.
+
+        Called before the client's close frame is answered.
+        """
         self.run()
         while not self.is_idle and self._runner != get_ident() and self._carrier is carrier and self.ending is None:
-            if self._await_turn(LOOK_S):  # another connection's thread had it
+            if self._await_turn(LOOK_S):  # the thread of another connection had the turn
                 self._give_up_turn()
                 self.run()
         self._handler.catch_up(self.session)
@@ -266,8 +271,8 @@ class Intake(Turn):
     def pump(self, left_s: float) -> bool:
         """Take the next message, if the calling thread reads the connection. Waits at most `left_s`.
 
-        False if the calling thread cannot read now. Then a handler that waits for a reply waits for another thread.
-        Replies and acknowledgements take effect at once; other messages wait for the turn.
+        Returns False if the calling thread cannot read now. In this case, another thread must take the reply that a
+        handler waits for. Replies and acknowledgements take effect at once. Other messages wait for the turn.
         """
         carrier = self._carrier
         if carrier is None or self.ending is not None or not carrier.may_read():

@@ -28,13 +28,13 @@ FAILED = "failed"
 
 
 class Answer(Protocol):
-    """Takes the answer to one request of the client. The first call counts. Any thread; takes no lock for long."""
+    """Takes the answer to one request of the client. Only the first call counts. Any thread; takes no lock for long."""
 
     def done(self, value: str | bytes | None) -> None:
-        """The request was handled."""
+        """Send the result of a request that was handled."""
 
     def failed(self, text: str) -> None:
-        """The request was not handled. The text reaches the client."""
+        """Send an error for a request that was not handled. The text reaches the client."""
 
 
 def _nobody(error: BaseException | str) -> None:
@@ -46,20 +46,20 @@ def _nothing_changed() -> None:
 
 
 class Handler(ABC):
-    """The endpoint's view of a handler.
+    """A handler in either language, as an endpoint uses it.
 
     The session's thread calls `handshake`, `open`, `message`, `catch_up` and `close`, in this order. For a session that
-    speaks ``wsthreads.1``, `request`, `suspend` and `resume` come between, and other threads may call. Calls for
-    different sessions are concurrent. `open`, `message` and `request` may return before the user's function has run,
-    but the calls of one session keep their order and never overlap. No method raises an error of the user's code,
-    except that `handshake` raises `HandshakeRefused`. Methods that are not abstract are optional.
+    speaks ``wsthreads.1``, calls of `request`, `suspend` and `resume` come between these, and other threads may make
+    the calls. Calls for different sessions are concurrent. `open`, `message` and `request` may return before the user's
+    function has run, but the calls of one session keep their order and never overlap. No method raises an error of the
+    user's code, except that `handshake` raises `HandshakeRefused`. Methods that are not abstract are optional.
     """
 
     #: The name for logs and pages: the script's file name, the class or the module.
     name: str
     #: The functions in `HOOKS`, or in `SCRIPT_HOOKS`, that the handler has.
     hooks: frozenset[str]
-    #: How often `on_tick` is called, in ticks a second; None without it. May change with `hooks`.
+    #: How many times a second `on_tick` is called. None without `on_tick`. May change when `hooks` changes.
     tick_rate: float | None = None
     #: The most calls that `call_rooms` takes at once. If this is 1, several threads call `call_rooms`, otherwise one
     #: thread.
@@ -81,13 +81,13 @@ class Handler(ABC):
         """Start what the handler needs in this process (a thread, an interpreter). Idempotent. Any thread."""
 
     def stop(self, timeout_s: float) -> None:  # noqa: B027
-        """Undo `start`, within `timeout_s`. Called once, after all sessions have ended."""
+        """Stop what `start` has started. Waits at most `timeout_s`. Called once, after all sessions have ended."""
 
     @abstractmethod
     def handshake(self, request: Request, session_id: str) -> Verdict:
         """Accept a client, or raise `HandshakeRefused`.
 
-        Called before the 101; `session_id` is the id of the future session.
+        Called before the response 101. `session_id` is the id of the future session.
 
         If the verdict has a `refusal`, no other method is called for this client.
         """
@@ -103,7 +103,7 @@ class Handler(ABC):
     def message(self, session: Session, message: str | bytes) -> None:
         """Call `on_message`.
 
-        May block while earlier messages of the session wait; then the session is read more slowly.
+        May block while earlier messages of the session wait. Meanwhile, no further messages are read from the client.
         """
 
     def request(self, session: Session, message: str | bytes, answer: Answer) -> None:
@@ -111,13 +111,16 @@ class Handler(ABC):
         answer.failed(NO_HANDLER)
 
     def suspend(self, session: Session) -> Any:  # noqa: B027
-        """Call `on_suspend`: the session has lost its connection.
+        """Call `on_suspend`, because the session has lost its connection.
 
-        Returns the function's return value, for `export_attributes`, when the function has returned.
+        Waits until the function has returned. Returns the function's return value, for `export_attributes`.
         """
 
     def resume(self, session: Session) -> None:  # noqa: B027
-        """Call `on_resume`: the session has a connection again. Returns when the user's function has returned."""
+        """Call `on_resume`, because the session has a connection again.
+
+        Waits until the user's function has returned.
+        """
 
     def export_attributes(self, session: Session, returned: Any) -> str:
         """The session's attributes as the JSON text of an object. Another process passes the text to `adopt`.
@@ -143,17 +146,17 @@ class Handler(ABC):
     ) -> Reader | None:
         """A reader that handles the session's messages without Python, or None to call `message` for all of them.
 
-        `descriptor` is the socket, or -1 if it cannot be read directly. Called after `open`: once, or for a session
-        that speaks ``wsthreads.1`` once for each connection. Such a reader takes no message that begins with DLE. It
-        calls `due` before it reads and before it returns. `due` returns how many messages, or bytes, the reader may
-        take before it calls `due` again. After None, the reader takes no more.
+        `descriptor` is the socket, or -1 if the socket cannot be read directly. Called after `open`, once. For a
+        session that speaks ``wsthreads.1``, called once for each connection, with `due`. Such a reader takes no message
+        that begins with DLE. It calls `due` before it reads and before it returns. `due` returns how many messages, or
+        bytes, the reader may take before it calls `due` again. If `due` returns None, the reader stops.
         """
         return None
 
     def catch_up(self, session: Session, timeout_s: float | None = None) -> bool:
         """Wait until all messages so far have been handled. Called when the client has ended the session.
 
-        False if that takes longer than `timeout_s`, for tests.
+        Tests pass `timeout_s`. After that time, returns False.
         """
         return True
 
@@ -169,7 +172,7 @@ class Handler(ABC):
         return text
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait at most `timeout_s` until all calls so far are done. False if they are not. For tests."""
+        """Wait at most `timeout_s` until all calls so far are done. Returns False if some are not. For tests."""
         return True
 
     def heap_bytes(self) -> int | None:
@@ -177,34 +180,38 @@ class Handler(ABC):
         return None
 
     def probe(self) -> None:  # noqa: B027
-        """If the handler `has_queue`: measure how long a call waits that is made now. Does not block."""
+        """If the handler `has_queue`, measure how long a call that is made now waits in the queue. Does not block."""
 
     def recent_waits(self) -> tuple[float, float] | None:
-        """The median and the longest wait that `probe` measured in the last minute, in seconds; None without any."""
+        """The median and the longest wait that `probe` measured in the last minute, in seconds.
+
+        None without a measurement.
+        """
         return None
 
     def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:
-        """`on_presence`: what to send to the members of the room in this process, or None.
+        """Call `on_presence`. Returns a message for the members of the room in this process, or None.
 
         Called by one thread at a time, if `hooks` has ``on_presence``. May block.
         """
         return None
 
     def call_rooms(self, calls: Sequence[RoomCall]) -> None:
-        """Call `on_room_start`, `on_post`, `on_tick` and `on_room_end`: the ``hook`` of each of the `calls`.
+        """Call the function ``hook`` of each call: `on_room_start`, `on_post`, `on_tick` or `on_room_end`.
 
-        Calls for one room are in order, and must not overlap; no further call for the room comes until all are done.
-        Right before each function, call ``call.begin()``. If it returns false, do not call the function. In any case,
-        call ``call.done()`` once, at any time, in any thread. For a missing function, call ``call.done()`` at once.
+        Calls for one room are in order, and must not overlap. The next calls for a room come only after all earlier
+        ones are done. Right before each function, call ``call.begin()``. If it returns false, do not call the function.
+        In any case, call ``call.done()`` once, at any time, in any thread. For a missing function, call ``call.done()``
+        at once.
         """
         for call in calls:
             call.done()
 
     @abstractmethod
     def close(self, session: Session, code: int, reason: str) -> None:
-        """Call `on_close`; the session is already closed.
+        """Call `on_close`. The session is already closed.
 
-        Returns when the user's function has returned, or when it is certain that it never will.
+        Waits until the user's function has returned, or until it is certain that it never will.
         """
 
 
@@ -216,7 +223,7 @@ def json_attributes(attributes: Any) -> str:
     for name, value in attributes.items():
         try:
             if type(name) is not str or json.loads(json.dumps(value, allow_nan=False)) != value:
-                raise ValueError("it would be another value")
+                raise ValueError("JSON would change the value")
         except Exception as error:  # the value's class may raise anything
             raise UsageError(f"the attribute {brief(name)} is not JSON: {error}") from None
     return json.dumps(attributes, ensure_ascii=False, allow_nan=False)

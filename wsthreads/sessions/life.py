@@ -21,15 +21,15 @@ __all__ = ["Life"]
 
 log = get_logger(__name__)
 
-#: Logs the end of a session whose client was too slow. A logger of its own, because gunicorn's log has its lines from
-#: info up.
+#: Logs the end of a session whose client was too slow. A separate logger, because the log under gunicorn has its lines
+#: from level INFO up.
 slow_log = get_logger(f"{__name__}.slow")
 
 
 class Life:
-    """Tells the handler, the rooms, the counters and the log of each step in a session's life.
+    """Passes each step in a session's life to the handler, the rooms, the counters and the log.
 
-    Nothing that a handler does makes a later step be left out. The start and the end are logged at `log_level`.
+    A step is made even if the handler has failed in an earlier step. The start and the end are logged at `log_level`.
     """
 
     __slots__ = (
@@ -104,8 +104,8 @@ class Life:
     def close(self, code: int, reason: str, *, is_lost: bool = False) -> bool:
         """Call `on_close` if `on_open` was called, then leave all rooms.
 
-        If the connection `is_lost`, the session's presence stays for `presence_grace_s`. A second call does nothing and
-        returns False.
+        With `is_lost`, the connection was lost, and the session's presence stays for `presence_grace_s`. A second call
+        does nothing and returns False.
 
         Called when the session's connection has ended or is closing. Any thread, but not at the same time as `open`.
         """

@@ -1,8 +1,8 @@
 """Moves sessions to and from other processes: the part of an endpoint that `brokers.handover` uses.
 
 A session that leaves has no connection. Its turn is taken, so no function of the handler is called for it. It stays in
-the endpoint's list of sessions until the other process can have it. A session that arrives is in this list before it is
-certain that this process gets it. Until then, its turn is taken, too.
+the endpoint's list of sessions until the other process can take it. A session that arrives is in the list before it is
+certain that this process gets the session. Until then, its turn is taken, too.
 """
 
 from __future__ import annotations
@@ -57,9 +57,10 @@ BUSY = "busy"
 
 
 class CannotMove(UsageError):
-    """A session has ended because it cannot move.
+    """A session has ended because it cannot move to another process.
 
-    Its client has one of these secrets, and may come back for `left_s` more seconds."""
+    Its client has one of the `secrets`, and may come back for `left_s` more seconds.
+    """
 
     def __init__(self, message: str, secrets: list[str], left_s: float) -> None:
         super().__init__(message)
@@ -82,9 +83,9 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the server has closed a session, to be told to its client.
+    """How the server has closed a session. Its client gets this when it comes back.
 
-    As `suspensions.Record`, but for other processes.
+    Like `suspensions.Record`, but for other processes.
     """
 
     code: int
@@ -101,16 +102,15 @@ class Handover(Protocol):
     def fetch(self, claim: Claim, request: Request) -> Arriving | str | tuple[int, str]:
         """Take the session of a client that has come back from another process.
 
-        Otherwise, returns why it cannot be resumed.
-
-        `BUSY`: the client must try again. Code and reason: the session was closed with these. Can block for seconds.
+        If that is not possible, returns why. `BUSY`: the client must try again. Code and reason: the session was closed
+        with these. Can block for seconds.
         """
 
     def export(self, session_id: str) -> bool:
-        """Let other processes take a session, and forget it. False if it stays here. Blocks."""
+        """Let other processes take a session, and forget the session here. Returns False if it stays here. Blocks."""
 
     def take_no_more(self) -> None:
-        """The process ends: take no more sessions from other processes."""
+        """Take no more sessions from other processes, because this process is ending."""
 
     def put(self, calls: Iterable[Callable[[], object]]) -> None:
         """Call these in other threads."""
@@ -138,7 +138,7 @@ class _Service(Protocol):
 
 
 #: Why a session does not leave the process now.
-HANDLER_RUNS = "a function of the handler still runs"
+HANDLER_RUNS = "a function of the handler is still running"
 
 
 def origin_of(request: Request) -> str | None:
@@ -154,11 +154,11 @@ def same_origin(before: str | None, now: str | None) -> bool:
 
 
 def _nobody_cares(reason: str) -> None:
-    """Ignore that too much waits for the client: it is not certain yet that this process gets the session."""
+    """Ignore that too many bytes wait for the client. It is not certain yet that this process gets the session."""
 
 
 class Moves:
-    """For one endpoint. Any thread."""
+    """Moves the sessions of one endpoint. Any thread."""
 
     def __init__(self, service: _Service) -> None:
         self._service = service
@@ -166,10 +166,11 @@ class Moves:
     def judge(
         self, session_id: str, secret: str, user: str | None, origin: str | None, encoding: str, received: int
     ) -> str | tuple[int, str]:
-        """Why a client may not resume a session of this process. Empty if it may, `UNKNOWN` without such a session.
+        """Why a client may not resume a session of this process. Returns "" if the client may.
 
-        Code and reason for the client if the server has closed the session, or if it has not sent as many messages as
-        the client says it `received`. `secret` is a digest, `encoding` a name. Does not block.
+        Returns `UNKNOWN` if there is no such session. Returns code and reason for the client if the server has closed
+        the session, or if the client says that it `received` more messages than the server has sent. `secret` is a
+        digest. `encoding` is the name of an encoding. Does not block.
         """
         dialogue = self._find(session_id)
         if dialogue is None or not dialogue.may_resume(secret):
@@ -191,7 +192,7 @@ class Moves:
             return int(error.close_code), str(error)
 
     def ended(self) -> list[tuple[str, Ended, float]]:
-        """The sessions that the server has closed: id, ending, and for how many more seconds the client may ask."""
+        """The sessions that the server has closed: id, ending, and for how many more seconds the ending is kept."""
         return [
             (name, Ended(each.code, each.reason, digests, each.user, origin_of(each.request)), left_s)
             for name, each, left_s in self._service.suspensions.records()
@@ -199,7 +200,7 @@ class Moves:
         ]
 
     def left_behind(self) -> list[str]:
-        """For each session that has not left the process at a shutdown: why."""
+        """Why sessions have not left the process at a shutdown: one text for each session."""
         dialogues = [served.dialogue for served in self._service.served.snapshot().values()]
         here = [each.why_here for each in dialogues if each and not each.is_over and each.ending is None]
         return [why or HANDLER_RUNS for why in (*self._service.left_behind, *here)]
@@ -213,9 +214,8 @@ class Moves:
     def depart(self, session_id: str, timeout_s: float) -> Departing | None:
         """Suspend a session, and take its turn.
 
-        None if there is no such session, or if a call of the handler takes too long.
-
-        Raises `CannotMove` if the session cannot move; then the session has ended.
+        Returns None if there is no such session, or if a call of the handler takes too long. If the session cannot
+        move, it is ended, and `CannotMove` is raised.
         """
         dialogue = self._find(session_id)
         if dialogue is None:
@@ -259,7 +259,7 @@ class Departing:
         self._attributes = "{}"
         self.session: Any = dialogue.session
         self.outbox = dialogue.outbox
-        #: How many more seconds the client may be away.
+        #: For how many more seconds the session waits for its client.
         self.left_s = service.suspensions.left_s(dialogue)
 
     @property
@@ -287,11 +287,11 @@ class Departing:
             "received": dialogue.received,
             "heard": dialogue.heard,
             **dialogue.requests.export(),
-            "messages": [],  # all messages that were taken have been handled
+            "messages": [],  # empty, because all messages that were taken have been handled
         }
 
     def leave(self) -> tuple[int, str] | None:
-        """Forget the session, without on_close. Returns code and reason if it was closed meanwhile."""
+        """Forget the session, without on_close. If it was closed during the move, returns code and reason."""
         ending = self._dialogue.vanish()
         self._service.handler.abandon(self.session.id)
         return ending
@@ -303,7 +303,7 @@ class Departing:
         self._dialogue.let_go()
 
     def fail(self) -> None:
-        """End the session: it cannot move."""
+        """End the session, because it cannot move."""
         self._dialogue.begin_close(CloseCode.ABNORMAL, "cannot move to another process")
         self._dialogue.let_go()
 
@@ -334,7 +334,7 @@ class Arriving:
             most_bytes=config.max_message_bytes + config.max_resume_bytes,
         )
         self.dialogue.is_moving = True
-        self.dialogue.secrets = Secrets(state.secrets)  # a client that shows one of them is told to try again
+        self.dialogue.secrets = Secrets(state.secrets)  # a client with one of these secrets gets `BUSY`
         session, self._life = service.make_session(state.id, request, self.dialogue)
         session.attributes = {}
         session.opened_at = state.opened_at
@@ -346,7 +346,10 @@ class Arriving:
         self._service.served.put(self.session.id, Served(self.session, None, self.dialogue))
 
     def settle(self, acknowledged: int, frames: list[bytes]) -> None:
-        """The session has become a suspended session of this process."""
+        """Make the session a suspended session of this process.
+
+        Called when it is certain that the session has moved.
+        """
         state, dialogue, config = self._state, self.dialogue, self._service.config
         dialogue.outbox.keep(
             config.max_resume_bytes, on_stuck=dialogue.on_stuck, acknowledged=acknowledged, frames=frames
@@ -364,14 +367,14 @@ class Arriving:
         dialogue.let_go()
 
     def drop(self) -> None:
-        """The session has not moved to this process: undo `appear`."""
+        """Undo `appear`, because the session has not moved to this process."""
         served = self._service.served.get(self.session.id)
         if served is not None and served.session is self.session:
             self._service.served.pop(self.session.id)
         self.dialogue.discard()
 
     def end(self, code: int, reason: str, *, has_lapsed: bool = False) -> None:
-        """After `settle`: end the session, with on_close. `has_lapsed`: its client did not come back in time."""
+        """End the session, with on_close. Called after `settle`. `has_lapsed`: its client did not come back in time."""
         if has_lapsed:
             self.dialogue.has_lapsed = True
         self.dialogue.begin_close(code, reason)

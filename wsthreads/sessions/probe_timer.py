@@ -18,7 +18,7 @@ INTERVAL_S = 1.0
 
 
 class ProbeTimer:
-    """Runs while there are `sessions`, if the handler has a queue. Any thread."""
+    """A timer that runs while the endpoint has `sessions`, if the handler has a queue. Any thread."""
 
     def __init__(self, handler: Handler, sessions: Sized, flusher: Flusher) -> None:
         self._handler = handler
@@ -32,18 +32,18 @@ class ProbeTimer:
             self._set()
 
     def renew(self) -> None:
-        """In a forked process: the timer was the parent's."""
+        """Allow a new timer in a forked process, because the old one is the parent's."""
         self._running = Lock()
 
     def _set(self) -> None:
         self._flusher.call_later(INTERVAL_S, weakly(self._probe))
 
     def _probe(self) -> None:
-        """Called by the flusher."""
+        """Probe the queue, and set the timer again. Called by the flusher."""
         if self._sessions:
             self._set()
             self._handler.probe()
         else:
             self._running.release()
-            if self._sessions:  # one may have begun meanwhile, while the lock was held
+            if self._sessions:  # a session may have begun while the lock was held
                 self.session_begins()

@@ -1,4 +1,4 @@
-"""Runs a Python file of the user's as a module: a handler, or a module that a script imports."""
+"""Runs the user's Python file as a module: a handler, or a module that a script imports."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ __all__ = ["load_module"]
 def load_module(file: Path) -> ModuleType:
     """Run a Python file as a module, and return the module.
 
-    The file can import the files beside it, as with ``python file.py``. The module of ``chat.py`` is named ``chat``, so
-    that other processes, such as those of multiprocessing, can import it. If another module has that name, the name is
-    that of the file, such as ``json.py``. No import statement can spell it, so it hides no other module. A file that is
-    loaded twice is run twice.
+    The file can import other files in its folder, as with ``python file.py``. The module of ``chat.py`` is named
+    ``chat``. So other processes can import it, as the processes of multiprocessing do. If another module has that name,
+    the file's own name is used, such as ``json.py``. No import statement can contain this name, so it hides no other
+    module. A file that is loaded twice is run twice.
 
-    A Python process has only one module of a name. So an import, now or later in a function, may get a module from
-    elsewhere instead of the file beside this file. That is an error. Only the imports in this file are checked.
+    A Python process has only one module of each name. So an import, now or later in a function, may get a module from
+    elsewhere instead of the file in the same folder. Such an import is an error. Only the imports in this file are
+    checked.
 
     Raises `ScriptError`, with file and line, for any exception of the file except KeyboardInterrupt, and `OSError` if
     the file cannot be read.
@@ -101,8 +102,9 @@ class _StandardLibrary:
 def _check_imports(tree: ast.Module, file: Path, written: Path) -> dict[str, Path]:
     """Raise `ScriptError` if an import in the file, also in a function, would get a module from elsewhere.
 
-    Returns the files beside this file that it imports only in functions, by the names of the imports. Names of the
-    standard library are not checked, because their modules are meant: ``queue.py`` may be a handler.
+    Returns the files of the same folder that the file imports only in functions, by the names of the imports. Names of
+    the standard library are not checked: even if the handler is a file ``queue.py``, ``import queue`` means the
+    standard library.
     """
     at_once: dict[str, Path] = {}
     later: dict[str, Path] = {}
@@ -162,7 +164,7 @@ def _is_false(test: ast.expr) -> bool:
 
 
 def _other_user(name: str, found: Path) -> str | None:
-    """A file that was loaded before, and imports another module of this name in a function."""
+    """A file that was loaded before, and that imports another module of this name in a function."""
     for module in list(sys.modules.values()):
         later = vars(module).get(_LATER) if isinstance(module, ModuleType) else None
         wanted = later.get(name) if later is not None else None
@@ -185,10 +187,10 @@ def _module_for(file: Path) -> ModuleType:
     return module
 
 
-#: The `loader_state` of modules that are such files. A newer module may replace them.
+#: The `loader_state` of modules that `load_module` has made. A newer module may replace such a module.
 _OURS = __name__
 
-#: The attribute of such modules for what `_check_imports` returns.
+#: The attribute of such modules that stores the result of `_check_imports`.
 _LATER = "__wsthreads_later__"
 
 

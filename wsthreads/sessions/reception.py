@@ -46,15 +46,15 @@ log = get_logger(__name__)
 
 #: Why a session is not resumed, for the log.
 WHY = {
-    UNKNOWN: "it has ended, or its process is gone",
-    "elsewhere": "it could not move from another process; are its attributes JSON?",
-    "user": "its client had another user",
-    "origin": "its client had another origin",
-    "counts": "the hello is older than what the client has acknowledged since",
-    "compression": "its connection had other permessage-deflate parameters",
+    UNKNOWN: "the session has ended, or its process is gone",
+    "elsewhere": "the session could not move from another process; are its attributes JSON?",
+    "user": "the handshake of the session had another user",
+    "origin": "the handshake of the session had another origin",
+    "counts": "the hello is outdated: the client has acknowledged more messages since",
+    "compression": "the session's connection had other permessage-deflate parameters",
 }
 
-#: A token that this server may have made.
+#: The form of the tokens that the server makes.
 _TOKEN = re.compile(r"([\w-]{22})\.[\w-]{22}", re.ASCII)
 
 
@@ -77,16 +77,16 @@ class _Service(Protocol):
         """A session that is not open yet."""
 
     def enter(self, session: Session, connection: Connection, dialogue: Dialogue) -> bool:
-        """Add a session to the endpoint's list. False if its user is banned: then the session is closing."""
+        """Add a session to the endpoint's list. Returns False if its user is banned, and the session is closing."""
 
     def leave(self, dialogue: Dialogue) -> None:
         """At a shutdown: move a session without a connection to another process, or end it. Blocks."""
 
     def has_session(self, connection: Connection) -> None:
-        """A session was resumed over this connection."""
+        """Note that a session was resumed over this connection."""
 
     def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
-        """A connection of the session has ended."""
+        """Note that a connection of the session has ended."""
 
     def record_refusal(self, request: Request, code: int, reason: str, cause: str) -> None:
         """Count and log a client that gets no session."""
@@ -105,7 +105,7 @@ class Reception:
         self._service = service
 
     def serve(self, client: Admitted, connection: Connection, spoken: str | None) -> None:
-        """Serve a client, whose 101 was sent, until its connection has ended.
+        """Serve a client until its connection has ended. The response 101 was already sent.
 
         `spoken` is the application's own subprotocol.
         """
@@ -117,7 +117,7 @@ class Reception:
             if hello is not None:
                 dialogue, why = self._resume(carrier, hello, client.request, spoken)
                 if dialogue is None and hello.token is not None and any(carrier.channel.transport.end_seen()):
-                    carrier.channel.lose("connection lost")  # the client has left while its session was looked for
+                    carrier.channel.lose("connection lost")  # the client has left while its session was searched
                 if dialogue is None and self._has_place(client, carrier):
                     dialogue = self._begin(client, carrier, spoken, why)
                     is_new = dialogue is not None
@@ -137,7 +137,7 @@ class Reception:
     def _talk(self, dialogue: Dialogue, carrier: Carrier, thread: ScheduledThread) -> None:
         """Pass the messages of one connection to its session, until the connection ends."""
         goodbye = self._service.admission.goodbye
-        if goodbye is not None:  # the shutdown began after the handshake, and may not have seen this session
+        if goodbye is not None:  # the shutdown began after the handshake, and may have missed this session
             self._say_goodbye(dialogue, carrier, *goodbye)
         try:
             dialogue.run()
@@ -151,7 +151,7 @@ class Reception:
         except PeerError as error:
             carrier.channel.refuse(error)
         except BaseException:
-            # Not an error in the user's code: the handler has logged those.
+            # Not an error in the user's code, because the handler logs such errors itself.
             carrier.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:
@@ -166,7 +166,7 @@ class Reception:
                     raise
 
     def _run_or_leave(self, dialogue: Dialogue) -> None:
-        """After the end of a connection: handle the events that wait. At a shutdown, the session leaves the process."""
+        """Handle the events that wait after the end of a connection. At a shutdown, the session leaves the process."""
         dialogue.run()
         if self._service.admission.goodbye is not None and not dialogue.is_connected:
             self._service.leave(dialogue)
@@ -192,7 +192,10 @@ class Reception:
         return False
 
     def _begin(self, client: Admitted, carrier: Carrier, spoken: str | None, why: str) -> Dialogue | None:
-        """Begin a session. None if the client is gone. `why`: why its old session could not be resumed, or empty."""
+        """Begin a session.
+
+        None if the client is gone. `why` says why the client's old session was not resumed, or is empty.
+        """
         service, outbox = self._service, carrier.channel.outbox
         config, suspensions = service.config, service.suspensions
         keeps = config.resume_s > 0
@@ -277,7 +280,7 @@ class Reception:
                 self._service.has_session(carrier.connection)
                 return dialogue, ""
         if why == BUSY:
-            carrier.channel.begin_close(CloseCode.TRY_AGAIN_LATER, "the session is on its way")
+            carrier.channel.begin_close(CloseCode.TRY_AGAIN_LATER, "the session is moving to this process")
         if why == UNKNOWN:
             self._tell_end(dialogue, carrier, session_id, wanted, request)
         if carrier.channel.ending is None:
@@ -290,11 +293,11 @@ class Reception:
     def _fetch(
         self, carrier: Carrier, received: int, session_id: str, wanted: str, request: Request
     ) -> tuple[Dialogue | None, str]:
-        """The session, moved from another process, or None; and why not."""
+        """Move a session here from another process. Returns the session, or None and the reason."""
         handover, service = self._service.handover, self._service
         served = service.served.get(session_id)
         if served is not None and served.dialogue is not None and served.dialogue.is_moving:
-            return None, BUSY  # the secret of this hello may be outdated, so that `_find` did not find it
+            return None, BUSY  # `_find` may have failed because the secret of this hello is outdated
         if handover is None or served is not None or service.suspensions.record(session_id, wanted):
             return None, UNKNOWN
         encoding = carrier.channel.outbox.encoding
@@ -305,7 +308,7 @@ class Reception:
         if isinstance(found, tuple):
             carrier.channel.begin_close(*found)
             return None, UNKNOWN
-        if service.admission.goodbye is not None:  # the shutdown may not have seen this session
+        if service.admission.goodbye is not None:  # the shutdown may have missed this session
             service.leave(found.dialogue)
             return None, BUSY
         return found.dialogue, ""
@@ -320,7 +323,7 @@ class Reception:
         spoken: str | None,
     ) -> str:
         session_id = dialogue.session.id
-        try:  # before anything of the session changes
+        try:  # before any change of the session
             why = BUSY if dialogue.is_moving else dialogue.judge_received(hello.received)
         except ProtocolError as error:
             carrier.channel.refuse(error)
@@ -330,7 +333,7 @@ class Reception:
         request.environ[SESSION_KEY] = session_id
         if request.expires_at is not None:
             dialogue.session._expire_at(request.expires_at)
-        dialogue.session._check_expiry()  # then the client is told
+        dialogue.session._check_expiry()  # if it has expired, the client gets the close code
         carrier.connection.before_end = partial(dialogue.hear_out, carrier)
         carrier.connection.is_resumed = True
         welcome = self._welcome(session_id, spoken, is_resumed=True)
@@ -359,7 +362,9 @@ class Reception:
     def _tell_end(
         self, dialogue: Dialogue | None, carrier: Carrier, session_id: str, wanted: str, request: Request
     ) -> None:
-        """Close the connection as the server has closed its session, if the client may not know of that."""
+        """If the server has closed the session, and the client may not know this, close the connection in the same
+        way.
+        """
         if dialogue is not None:
             ending = None if dialogue.is_known_to_have_ended else dialogue.ending
         else:

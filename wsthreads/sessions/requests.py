@@ -4,7 +4,8 @@ Invariants:
 
 - The outcome of a request to the client is passed on exactly once, by the thread that removes the request from
   `_pending`, and without locks.
-- Requests are sent in the order of their ids, without a gap: under `_asking`, an id is taken and its frame appended.
+- Requests are sent in the order of their ids, without a gap. A thread takes an id and appends the frame under
+  `_asking`.
 - Each request of the client is answered once, by the thread that removes its id from `unanswered`.
 - After `end`, nothing is pending, and nothing becomes pending.
 """
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Done", "IncomingRequest", "Outcome", "PendingReply", "Requests"]
 
-#: How a request has ended: the reply, or an error.
+#: How a request has ended: with a reply, or with an error.
 Outcome = str | bytes | None | RequestTimeout | SessionClosed | SessionMoved | RequestError
 Done = Callable[[Outcome], None]
 
@@ -131,11 +132,11 @@ class Requests:
         return self._read(timeout_s)
 
     def frame(self, message: str | bytes) -> bytes:
-        """The frame of a request, a reply or a failure. These are not escaped, but may be deflated."""
+        """The frame of a request, a reply or a failure. Such frames are not escaped, but may be deflated."""
         return self._encoding.frame(message_frame(message))
 
     def ask(self, message: str | bytes, timeout_s: float) -> str | bytes | None:
-        """Send a request, and wait for the reply. The session's own thread reads the connection meanwhile.
+        """Send a request, and wait for the reply. The session's own thread reads the connection while it waits.
 
         Raises `RequestTimeout`, `SessionClosed`, `SessionMoved` and `RequestError`.
         """
@@ -182,7 +183,7 @@ class Requests:
             raise self._no_reply()
         with self._asking:
             if len(self._pending) >= self._most:
-                raise RequestError(f"no more than {counted(self._most, 'request')} may be unanswered "
+                raise RequestError(f"at most {counted(self._most, 'request')} to a client may be unanswered "
                                    "(max_pending_requests)")  # fmt: skip
             number = self._asked + 1
             frame = self.frame(envelope.request(number, message))
@@ -207,7 +208,7 @@ class Requests:
     def check_asked(self, number: int) -> None:
         """Raise `ProtocolError` for the id of a reply if no request has had this id."""
         if number > self._asked:
-            raise ProtocolError(f"a reply to request {number}, the last one was {self._asked}")
+            raise ProtocolError(f"a reply to request {number}, but the last request was {self._asked}")
 
     # Requests of the client
 
@@ -228,35 +229,35 @@ class Requests:
     # The end, and moves to another process
 
     def end_asking(self) -> None:
-        """The client sends no more replies: requests to it fail, now and later.
+        """Let requests to the client fail, now and later, because the client sends no more replies.
 
-        Its own requests may still be answered.
+        The client's own requests may still be answered.
         """
         self._has_ended = True
         self._break_off()
 
     def end(self) -> None:
-        """The session has ended: fail all pending requests."""
+        """Let all pending requests fail, because the session has ended."""
         self.unanswered.clear()
         self.end_asking()
 
     def hold(self) -> None:
-        """The session is about to move to another process: until `let_go`, all requests to the client fail.
+        """Let all requests to the client fail until `let_go`, because the session is about to move to another process.
 
-        Otherwise a handler that waits for a reply would keep the session from moving.
+        Otherwise, a handler that waits for a reply would keep the session from moving.
         """
         self._is_held = True
         self._break_off()
 
     def let_go(self) -> None:
-        """The session stays in this process."""
+        """Allow requests again, because the session stays in this process."""
         self._is_held = False
 
     def _break_off(self) -> None:
         while self._pending:
             try:
                 number, done = self._pending.popitem()
-            except KeyError:  # another thread has taken the last one
+            except KeyError:  # another thread has removed the last request
                 return
             self._stop_clock(number)
             done(self._no_reply())
@@ -271,9 +272,9 @@ class Requests:
         return {"asked": self._asked, "unanswered": unanswered}
 
     def import_(self, asked: int, unanswered: list[int]) -> None:
-        """Go on from the state of another process.
+        """Take over the state from another process.
 
-        No thread here waits for earlier replies, or answers earlier requests.
+        In this process, no thread waits for earlier replies or answers earlier requests.
         """
         self._asked = asked
         for number in unanswered:

@@ -1,8 +1,8 @@
 """The secrets with which the client of one session may come back. Only their digests are kept.
 
 Each welcome contains a new secret. The client may never receive that welcome. So an earlier secret stays valid until
-the client has shown that it has a later one: it comes back with the later one, or sends a message on the connection
-whose welcome contained it.
+the client has shown that it has a later secret. The client shows this when it comes back with the later secret, or when
+it sends a message on the connection whose welcome contained that secret.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from secrets import token_urlsafe
 
 __all__ = ["Secrets", "digest"]
 
-#: The most secrets that are valid at once: the last one that the client has shown, and the last ones sent to it.
+#: How many secrets are valid at most: the last secret that the client has shown, and the latest ones sent to it.
 MOST = 16
 
 
@@ -40,13 +40,13 @@ class Secrets:
         return secret
 
     def confirm(self) -> None:
-        """The client has the last secret: the others are no longer valid."""
+        """Make all secrets but the last one invalid, because the client has the last one."""
         del self._digests[:-1]
 
     def show(self, wanted: str) -> bool:
-        """The client has come back with the secret of this digest: earlier secrets are no longer valid.
+        """Make secrets invalid that are older than the secret of this digest, with which the client has come back.
 
-        False, without any effect, if this secret is not valid.
+        Returns False, without any effect, if this secret is not valid.
         """
         place = self._place(wanted)
         del self._digests[: max(0, place)]
@@ -58,7 +58,7 @@ class Secrets:
 
     def _place(self, wanted: str) -> int:
         place = -1
-        for number, known in enumerate(self._digests):  # compare with all, so that the time tells nothing
+        for number, known in enumerate(self._digests):  # compare with all digests, so that the time reveals nothing
             if hmac.compare_digest(known, wanted):
                 place = number
         return place

@@ -15,7 +15,7 @@ __all__ = ["Served"]
 
 
 class Served:
-    """Any thread reads. `connect` and `disconnect` are called one at a time."""
+    """A session with its connection. Any thread may read. Calls of `connect` and `disconnect` never overlap."""
 
     __slots__ = ("_earlier_bytes_in", "connection", "dialogue", "session")
 
@@ -25,16 +25,16 @@ class Served:
         self.connection = connection
         #: None unless the session speaks ``wsthreads.1``.
         self.dialogue = dialogue
-        self._earlier_bytes_in = 0  # of earlier connections
+        self._earlier_bytes_in = 0  # bytes received over earlier connections
 
     def connect(self, connection: Connection) -> None:
-        """The session has another connection."""
+        """Set the session's new connection."""
         if self.connection is not connection:
             self.disconnect(self.connection)
             self.connection = connection
 
     def disconnect(self, connection: Connection | None) -> None:
-        """A connection has ended. Does nothing if it is not the current connection."""
+        """Remove a connection that has ended. Does nothing if it is not the current connection."""
         if connection is not None and self.connection is connection:
             self._earlier_bytes_in += connection.traffic().bytes_in
             self.connection = None

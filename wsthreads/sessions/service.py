@@ -2,8 +2,8 @@
 
 The order for an accepted client: send the 101, make the session, add it to its user's sessions, `on_open`, pass
 messages to the handler, end the sending side of TCP, `on_close`, leave the rooms, end TCP. A client that is refused
-with a close code gets the 101 and a close frame, and no session. So does a client whose user was banned after the
-handshake.
+with a close code gets the 101 and a close frame, but no session. A client whose user was banned after the handshake
+gets the same.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from wsthreads.threads.scheduling import ScheduledThread, Scheduling
 
 __all__ = ["Service"]
 
-#: At a shutdown: how often to try to move a session to another process; and how long before the end it is closed
-#: instead.
+#: At a shutdown, the time between two attempts to move a session to another process. If the shutdown ends within this
+#: time, the session is closed instead.
 RETRY_S = 0.1
 CLOSE_S = 1.0
 
@@ -86,7 +86,7 @@ class Service:
         self._warned: set[str] = set()
         #: The sessions, also those in `on_close`, by their ids.
         self.served: StripedDict[str, Served] = StripedDict()
-        #: The connections of clients without a session, or without one so far, by their id().
+        #: The connections of clients that have no session, or none yet, by the connection's id().
         self.without_session: StripedDict[int, Connection] = StripedDict()
         self.left_behind: list[str] = []  # why sessions have not moved to another process at a shutdown
         #: Measures how long calls of the handler wait for others.
@@ -107,7 +107,7 @@ class Service:
     def serve(self, client: Admitted) -> None:
         """Serve a client to the end, and return its place.
 
-        Raises nothing: thread and connection belong to the WSGI server.
+        Raises nothing, because thread and connection belong to the WSGI server.
         """
         request = client.request
         try:
@@ -130,7 +130,7 @@ class Service:
             self.admission.leave(client.network)
 
     def _turn_away(self, client: Admitted, refusal: Refusal) -> None:
-        """Send the 101 and then a close frame. Browsers tell the page a close code, but not an HTTP status.
+        """Send the 101 and then a close frame. Browsers show a page the close code, but not the HTTP status.
 
         A browser that offers subprotocols gives up a connection that uses none of them, so the 101 names one.
         """
@@ -158,7 +158,8 @@ class Service:
         context, why = log_context(request.environ), f"{code} {printable(reason)}".strip()
         self._metrics.add("handshakes_refused_101")
         self._ledger.refuse(101, cause)
-        log.info("handshake on %s from %s refused with a 101: %s", self.path, request.remote_addr, why, extra=context)
+        text = "handshake on %s from %s refused: connection opened (101) and closed with %s"
+        log.info(text, self.path, request.remote_addr, why, extra=context)
 
     def _serve(self, client: Admitted) -> None:
         """Serve a client that gets a session, or resumes one."""
@@ -206,7 +207,7 @@ class Service:
                     steps.callback(self._forget, client.session_id)
 
     def _catch_up(self, session: Session, code: int) -> None:
-        """The client of a plain connection closes it: wait until all messages that it has sent were handled."""
+        """Wait until all messages of a client have been handled. Called when the client closes a plain connection."""
         self.handler.catch_up(session)
 
     def make_session(self, session_id: str, request: Request, channel: Channel) -> tuple[Session, Life]:
@@ -233,7 +234,7 @@ class Service:
     def enter(self, session: Session, connection: Connection, dialogue: Dialogue | None = None) -> bool:
         """Add a session to the endpoint's list and to its user's sessions.
 
-        False if the user was banned meanwhile. Then the session is closing, and must not be opened.
+        Returns False if the user was banned meanwhile. In this case, the session is closing, and must not be opened.
         """
         if session.user is not None:
             self.without_session.put(id(connection), connection)  # so that a shutdown can close it meanwhile
@@ -282,7 +283,7 @@ class Service:
     def _forget_over(self, dialogue: Dialogue) -> None:
         """Forget a session once it is over and its last connection has ended."""
         served = self.served.get(dialogue.session.id)
-        if served is None or served.dialogue is not dialogue:  # it has moved away and back
+        if served is None or served.dialogue is not dialogue:  # the session has moved away and back
             return
         if dialogue.is_over and served.connection is None:
             self._forget(dialogue.session.id)
@@ -351,7 +352,7 @@ class Service:
 
     def _hint_at_protocol(self, request: Request, spoken: str | None) -> None:
         """Warn once about clients that want to speak another protocol."""
-        if request.subprotocols and spoken is None:  # they may be tokens, so the log does not name them
+        if request.subprotocols and spoken is None:  # the log names no subprotocols: they may be tokens
             self._warn_once(
                 "a client of %s offers only subprotocols that the endpoint does not speak, so browsers give up the "
                 "connection: see the setting subprotocols (--subprotocol), or return one from the handshake function",
@@ -367,7 +368,7 @@ class Service:
 
 
 def _may_come_back(code: int, connection: Connection) -> bool:
-    """Whether the client of an ended connection may soon come back, so that its presence stays for a while.
+    """Whether the client of an ended connection may soon come back. If so, its presence stays for a while.
 
     A client whose session has expired comes back with a new token.
     """

@@ -1,4 +1,4 @@
-"""A session: one client, from its handshake to the end of its connection, as a handler sees it."""
+"""A session, as a handler sees it: one client, from its handshake to the end of its connection."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Channel(Protocol):
     """Sends and closes for a session: the `protocol.channel.Channel` of its connection, or a `Dialogue`."""
 
     outbox: Outbox
-    #: Code and reason once the session is closing; from then on, nothing is sent.
+    #: The close code and reason, set when the session begins to close. After that, nothing is sent.
     ending: tuple[int, str] | None
     #: The subprotocol that was agreed on.
     subprotocol: str | None
@@ -129,7 +129,7 @@ class Session:
     ) -> None:
         self._id = session_id
         self._user = request.user
-        #: The handshake: path, headers, parameters, address. A call of it sends a request to the client: see
+        #: The handshake: path, headers, parameters, address. To send a request to the client, call this object: see
         #: `Request.__call__`.
         self.request = request
         request._session = ref(self)
@@ -151,7 +151,7 @@ class Session:
 
     @property
     def id(self) -> str:
-        """Unique, unguessable, read-only."""
+        """The id of the session. Unique, unguessable, read-only."""
         return self._id
 
     @property
@@ -187,7 +187,7 @@ class Session:
         return channel.ending is None and post(outbox, frame)
 
     def _post(self, frame: bytes, *, timeout: float | None = None) -> bool:
-        """`send` for a frame."""
+        """Like `send`, for a frame."""
         channel = self._channel
         outbox = channel.outbox
         if outbox.is_blocked and self._thread == get_ident():
@@ -201,12 +201,12 @@ class Session:
         return self._requests.ask(message, self._request_timeout_s if timeout_s is None else timeout_s)
 
     def _use(self, request: Request) -> None:
-        """Use this handshake, by which the client has come back."""
+        """Replace the handshake by the one with which the client has come back."""
         self.request = request
         request._session = ref(self)
 
     def _ask(self, message: str | bytes, timeout_s: float | None, done: Callable[[Any], None]) -> None:
-        """A request to the client, without a thread that waits.
+        """Send a request to the client, without waiting for the reply.
 
         `done` gets the outcome, once, in any thread, without locks. Raises `MessageTypeError` for anything but str and
         bytes, and `RequestError` if the client does not speak ``wsthreads.1``.
@@ -217,7 +217,7 @@ class Session:
     def _requests(self) -> SessionRequests:
         requests = self._channel.requests
         if requests is None:
-            raise RequestError("this client does not speak wsthreads.1, which has requests")
+            raise RequestError("this client cannot take requests: it does not speak wsthreads.1")
         return requests
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
@@ -230,7 +230,7 @@ class Session:
         self._kick(code, reason)
 
     def _kick(self, code: int, reason: str) -> bool:
-        """`close` with a valid code and reason. False if the session was closing already."""
+        """Like `close`, for a valid code and reason. Returns False if the session was closing already."""
         return self._channel.begin_close(code, reason, is_kick=True)
 
     @property
@@ -242,7 +242,7 @@ class Session:
     def set_expiry(self, unix_s: float) -> None:
         """Close the session with 3000, reason "expired", at this time, such as the expiry of a token.
 
-        A session that waits for its client at that time is not closed: the next handshake decides.
+        A session that waits for its client at that time is not closed. The handshake of the client's return decides.
 
         `unix_s` is in seconds since the epoch. A time in the past closes the session now. A later call replaces the
         time. Raises `ExpiryError` for anything but a finite number. Does nothing if the session is closed.
@@ -252,7 +252,7 @@ class Session:
         self._check_expiry()
 
     def _expire_at(self, unix_s: float) -> None:
-        """`set_expiry`, but a session without a connection stays open even if the time has passed."""
+        """Like `set_expiry`, but a session without a connection stays open even if the time has passed."""
         old = self._expiry
         self._expiry = expiry = Expiry(self, unix_s, self._rooms._roster.timers)
         if old is not None:
@@ -288,7 +288,7 @@ class Session:
         return self._channel.is_connected
 
     def _give_up(self) -> None:
-        """In a forked process: the session is the parent's, and in no room here."""
+        """Forget the rooms in a forked process, because the session is the parent's."""
         self._membership = Lock()  # another thread of the parent may hold the old one
         self._joined, self._ended = frozenset(), True
 
@@ -327,11 +327,11 @@ class Session:
     def endpoint(self) -> SessionEndpoint:
         """The `Endpoint` of this session, which gives access to users, other sessions and rooms.
 
-        Raises `UsageError` if the app has been dropped meanwhile.
+        Raises `UsageError` if the app does not exist any more.
         """
         endpoint: SessionEndpoint | None = self._rooms.owner()
         if endpoint is None:
-            raise UsageError("the session has ended, and its app has been dropped")
+            raise UsageError("the session has ended, and its app does not exist any more")
         return endpoint
 
     def room(self, name: str) -> SessionRoom:

@@ -19,7 +19,7 @@ _EXPORT = re.compile(
 _LISTED = re.compile(r"(?:\w+\s+as\s+)?(?P<name>[\w$]+)\s*(?:,|$)")
 _COMMENT = re.compile(r"/\*.*?\*/|(?<![:'\"`\\/])//[^\n]*", re.DOTALL)
 
-#: Names in other libraries -> names in wsthreads.
+#: Maps names in other libraries to names in wsthreads.
 _ALIASES = {
     "onconnect": "onopen",
     "onconnection": "onopen",

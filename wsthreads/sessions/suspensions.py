@@ -2,9 +2,11 @@
 
 A session waits for `resume_s`. Then it ends, in a thread of a small pool, because `on_close` may take long. A session
 that is closed meanwhile ends in the same way. If the application or the server has closed a session, its client gets
-the close code and reason when it returns. A *record* keeps these for as long as the session would have waited.
+the close code and reason when it returns. A *record* keeps the code and the reason for as long as the session would
+have waited.
 
-Locks: callers of `suspended` and `connected` may hold the lock of a dialogue. `_lock` is a leaf.
+Locks: callers of `suspended` and `connected` may hold the lock of a dialogue. `_lock` is a leaf lock: under it, no
+other lock is taken.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ log = get_logger(__name__)
 #: Threads for `on_close` of sessions without a connection.
 THREADS = 4
 
-#: After a failure to start a thread, the next try comes after this.
+#: After a failure to start a thread, wait this long before the next try.
 RETRY_S = 1.0
 
 
@@ -49,7 +51,7 @@ class Record(NamedTuple):
 
     code: int
     reason: str
-    #: A client with one of these secrets is told.
+    #: A client with one of these secrets gets the code and the reason.
     secrets: Secrets
     #: The user and the handshake of the client.
     user: str | None
@@ -64,7 +66,7 @@ class _Wait(NamedTuple):
     timer: Timer
     #: The end of the wait, by the clock of the timers.
     until: float
-    #: The network in whose count the session is: see `Admission.suspend`.
+    #: The network for which the session is counted: see `Admission.suspend`.
     network: str
 
 
@@ -84,9 +86,9 @@ class Suspensions:
         served: StripedDict[str, Served],
         over: Callable[[Dialogue], None],
     ) -> None:
-        #: How long a session waits; 0: no session waits.
+        #: How long a session waits. With 0, no session waits.
         self.resume_s = resume_s
-        #: At a shutdown, sessions move to other processes.
+        #: Whether sessions move to other processes at a shutdown.
         self.hands_over = False
         #: The clock for the waits. Tests set another one.
         self.timers = timers
@@ -97,7 +99,7 @@ class Suspensions:
         self._lock = Lock()  # guards _waiting and _records
         self._waiting: dict[str, _Wait] = {}  # by session id
         self._records: dict[str, Record] = {}  # by session id
-        self._ending: deque[Dialogue] = deque()  # to be ended; appended to by finalizers, too
+        self._ending: deque[Dialogue] = deque()  # sessions to end; finalizers append to this, too
         self._pool: Pool[Dialogue] = Pool(_end, name="wsthreads-ends", threads=THREADS)
         finalize(self, self._pool.release).atexit = False
 
@@ -107,9 +109,7 @@ class Suspensions:
     # For dialogues
 
     def suspended(self, dialogue: Dialogue, *, surely: bool = False) -> bool:
-        """A session has lost its connection.
-
-        False if it may not wait: see `Keeper`. Called under the dialogue's lock.
+        """See `Keeper.suspended`. Called under the dialogue's lock.
         """
         if not self.resume_s:
             return False
@@ -130,7 +130,7 @@ class Suspensions:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the process ends, and its sessions move to other processes."""
+        """Whether this process is ending, and its sessions move to other processes."""
         return self.hands_over and self._admission.goodbye is not None
 
     def left_s(self, dialogue: Dialogue) -> float:
@@ -146,16 +146,16 @@ class Suspensions:
         return [served.dialogue for served in found if served is not None and served.dialogue is not None]
 
     def gone(self, dialogue: Dialogue) -> None:
-        """A session has moved to another process."""
+        """Called when a session has moved to another process."""
         self._forget(dialogue.session.id)
         self._over(dialogue)
 
     def connected(self, dialogue: Dialogue, carrier: Carrier) -> None:
-        """A session has a connection, perhaps another one. Called under the dialogue's lock."""
+        """Called under the dialogue's lock when a session has got its first connection or a new one."""
         session_id = dialogue.session.id
         self._forget(session_id)
         served = self._served.get(session_id)
-        if served is not None:  # else it is new
+        if served is not None:  # None for a new session
             served.connect(carrier.connection)
 
     def _forget(self, session_id: str) -> None:
@@ -166,7 +166,7 @@ class Suspensions:
             self._admission.end_suspension(wait.network)
 
     def closing(self, dialogue: Dialogue) -> None:
-        """The ending of a session is decided: let another thread end its requests.
+        """Called when the ending of a session is set: lets another thread end its requests.
 
         Takes no lock, so finalizers may call this.
         """
@@ -178,7 +178,7 @@ class Suspensions:
         self._flusher.call_later(0.0, self._end_them)
 
     def over(self, dialogue: Dialogue) -> None:
-        """A session has ended: `on_close` has returned."""
+        """Called when a session has ended, and `on_close` has returned."""
         session = dialogue.session
         code, reason = dialogue.ending or (int(CloseCode.ABNORMAL), "")
         # After any other code, the client comes back and gets a new session.
@@ -213,7 +213,7 @@ class Suspensions:
     # The end
 
     def _end_them(self) -> None:
-        """Called by the flusher."""
+        """End the sessions in `_ending`, in threads of the pool. Called by the flusher."""
         batch = []
         while self._ending:
             batch.append(self._ending.popleft())
@@ -235,11 +235,11 @@ class Suspensions:
 
     @property
     def moved(self) -> int:
-        """A number that grows when sessions have ended. For tests that wait."""
+        """A number that grows when sessions have ended. Tests use it to wait."""
         return self._pool.moved
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait at most `timeout_s` until no session waits to be ended. False if some do. For tests."""
+        """Wait at most `timeout_s` until no session waits to be ended. Returns False if some still do. For tests."""
         self._end_them()
         return self._pool.wait_idle(timeout_s)
 
@@ -248,14 +248,14 @@ class Suspensions:
         self._pool.stop(timeout_s)
 
     def give_up(self) -> None:
-        """In a forked process: the sessions are the parent's."""
+        """Forget all sessions in a forked process, because they are the parent's."""
         self._lock = Lock()
         self._waiting, self._records, self._ending = {}, {}, deque()
         self._pool.give_up()
 
 
 def _end(dialogues: Sequence[Dialogue]) -> None:
-    """End sessions. In a thread of the pool."""
+    """End sessions. Runs in a thread of the pool."""
     for dialogue in dialogues:
         context = log_context(dialogue.session.request.environ)
         try:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOK_S", "MARKS", "Turn"]
 
-#: Counted for each message that waits for the turn, in addition to its length.
+#: The number of bytes that each message that waits for the turn counts for, in addition to its length.
 MESSAGE_BYTES = 64
 
-#: A thread that waits for the turn, or for its client, looks again after this at the latest.
+#: A thread that waits for the turn, or for its client, checks again at least this often.
 LOOK_S = 0.5
 
 #: The first character of control messages, and of ordinary messages that were escaped.
@@ -96,10 +96,12 @@ class FastPath:
     def pass_by(self, carrier: Carrier, message: str | bytes) -> bool:
         """Count an ordinary message or a request, and call the handler, if the turn is free and no events wait.
 
-        Also handles events that come meanwhile. False, without any effect, for a message that needs more: the turn is
-        taken, events wait, an acknowledgement is due, the connection was replaced, a request's id is not the next one,
-        or too many requests are unanswered. Called in the connection's thread. Raises what the handler raises; then the
-        session is closing.
+        Also handles events that come meanwhile. Called in the connection's thread. If the handler raises an exception,
+        the session is closed, and the exception is raised here.
+
+        Returns False, without any effect, for a message that needs more work: the turn is taken, events wait, an
+        acknowledgement is due, the connection was replaced, a request's id is not the next one, or too many requests
+        are unanswered.
         """
         number = 0
         if message[:1] in MARKS:
@@ -153,8 +155,8 @@ class Turn(FastPath):
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._drops = False  # the server has closed the session: waiting messages are not handled
-        self._lock = RLock()  # not taken twice; reentrant because `pump` asks whether its thread has it
+        self._drops = False  # whether waiting messages are dropped, because the server has closed the session
+        self._lock = RLock()  # never taken twice; an RLock, because `pump` checks whether its thread has the lock
         self._room = Condition(self._lock)  # for threads that wait for fewer events, or for the turn
         self._is_full = self._is_awaited = False  # whether such a thread waits
         # Messages, requests, and functions for all other events.
@@ -163,7 +165,7 @@ class Turn(FastPath):
         self._runner = 0  # the thread that handles an event; 0 for none
         self._thread = 0  # the same as `session._thread`; written by the thread that has the turn
         self._bytes_queued = 0  # bytes of all messages that became events
-        self._bytes_handled = 0  # bytes of those that were handled; written by the thread that has the turn
+        self._bytes_handled = 0  # bytes of such messages that were handled; written by the thread that has the turn
 
     def _has_lock(self) -> bool:
         """Whether the calling thread holds the lock."""
@@ -198,7 +200,7 @@ class Turn(FastPath):
         self._handler.request(self.session, data, IncomingRequest(self.requests, number))
 
     def _give_up_turn(self) -> None:
-        """The caller must look for events afterwards: one may have come before."""
+        """Give up the turn. Afterwards, the caller must look for events, because one may have come before."""
         with self._lock:
             self._is_taken = False
             if self._is_awaited:
@@ -240,7 +242,7 @@ class Turn(FastPath):
             finally:
                 self._runner = 0
                 self._give_up_turn()
-                if has_failed and events:  # the threads that queued them have found the turn taken
+                if has_failed and events:  # the threads that queued these events have found the turn taken
                     self._run_later()
 
     @property

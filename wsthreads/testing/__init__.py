@@ -10,7 +10,7 @@
             ann.send("hi")
             assert bob.received[-1] == "hi"
 
-`play` runs the handler in the real server code, with its rooms, limits and close codes; only TCP is left out. When a
+`play` runs the handler in the real server code, with its rooms, limits and close codes. Only TCP is left out. When a
 client's method returns, all its effects have happened, so a test need not wait. `live_server` serves the same handler
 on a port, for tests with your own client or a browser. `wsthreads.testing.fixtures` has pytest fixtures for both.
 """

@@ -55,9 +55,9 @@ class Client:
         self._settle, self._sessions, self._failed = settle, sessions, failed
         self._deadline_s = deadline_s
         self._callbacks = Callbacks("wsthreads-client-calls")
-        self._changed = Condition()  # guards everything below; nothing of the test is called under it
+        self._changed = Condition()  # guards everything below; no code of the test is called under it
         self._dialogue = Dialogue(max_queued=_UNLIMITED, max_queued_bytes=_UNLIMITED)
-        self._lines: list[Line] = []  # the last one is current; the threads of earlier ones may still run
+        self._lines: list[Line] = []  # the last line is the current one; the threads of earlier lines may still run
         self._answering = 0  # how many calls of `on_request` have not returned
         self._taken = 0
         self._session: Session | None = None
@@ -65,7 +65,8 @@ class Client:
         self.received: list[str | bytes] = []
         #: The negotiated subprotocol, or None.
         self.subprotocol: str | None = None
-        #: Answers requests of the server: takes the message, and returns the answer or None. Called in its own thread.
+        #: The function that answers requests of the server. It gets the message, and returns the answer or None. It is
+        #: called in a separate thread.
         self.on_request = on_request
 
     # For tests.
@@ -84,7 +85,7 @@ class Client:
         self._settle()
 
     def request(self, message: str | bytes, timeout_s: float | None = None) -> str | bytes | None:
-        """Send a request, and return the answer of `on_request`. Waits for it, at most `timeout_s`.
+        """Send a request, and return the answer of `on_request`. Waits for the answer, at most `timeout_s`.
 
         Raises `RequestError` with the handler's text, `RequestTimeout`, or `SessionClosed` if the session ends.
         """
@@ -94,7 +95,7 @@ class Client:
         with self._changed:
             self._check_open()
             if not self._dialogue.speaks:
-                raise UsageError("a plain client sends no requests")
+                raise UsageError("a plain client cannot send requests: connect without plain=True")
             pending = self._dialogue.request(message)
             assert pending is not None
             self._pump()
@@ -108,7 +109,7 @@ class Client:
         if pending.error is not None:
             raise pending.error
         if not is_done and has_ended:
-            raise SessionClosed(f"no answer will come, the connection is closed: {self.closed}")
+            raise SessionClosed(f"no answer will come, because the connection is closed: {self.closed}")
         if not is_done:
             raise RequestTimeout(f"no answer came in {timeout_s:g} s")
         return pending.answer
@@ -122,7 +123,8 @@ class Client:
     def lose(self) -> None:
         """Lose the connection without a close handshake.
 
-        With `resume_s`, the session is suspended; `come_back` resumes it. Otherwise the handler gets 1006.
+        With `resume_s`, the session is suspended, and `come_back` resumes it. Otherwise, the session is closed with
+        1006.
         """
         self.vanish()
         self._settle()
@@ -130,10 +132,11 @@ class Client:
     def come_back(self, *, headers: Mapping[str, str] | None = None, **parameters: str) -> None:
         """Connect again and resume the session, as `wsthreads.js` does after a lost connection.
 
-        Afterwards, `resumed` tells whether the session was resumed. If not, `session` is a new one. If the old
-        connection is still open, the new one replaces it. `headers` and `parameters` replace those of the first
-        handshake, such as a token. Raises `HandshakeRefused` if the client is refused with a status; then it may come
-        back later. Raises `ConnectionError` if no session waits for the client, as without ``resume_s``.
+        Afterwards, `resumed` tells whether the session was resumed. If it was not, `session` is a new one. If the old
+        connection is still open, the new connection replaces it. `headers` and `parameters`, such as a token, replace
+        those of the first handshake. Raises `HandshakeRefused` if the client is refused with a status. In this case, it
+        may come back later. Raises `ConnectionError` if no session waits for the client, which is always so without
+        ``resume_s``.
         """
         call = self._call
         if headers is not None:
@@ -141,7 +144,7 @@ class Client:
         if parameters:
             query = dict(call.query) if isinstance(call.query, Mapping) else {}
             if call.query and not query:
-                raise UsageError("this client was connected with a query as text: its parameters cannot be replaced")
+                raise UsageError("the parameters cannot be replaced: this client was connected with a query as text")
             call = replace(call, query={**query, **parameters})
         with self._changed:
             if not self.may_come_back:
@@ -158,7 +161,7 @@ class Client:
         self.meet()
 
     def receive(self, timeout_s: float | None = None) -> str | bytes:
-        """The next message that neither this method nor `take` has returned. Waits for it, at most `timeout_s`.
+        """The next message that neither this method nor `take` has returned. Waits for a message, at most `timeout_s`.
 
         Use it for messages that timers of a script or threads of a handler send later.
         """
@@ -171,7 +174,7 @@ class Client:
             raise TimeoutError(f"no message was received in {timeout_s:g} s")
         with self._changed:
             if self._taken == len(self.received):
-                raise ConnectionError(f"no message will come, the connection is closed: {self.closed}")
+                raise ConnectionError(f"no message will come, because the connection is closed: {self.closed}")
             self._taken += 1
             return self.received[self._taken - 1]
 
@@ -183,7 +186,7 @@ class Client:
             return self.received[taken:]
 
     def take_json(self) -> list[Any]:
-        """`take`, each message parsed as JSON."""
+        """Like `take`, with each message parsed as JSON."""
         return [json.loads(message) for message in self.take()]
 
     def wait_closed(self, timeout_s: float | None = None) -> tuple[int, str]:
@@ -328,7 +331,7 @@ class Client:
 
     def _receive(self, message: str | bytes, number: int) -> None:
         if number != len(self._lines) - 1:
-            return  # from a connection that has been replaced
+            return  # the message is from a connection that has been replaced
         try:
             events = self._dialogue.receive(message)
         except PeerError as error:  # an error of the server, which the test should see

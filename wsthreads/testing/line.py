@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LINE", "Call", "Line"]
 
-#: The key of the line in the environ of its request. It is in copies of the environ, too, which a WSGI application may
-#: pass on.
+#: The key of the line in the environ of its request. A WSGI application may pass on a copy of the environ, and the copy
+#: has this key, too.
 LINE = "wsthreads.testing.line"
 
 
@@ -84,7 +84,7 @@ class Line:
 
     @property
     def moved(self) -> int:
-        """Grows while something happens on the connection."""
+        """A number that grows while something happens on the connection."""
         return self._pipe.moved
 
     def write(self, message: str | bytes) -> None:
@@ -151,7 +151,7 @@ class Line:
             response: Iterable[bytes] = app(environ, start_response)
             try:
                 body.extend(response)
-            except ConnectionResetError:  # how a session ends
+            except ConnectionResetError:  # the usual end of a session
                 pass
             finally:
                 if hasattr(response, "close"):
@@ -169,7 +169,7 @@ class Line:
     # What the server sends.
 
     def _feed(self, data: bytes) -> None:
-        """Receive bytes from the server; empty at the end."""
+        """Take bytes from the server. Empty bytes mean the end."""
         with self._changed:
             if self.closed is None and self.is_upgraded:
                 if data:

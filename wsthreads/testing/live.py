@@ -23,9 +23,9 @@ def live_server(
 ) -> Iterator[Server]:
     """Serve a target of `play` on a free port of 127.0.0.1. The server has ``ws_url`` and ``url``.
 
-    `through` is a WSGI application around the `WebSocketApp`; it gets all requests. At the end, all sessions are closed
-    with 1001. If `target` is an app, it cannot be served again. A class or an object has the path ``/ws/test``
-    unless you give one.
+    `through` is a WSGI application around the `WebSocketApp`. It gets all requests. At the end, all sessions are closed
+    with 1001. If `target` is an app, it cannot be served again. A class or an object has the path ``/ws/test`` unless
+    you give one.
     """
     app, _ = app_for(target, path, settings)
     with Server(_Entrance(app, through), port=0) as server:

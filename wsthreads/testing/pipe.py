@@ -11,12 +11,11 @@ __all__ = ["Pipe"]
 
 
 class Pipe(PlainTransport):
-    """The server receives the bytes that the client `put`s.
+    """A transport in memory. The server receives the bytes that the client passes to `put`.
 
-    `deliver` is called with the bytes that the server sends, and with b"" at the end.
-
-    The server's writes never block and arrive at once. `changed` guards everything here, and is notified when the
-    server's thread begins to wait. `deliver` is called with the session's lock held, so it must not call back.
+    `deliver` is called with the bytes that the server sends, and with b"" at the end. The server's writes never block,
+    and their bytes arrive at once. `changed` guards everything here, and is notified when the server's thread begins to
+    wait. `deliver` is called with the session's lock held, so it must not call back.
     """
 
     __slots__ = ("_changed", "_deliver", "_ended", "_incoming", "_is_reading", "moved")
@@ -33,7 +32,7 @@ class Pipe(PlainTransport):
     # For the client.
 
     def limit_unsent(self, size: int) -> None:
-        """Does nothing: there is no kernel in between."""
+        """Does nothing, because no kernel holds data."""
 
     def put(self, data: bytes) -> None:
         with self._changed:
@@ -42,7 +41,7 @@ class Pipe(PlainTransport):
             self._changed.notify_all()
 
     def end(self) -> None:
-        """The client is gone. The server can still receive earlier data; then the stream ends."""
+        """End the client's stream. The server can still receive earlier data."""
         with self._changed:
             self._ended = True
             self.moved += 1
@@ -90,7 +89,7 @@ class Pipe(PlainTransport):
         self._deliver(b"")
 
     def linger(self, timeout_s: float) -> None:
-        """Does nothing: sent data has already arrived."""
+        """Does nothing, because sent data has already arrived."""
 
     def abort(self) -> None:
         self.end()

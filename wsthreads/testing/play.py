@@ -40,8 +40,8 @@ END_TIMEOUT_S = 2.0
 class HandlerFailed(Exception):
     """A script threw an error, or exceeded its deadline. The text has the stack.
 
-    Exceptions of a Python handler are raised in the test unchanged, except KeyboardInterrupt, which would end the whole
-    test run. It becomes the cause of a `HandlerFailed`.
+    Exceptions of a Python handler are raised in the test unchanged. Only a KeyboardInterrupt becomes the cause of a
+    `HandlerFailed`, because it would end the whole test run.
     """
 
 
@@ -57,11 +57,11 @@ def play(
     """Run a handler for tests, as a context manager.
 
     `target` is a handler file (``"chat.js"``), a handler object (a class, an instance, a module), or a `WebSocketApp`.
-    `path` is the endpoint that clients connect to; leave it out if there is only one. `settings` are those of `Config`.
-    `through` is a WSGI application around the `WebSocketApp`, such as a login: clients connect through it. Rooms are
-    local to this process: WSTHREADS_REDIS is ignored, except by a `WebSocketApp` that you pass. If a handler throws,
-    the call that caused it raises the exception in the test, unless `raise_errors` is false. No wait is longer than
-    `deadline_s`. Raises the same errors as `create_app`.
+    `path` is the endpoint that clients connect to. Leave it out if there is only one. `settings` are those of `Config`.
+    `through` is a WSGI application around the `WebSocketApp`, such as one with a login. Clients connect through it.
+    Rooms are local to this process, because WSTHREADS_REDIS is ignored, except by a `WebSocketApp` that you pass. If a
+    handler throws, the call that caused it raises the exception in the test, unless `raise_errors` is false. No wait is
+    longer than `deadline_s`. Raises the same errors as `create_app`.
     """
     return Play(target, path, through=through, raise_errors=raise_errors, deadline_s=deadline_s, settings=settings)
 
@@ -70,12 +70,12 @@ def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tu
     """The app that serves a target of `play`, and the endpoint's path if there is only one."""
     if isinstance(target, WebSocketApp):
         if settings:
-            raise UsageError(f"an app has its settings already: {', '.join(settings)} cannot be set")
+            raise UsageError(f"{', '.join(settings)} cannot be set here: the app has its settings already")
         return target, path or (target.endpoints[0].path if len(target.endpoints) == 1 else None)
     if _is_wsgi_application(target):
         name = getattr(target, "__name__", None) or repr(target)[:100]
         raise UsageError(
-            f"{name} is a WSGI application or another function, not a handler: pass the WebSocketApp that is inside, "
+            f"{name} is a WSGI application or another function, not a handler: pass the WebSocketApp inside it, "
             "and the application as through=, as in play(sockets, through=app)"
         )
     if "broker" not in settings:
@@ -101,7 +101,7 @@ def entry_of(app: WebSocketApp, through: WSGIApplication | None) -> WSGIApplicat
 
 
 def _is_wsgi_application(target: object) -> bool:
-    """Whether a target is callable and has no handler function, such as a Flask app or a WSGI function."""
+    """Whether a target is callable and has no handler function. Flask apps and WSGI functions are such targets."""
     return callable(target) and not isinstance(target, type) and not any(hasattr(target, hook) for hook in HOOKS)
 
 
@@ -183,7 +183,7 @@ class Play:
         When this method returns, `on_open` has returned. Raises `HandshakeRefused` if the client is refused with a
         status. A client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
         """
-        if self._has_ended:  # otherwise nothing would end the client or raise the handler's exceptions
+        if self._has_ended:  # nothing would end the client or raise the handler's exceptions
             raise UsageError("this play has ended: connect clients inside its with statement")
         if isinstance(query, str) and query.startswith("/"):
             if path is not None:
@@ -192,7 +192,7 @@ class Play:
         if query and parameters:
             raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}")
         path = self._path_for(path)
-        # The app looks for the endpoint: a path without one is refused with 404.
+        # The app itself looks for the endpoint. It refuses a path without one with 404.
         client = Client(
             self.settle,
             self._deadline_s,
@@ -237,17 +237,17 @@ class Play:
     def advance(self, seconds: float) -> None:
         """Move the clock of presence, bans, expiry, attributes and lost connections, and wait for all effects.
 
-        Only this method moves that clock. `on_presence` is called after `presence_interval_s` on it. A person whose
-        connection was lost leaves after `presence_grace_s`, and a ban ends after `ban_s`. A session that expires in a
-        minute is closed when the clock has moved by 60. A session whose connection was lost ends after `resume_s`. The
-        attributes of a room are removed `room_keep_s` after the last member has left. `on_tick` is called `tick_rate`
-        times for each second.
+        Only this method moves that clock. `on_presence` is called when the clock has moved by `presence_interval_s`. A
+        person whose connection was lost leaves after `presence_grace_s`, and a ban ends after `ban_s`. A session that
+        expires in a minute is closed when the clock has moved by 60. A session whose connection was lost ends after
+        `resume_s`. The attributes of a room are removed `room_keep_s` after the last member has left. `on_tick` is
+        called `tick_rate` times for each second.
 
-        Other timers, and the clocks of Python and JavaScript, are not changed. So the timeout of a request is in real
-        seconds, in both languages: choose a short one, such as ``play(…, request_timeout_s=0.1)``.
+        Other timers, and the clocks of Python and JavaScript, do not change. So the timeout of a request is in real
+        seconds, in both languages. Choose a short one, such as ``play(…, request_timeout_s=0.1)``.
         """
         is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-        if not is_number or not 0 <= seconds < math.inf:  # also refuses NaN
+        if not is_number or not 0 <= seconds < math.inf:  # NaN fails, too
             raise UsageError(f"advance takes a number of seconds from 0 on, not {brief(seconds)}")
         self._timers.advance(seconds, between=self._wait)
         self.settle()
@@ -267,7 +267,7 @@ class Play:
     def settle(self) -> None:
         """Wait until the server has nothing to do, and raise an exception that the handler has thrown meanwhile.
 
-        The methods of clients call this themselves. It does not wait for timers or threads of the handler.
+        The methods of clients call this themselves. This method does not wait for timers or threads of the handler.
         """
         self._wait()
         self._raise_failure()
@@ -326,7 +326,7 @@ class Play:
         return calls + sum(client.moved for client in self._clients)
 
     def _failed(self, error: BaseException | str) -> None:
-        """Called by the handler, in any thread."""
+        """Take an error of the handler. The handler calls this in any thread."""
         self.errors.append(HandlerFailed(error) if isinstance(error, str) else error)
 
     def _raise_failure(self) -> None:
@@ -340,7 +340,7 @@ class Play:
     def end(self) -> None:
         """Close all clients with 1001 and stop the handler. Idempotent.
 
-        If `play` was given an app, this ends only its clients and bans, and the app stays usable.
+        If `play` got an app, only the clients and bans of the test end, and the app stays usable.
         """
         self._has_ended = True
         if self._is_ours:

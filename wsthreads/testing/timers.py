@@ -12,12 +12,13 @@ from wsthreads.threads.flusher import Timer
 
 __all__ = ["ManualTimers"]
 
-#: The most that a timer may run too early, so that twenty steps of 0.05 seconds make one second in spite of rounding.
+#: A timer may run too early by at most this time. So twenty steps of 0.05 seconds make one second, although floats are
+#: rounded.
 _EARLY_S = 1e-6
 
 
 class ManualTimers:
-    """Takes the place of the `Flusher` as a source of timers.
+    """The timers of a test, in place of those of the `Flusher`.
 
     Any thread; callbacks run in the thread that calls `advance`.
     """

@@ -5,7 +5,7 @@
 - `scheduling`: events that other packages report about their threads. `gil`: the decisions that follow under a GIL.
 - `affinity`: keeps session threads on one core. `cpu_load`: finds a core with room. `inheritance`: gives all cores back
   to threads that handlers start.
-- `malloc`, `garbage`: fewer memory arenas, rarer full garbage collections. `stack_sizes`: larger stacks.
+- `malloc`: fewer memory arenas. `garbage`: rarer full garbage collections. `stack_sizes`: larger stacks.
 - `lookups`: looks up keys that other threads have made.
 - `restarts`: restarts the work of a thread after an error.
 - `blocking`: which threads may wait for a queue.

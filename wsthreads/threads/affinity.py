@@ -1,22 +1,22 @@
 """Keeps the threads of sessions on one core.
 
-The GIL lets only one of them run at a time, and passing it to another core takes longer than most messages do. A thread
-or a process that a session thread starts inherits the core. `threads.inheritance` gives all cores back to it within a
-second; `use_all_cores` does so at once.
+The GIL lets only one of these threads run at a time, and passing the GIL to another core takes longer than most
+messages do. A thread or a process that a session thread starts inherits the core. `threads.inheritance` gives all cores
+back to it within a second. `use_all_cores` does this at once.
 
 Pinned session threads also use the scheduler's batch class (sched(7), SCHED_BATCH). When a message wakes a thread of
-this class, the thread does not preempt the running thread. Preempting would be useless, because the running thread
-holds the GIL. There are two exceptions:
+this class, the thread does not preempt the running thread. Preempting would have no use, because the running thread
+holds the GIL. Session threads do not use this class in two cases:
 
-- Sessions in rooms. While one thread sends to the members without the GIL, the threads of these sessions can queue more
-  broadcasts. The sooner these are queued, the more the sending thread sends at once.
-- A core that other programs use a lot. The session threads would wait for those programs, too.
+- The session is in a room. While one thread sends to the members without the GIL, the threads of other members can
+  queue more broadcasts. The sooner they do, the more the sending thread sends at once.
+- Other programs use the core a lot. In the batch class, the session threads would wait for those programs, too.
 
-The other threads of the process are not pinned. The thread of a script is not, either: it does nearly all of the work,
-but on the sessions' core it would get no more time than a single session. That would make an echo in JavaScript a third
+The other threads of the process are not pinned, not even the thread of a script. That thread does nearly all of the
+work, but on the sessions' core it would get no more time than a single session. An echo in JavaScript would be a third
 slower.
 
-Nothing is done if the system cannot pin a single thread (Linux can), or if there is only one core.
+This module does nothing if the system cannot pin single threads (Linux can), or if there is only one core.
 """
 
 from __future__ import annotations
@@ -44,15 +44,17 @@ __all__ = ["Affinity", "PinnedThread", "Place", "leave_core", "preempt_others", 
 
 log = get_logger(__name__)
 
-#: Seconds between checks of the cores' load. Random, so that two servers on one core do not both leave it.
+#: Seconds between checks of the cores' load. Random within this range, so that two servers on one core do not both
+#: leave it.
 LOOK_S = (1.5, 3.0)
 
-#: Seconds between checks for threads and processes that inherited the core; two checks find them. Then the share of one
-#: core's CPU time that these checks may take. (On a busy machine, a check takes longer, but mostly waits.)
+#: The first value is the number of seconds between checks for threads and processes that inherited the core. Two checks
+#: find them. The second value is the share of one core's CPU time that these checks may take. (On a busy machine, a
+#: check takes longer, but mostly waits.)
 INHERITED_LOOK_S = 0.4
 INHERITED_LOOK_SHARE = 0.01
 
-_thread_state = threading.local()  # `thread`: the calling thread's PinnedThread, while it is one
+_thread_state = threading.local()  # `thread`: the PinnedThread of the calling thread, while it has one
 _pinned: dict[int, PinnedThread] = {}  # by native id; single operations are atomic under the GIL
 
 
@@ -66,7 +68,7 @@ class Place(NamedTuple):
 class Affinity:
     """The core that one app's sessions are pinned to, in this process. Any thread.
 
-    `wanted` is `Config.cpu_affinity`. With None, nothing is done until `claim` is called.
+    `wanted` is `Config.cpu_affinity`. With None, sessions are not pinned until `claim` is called.
     """
 
     def __init__(self, wanted: bool | None = False, read: Callable[[], Loads] = read_loads) -> None:
@@ -89,7 +91,7 @@ class Affinity:
 
     @property
     def place(self) -> Place | None:
-        """The place of the session threads. None: they are not pinned. It may change at any time."""
+        """The place of the session threads, or None if they are not pinned. It may change at any time."""
         return self._place
 
     @place.setter
@@ -100,17 +102,18 @@ class Affinity:
             thread.place_changed(self)
 
     def claim(self, nth: int) -> None:
-        """The process is only for the server: pin sessions to the `nth` core (modulo), unless `wanted` is false."""
+        """Pin sessions to the `nth` core (modulo), unless `wanted` is false.
+
+        Called if the process is only for the server.
+        """
         self._wanted = self._wanted is not False
         self._nth = nth
         self._chosen_in = 0
 
     def start(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """Choose a core in this process, unless one is chosen.
+        """Choose a core in this process, unless one was chosen before.
 
-        While there are sessions, `flusher` checks the core's load.
-
-        Call this for each session that was admitted.
+        Call this for each session that was admitted. While there are sessions, `flusher` checks the core's load.
         """
         if not self._wanted:
             return
@@ -146,7 +149,7 @@ class Affinity:
         log.debug("sessions are kept on core %d", self.place.core)
 
     def give_up(self, error: OSError) -> None:
-        """The system does not allow pinning: pin no more threads."""
+        """Pin no more threads, because the system does not allow it."""
         if self.place is not None:
             self.place = None
             log.warning("sessions are not kept on one core: %s", error)
@@ -155,7 +158,7 @@ class Affinity:
         flusher.call_later(SystemRandom().uniform(*LOOK_S), partial(self._look, flusher, occupancy))
 
     def _look(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """In the flusher: leave a core that is crowded at two checks in a row; allow the batch class on others."""
+        """Leave a core that is crowded at two checks in a row. Decide on the batch class. Runs in the flusher."""
         with self._lock:
             place = self.place
             if place is None or not occupancy.taken:
@@ -175,7 +178,10 @@ class Affinity:
         self._look_later(flusher, occupancy)
 
     def _look_for_inherited(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """In the flusher: check while there are sessions, and twice more for threads that the last one has started."""
+        """Check while there are sessions, and twice more for threads that the last session has started.
+
+        Runs in the flusher.
+        """
         began_s = thread_time()
         self._look_at_inherited()
         with self._lock:
@@ -200,9 +206,8 @@ class Affinity:
     def pin(self, *, may_batch: bool = False) -> PinnedThread:
         """A context in which the calling thread is pinned to the core.
 
-        Returns the context that the thread is in, if any.
-
-        With `may_batch`, the thread does not preempt others, if `place` allows that.
+        If the thread is in such a context already, returns that one. With `may_batch`, the thread does not preempt
+        others, if `place` allows this.
         """
         thread: PinnedThread | None = getattr(_thread_state, "thread", None)
         if thread is None or thread.affinity is not self:
@@ -217,11 +222,11 @@ class PinnedThread(ScheduledThread):
     __slots__ = ("_cores", "_is_batch", "_may_batch", "_place", "_roams", "affinity", "is_displaced")
 
     def __init__(self, affinity: Affinity, place: Place | None) -> None:
-        """`place` is the core where the thread was started. None: the thread is not pinned."""
+        """`place` is the core where the thread was started, or None if the thread is not pinned."""
         self.affinity = affinity
         self.is_displaced = False
-        self._place = place  # None: the thread is not pinned
-        self._cores: Set[int] = frozenset() if place is None else affinity.cores  # for when it is not pinned
+        self._place = place  # None if the thread is not pinned
+        self._cores: Set[int] = frozenset() if place is None else affinity.cores  # to use when not pinned
         self._is_batch = self._may_batch = self._roams = False
 
     def begin(self, *, may_batch: bool) -> None:
@@ -244,7 +249,7 @@ class PinnedThread(ScheduledThread):
         _pinned.pop(threading.get_native_id(), None)
 
     def place_changed(self, affinity: Affinity) -> None:
-        """The place of `affinity` has changed. Any thread."""
+        """Adapt to a change of `affinity.place`. Any thread."""
         if self.affinity is affinity:
             self.is_displaced = True
 
@@ -272,7 +277,9 @@ class PinnedThread(ScheduledThread):
         self._leave()
 
     def starts_thread(self) -> PinnedThread:
-        """The new thread begins on this core. A later move to the core would take longer than a handshake does."""
+        """Let the new thread begin on this core, because a later move to the core would take longer than a
+        handshake.
+        """
         if self.is_displaced:
             self.runs_handler()
         return PinnedThread(self.affinity, self._place)
@@ -283,7 +290,7 @@ class PinnedThread(ScheduledThread):
         self.is_displaced = True
 
     def preempt_others(self) -> None:
-        """Leave the batch class for good."""
+        """Leave the batch class. The thread does not return to it."""
         self._may_batch = False
         self._choose_class()
 
@@ -315,14 +322,14 @@ def use_all_cores() -> None:
 
 
 def leave_core() -> None:
-    """If the calling thread is pinned, it leaves its core for good."""
+    """If the calling thread is pinned, let it leave its core. It does not return to it."""
     thread: PinnedThread | None = getattr(_thread_state, "thread", None)
     if thread is not None:
         thread.only_reads()
 
 
 def preempt_others() -> None:
-    """If the calling thread is pinned, it leaves the batch class for good, because others wait for it."""
+    """If the calling thread is pinned, let it leave the batch class for good, because others wait for this thread."""
     thread: PinnedThread | None = getattr(_thread_state, "thread", None)
     if thread is not None:
         thread.preempt_others()

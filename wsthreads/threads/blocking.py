@@ -1,8 +1,8 @@
-"""Which threads may wait for room in a queue, or until a room has handled a post.
+"""Tells which threads may wait for room in a queue, or until a room has handled a post.
 
-The thread of a script may not, because it serves all sessions of the script. A thread that calls a handler's functions
-for rooms may not wait for a post, because it may be the thread that has to handle the post. A finalizer (``__del__``)
-may not wait while its thread holds a lock that other threads need to send.
+The thread of a script must not wait, because it serves all sessions of the script. A thread that calls a handler's
+functions for rooms must not wait for a post, because it may be the thread that has to handle the post. A finalizer
+(``__del__``) must not wait while its thread holds a lock that other threads need to send.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _thread = _Thread()
 
 
 def never_wait() -> None:
-    """From now on, the current thread may not wait."""
+    """From now on, the current thread must not wait."""
     _thread.may_wait = False
 
 

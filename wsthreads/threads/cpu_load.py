@@ -1,4 +1,7 @@
-"""Finds the cores that the process may use, their loads, and a core with room. Only on Linux; elsewhere, no cores."""
+"""Finds the cores that the process may use, their loads, and a core with room.
+
+Works on Linux; elsewhere, finds none.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ log = get_logger(__name__)
 #: For each core, the seconds since boot that it was busy with programs, and that it was idle.
 Loads = dict[int, tuple[float, float]]
 
-#: A core is crowded if other processes use more than the first share of it, and less than the second share is idle.
+#: A core is crowded if other processes use more than the first share of its time, and less than the second share is
+#: idle.
 CROWDED, SCARCE = 0.25, 0.2
 
 #: A core has room if more than this share of it is idle.
@@ -34,7 +38,10 @@ def usable_cores() -> set[int]:
 
 
 def read_loads() -> Loads:
-    """The loads from /proc/stat. Empty without the file, or if it has another format. Interrupts do not count."""
+    """The loads from /proc/stat.
+
+    Empty without this file, or if the file has another format. Interrupts do not count.
+    """
     loads: Loads = {}
     with suppress(OSError, ValueError):
         tick_s = 1 / os.sysconf("SC_CLK_TCK")
@@ -50,10 +57,10 @@ def read_loads() -> Loads:
 def roomier_core(core: int, cores: Iterable[int], before: Loads, now: Loads, own_s: float) -> int | None:
     """The core with the most room, if `core` was crowded between `before` and `now`.
 
-    None if it was not, or if no core has room.
+    None if `core` was not crowded, or if no core has room.
 
-    `own_s` is the CPU time of this process in that time, on all cores. All of this time counts as use of `core`, so the
-    use by other processes can seem smaller than it is. Then the sessions stay on their core.
+    `own_s` is the CPU time of this process in that time, on all cores. All of it counts as use of `core`. So the use by
+    other processes can seem smaller than it is, and the sessions may stay on a crowded core.
     """
     spent = {n: (now[n][0] - before[n][0], now[n][1] - before[n][1]) for n in cores if n in before and n in now}
     left = {n: idle / (busy + idle) for n, (busy, idle) in spent.items() if busy + idle > 0}

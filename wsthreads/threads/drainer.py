@@ -1,14 +1,14 @@
-"""The thread that sends for busy rooms, whose broadcasts arrive faster than one thread can send them.
+"""The drainer: the thread that sends for busy rooms, where broadcasts come faster than one thread can send them.
 
-In a quiet room, the thread that broadcasts also sends. Waking another thread costs more, and on a busy machine that
-thread may run late. When the broadcaster has finished, it also sends the messages that others have broadcast meanwhile.
-If there are more after that, it leaves the rest to this thread and goes back to reading.
+In a quiet room, the thread that broadcasts also sends. Waking another thread would cost more, and on a busy machine
+that thread might run late. When the broadcasting thread has sent its message, it also sends the messages that others
+have broadcast meanwhile. If there are more after that, it leaves them to the drainer and goes back to reading.
 
-From then on, broadcasters only queue, for as long as their broadcasts overlap, and this thread sends everything. So the
-more there is to send, the more frames go into one write.
+From then on, broadcasting threads only queue, as long as their broadcasts overlap, and the drainer sends everything. So
+the more there is to send, the more frames go into one write.
 
-Each app has one such thread in each process. It starts when it is first needed. If a step fails, the thread calls the
-step again later, because queued messages must not wait for the next broadcast.
+Each app has one drainer in each process. It starts when it is first needed. If a step fails, the drainer calls the step
+again later, because queued messages must not wait for the next broadcast.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Drainer:
             self._steps.put(step)
 
     def pause(self, seconds: float) -> None:
-        """Wait so long, or not at all if other steps wait. For a step. The system may add some 50 µs."""
+        """Wait this long, or not at all if other steps wait. A step may call this. The system may add about 50 µs."""
         if self._steps.empty():
             sleep(seconds)
 

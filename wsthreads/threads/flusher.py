@@ -4,8 +4,8 @@ Each app has one such thread in each process. It starts with the first session, 
 calls one callback at a time, and callbacks must not block. An exception of a callback is logged and ends nothing else.
 If the thread itself fails, it starts again and keeps its timers and watches.
 
-All state belongs to the thread. Other threads only append to `_orders`. They wake the thread if the order cannot wait
-until the thread's next tick.
+Only this thread uses the state. Other threads only append orders to `_orders`. They wake the thread if an order cannot
+wait until the thread looks at the orders the next time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["Flusher", "Timer", "Timers", "weakly"]
 
 log = get_logger(__name__)
 
-#: The longest time between two looks at the orders. So an order for a later timer need not wake the thread.
+#: The thread looks at the orders at least this often. So an order for a later timer need not wake the thread.
 TICK_S = 1.0
 
 #: Cancelled timers are only removed if there are more timers than this.
@@ -51,12 +51,12 @@ class Timer:
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Prevent the call of the callback. A callback that runs already continues."""
+        """Prevent the call of the callback. If the callback is running already, it continues."""
         self.callback = None
 
 
 class Timers(Protocol):
-    """Runs callbacks later, by its own clock, and tells the wall clock's time. A `Flusher` is one."""
+    """Runs callbacks later, by its own clock, and has the time of the wall clock. `Flusher` is such a class."""
 
     def now(self) -> float: ...
 
@@ -88,26 +88,27 @@ class Flusher:
 
     def _reset(self) -> None:
         self._orders: deque[Callable[[], None]] = deque()
-        self._timers: list[tuple[float, int, Timer]] = []  # a heap; the thread's own
+        self._timers: list[tuple[float, int, Timer]] = []  # a heap; only the thread uses this
         self._sweep_at = MIN_SWEEP  # at this number of timers, cancelled ones are removed
-        self._watched: dict[int, Callable[[], None]] = {}  # file descriptor -> callback; the thread's own
-        self._unwatched: dict[int, Callable[[], None]] = {}  # to be watched again after a failure; the thread's own
+        self._watched: dict[int, Callable[[], None]] = {}  # by file descriptor; only the thread uses this
+        self._unwatched: dict[int, Callable[[], None]] = {}  # to watch again after a failure; only the thread uses this
         self._serial = count()  # breaks ties in the heap
         self._stopping = Event()
-        self._has_begun = False  # the thread's own
+        self._has_begun = False  # only the thread uses this
         self._is_released = False
 
     def start(self) -> None:
-        """Start the thread, if it does not run in this process.
+        """Start the thread, unless it is running in this process.
 
-        Raises OSError or RuntimeError if the process may have no more descriptors or threads. Then call it again later.
+        Raises OSError or RuntimeError if the process may have no more descriptors or threads. In this case, call it
+        again later.
         """
         if self._pid == os.getpid():
             return
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._reset()  # after a fork: the old orders are the parent's
+            self._reset()  # this process was forked, and the old orders are the parent's
             self._open()
             thread = Thread(target=self._run, name="wsthreads-flusher", daemon=True)
             try:
@@ -151,8 +152,8 @@ class Flusher:
             self._is_released = True
             self._wake()
 
-    #: The time by the clock of the timers, in seconds. Must be quick: it is called for each message that a history
-    #: keeps.
+    #: The time by the clock of the timers, in seconds. It must be quick, because it is called for each message that a
+    #: history keeps.
     now = staticmethod(monotonic)
 
     def time(self) -> float:
@@ -185,10 +186,10 @@ class Flusher:
         self._close()
 
     def _work(self) -> None:
-        if self._has_begun:  # a restart: perhaps the selector had failed
+        if self._has_begun:  # this is a restart, perhaps because the selector has failed
             self._renew()
         self._has_begun = True
-        self._obey()  # forget closed descriptors first, since their numbers may belong to others by now
+        self._obey()  # first forget closed descriptors, because their numbers may belong to others by now
         for descriptor, callback in list(self._unwatched.items()):
             self._watch(descriptor, callback)
         while not (self._stopping.is_set() or self._is_released):
@@ -218,7 +219,7 @@ class Flusher:
                 raise
 
     def _push(self, timer: Timer) -> None:
-        """Add a timer. If there are many, remove cancelled ones: each client that leaves cancels some."""
+        """Add a timer. If there are many, remove the cancelled ones, because each client that leaves cancels some."""
         if len(self._timers) >= self._sweep_at:
             live = [entry for entry in self._timers if entry[2].callback is not None]
             heapq.heapify(live)
@@ -232,7 +233,7 @@ class Flusher:
         while timers and timers[0][0] <= monotonic():
             self._call(heapq.heappop(timers)[2].callback)
         if self._orders:
-            return 0.0  # a callback ordered something
+            return 0.0  # a callback has appended an order
         return min(TICK_S, max(0.0, timers[0][0] - monotonic())) if timers else TICK_S
 
     def _watch(self, descriptor: int, callback: Callable[[], None]) -> None:
@@ -242,9 +243,9 @@ class Flusher:
         try:
             self._selector.register(descriptor, selectors.EVENT_WRITE)
         except KeyError:
-            return  # closed before this order was read; since a restart, `_wakee` has its number
+            return  # the descriptor was closed before this order was read, and since a restart `_wakee` has its number
         except OSError as error:
-            if error.errno != errno.EBADF:  # EBADF: it was closed before this order
+            if error.errno != errno.EBADF:  # EBADF: the descriptor was closed before this order
                 self.call_later(RETRY_S, lambda: self._watch(descriptor, callback))
         else:
             self._watched[descriptor] = callback

@@ -1,12 +1,12 @@
 """Keeps processes that the application forks from acting as a second server on the same connections.
 
-A handler can call ``os.fork()`` and then return in the child, or call ``sys.exit()`` there. The child would then be a
-second server. So each caller of the application's code compares `number` before and after the call, and calls `leave`
-if it has changed.
+A handler can call ``os.fork()`` and then return in the child, or call ``sys.exit()`` there. The child would be a second
+server. So each caller of the application's code compares `number` before and after the call. If the number has changed,
+the caller calls `leave`.
 
-A forked process has copies of the sockets of its parent's clients, and of the TLS state of each. If both wrote, no
-client could understand what arrives. So all objects with connections are in `owners`. They give up their connections in
-a fork. So no call that sends has to check in which process it runs.
+A forked process has copies of the sockets of its parent's clients, and of their TLS states. If both processes wrote, a
+client would get mixed data. So all objects with connections are in `owners`, and give up their connections in a forked
+process. So no call that sends needs to check in which process it runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Owner", "ending", "leave", "owners"]
 
 log = get_logger(__name__)
 
-#: Differs between a process and its parent.
+#: A number that is different in a process and in its parent.
 number = 0
 
 
@@ -33,7 +33,8 @@ class Owner(Protocol):
     """An object with connections."""
 
     def give_up_connections(self, dead_fd: int) -> None:
-        """Called in a forked process, which has no other thread yet. Threads of the parent may hold locks.
+        """Give up all connections. Called in a forked process that has no other thread yet. Locks may be held by the
+        parent's threads.
 
         `dead_fd` is a socket whose peer is gone. A duplicate of it takes the place of each connection's socket.
         """
@@ -63,7 +64,7 @@ os.register_at_fork(after_in_child=_begin)
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """A context manager: a process that is forked inside ends at its end."""
+    """A context manager. A process that is forked inside its block ends at the end of the block."""
     before = number
     try:
         yield
@@ -87,7 +88,7 @@ def leave(error: BaseException | None) -> NoReturn:
         elif error is None or isinstance(error, SystemExit):
             status = 0
         else:
-            log.error("process %d, forked by the application, failed", os.getpid(), exc_info=error)
+            log.error("process %d, which the application has forked, failed", os.getpid(), exc_info=error)
     for stream in (sys.stdout, sys.stderr):
         with suppress(BaseException):
             stream.flush()

@@ -1,6 +1,6 @@
-"""How threads are scheduled under a GIL: session threads on one core.
+"""Decides how threads are scheduled under a GIL: session threads run on one core.
 
-``python -m tests.bench.tricks`` measures each decision by itself, with a subclass that leaves it out.
+``python -m tests.bench.tricks`` measures the effect of each decision, with a subclass that leaves the decision out.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from wsthreads.threads.scheduling import NO_SCHEDULING, Occupancy, ScheduledThre
 __all__ = ["GILScheduling", "has_gil", "scheduling_for"]
 
 
-#: The longest wait for a turn. Nothing slow, such as a log line, should happen in a turn; if it does, the waiting
-#: threads continue after this time. With 1 s, the p99 of other clients was five times as long while thousands of
-#: clients reconnected at once.
+#: The longest wait for a turn. Nothing slow, such as a log line, should happen in a turn. If it does, the waiting
+#: threads continue after this time. With 1 s instead, the p99 latency of other clients was five times as long while
+#: thousands of clients reconnected at once.
 TURN_TIMEOUT_S = 5.0
 
 #: While more new connections than this have unread requests, no further connection is accepted. Clients that send
@@ -27,7 +27,7 @@ MOST_UNREAD = 4
 
 
 class _Turn:
-    """A context for one thread at a time. It is not a lock: a thread that has waited too long enters nevertheless."""
+    """A context for one thread at a time. It is not a lock, because a thread that has waited too long enters, too."""
 
     __slots__ = ("_has_lock", "_lock")
 
@@ -43,7 +43,7 @@ class _Turn:
 
 
 class GILScheduling(Scheduling):
-    """Decides for a Python with a GIL. Any thread.
+    """The scheduling for a Python with a GIL. Any thread.
 
     `cpu_affinity` is `Config.cpu_affinity`: keep session threads on one core. With None, `owns_process` turns it on.
     """
@@ -59,27 +59,30 @@ class GILScheduling(Scheduling):
         self.affinity.start(flusher, occupancy)
 
     def session_thread(self) -> ScheduledThread:
-        """Runs on the sessions' core, in the batch class, so that a message does not preempt another session."""
+        """The thread runs on the sessions' core, in the batch class.
+
+        So a new message does not preempt another session.
+        """
         return self.affinity.pin(may_batch=True)
 
     def opening(self) -> AbstractContextManager[object]:
-        """One thread at a time. Otherwise a message would wait until each new connection has had the GIL."""
+        """Lets one thread in at a time. Otherwise, a message would wait until each new connection has had the GIL."""
         return _Turn(self._opening)
 
     def accepting_thread(self) -> ScheduledThread:
-        """Runs on the sessions' core, so that the threads that it starts begin on this core."""
+        """The thread runs on the sessions' core, so that the threads that it starts begin on this core."""
         return self.affinity.pin()
 
     def most_unread(self) -> int | None:
-        """A few. Otherwise a message would wait until the threads of thousands of connections have begun."""
+        """A small number. Otherwise, a message would wait until the threads of thousands of connections have begun."""
         return MOST_UNREAD
 
     def other_request(self) -> None:
-        """Runs on all cores, because the application may do anything."""
+        """The thread may now run on all cores, because the application may do anything."""
         leave_core()
 
     def joins_room(self) -> None:
-        """Leaves the batch class: the sooner a thread queues its broadcast, the more is sent at once."""
+        """The thread leaves the batch class. The sooner it queues its broadcasts, the more is sent at once."""
         preempt_others()
 
     def stopped(self) -> None:
@@ -93,7 +96,7 @@ def has_gil() -> bool:
 
 
 class FreeThreadedScheduling(GILScheduling):
-    """For a Python that starts without a GIL. Does nothing until a C module brings the GIL back, as dukpy does."""
+    """The scheduling for a Python without a GIL. Does nothing until a C module turns the GIL on, as dukpy does."""
 
     def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
         if has_gil():

@@ -2,8 +2,8 @@
 
 A thread or process that a pinned thread starts inherits its core (sched(7)). Without a patch of the standard library,
 wsthreads cannot know when one starts. So the flusher looks from time to time at the threads of this process and at its
-child processes. It judges each of them once, at the second look, because at the first look a thread may be a session
-thread that has just begun.
+child processes. It acts at the second look, because at the first look a thread may be a session thread that has just
+begun. Each thread is checked only once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Inheritance:
     """Finds threads and processes that inherited a core. For the flusher only. Without ``/proc``, it finds nothing."""
 
     def __init__(self) -> None:
-        self._known: set[int] = set()  # native ids of the threads that have been judged
+        self._known: set[int] = set()  # native ids of the threads that have been checked
         self._suspects: set[int] = set()  # threads that were on one of our cores at the last look
 
     def look(self, ours: Container[int], used: Set[int], cores: Set[int], *, may_be_batch: bool) -> None:

@@ -1,8 +1,9 @@
 """`look_up`: what `dict.get` does, for a dict whose keys other threads have made.
 
-In CPython 3.13 without a GIL, `dict.get` locks the dict twice if it has an equal key that another thread has made.
-Before the second lock is had, the thread gives up its core 40 times: that takes 20 µs instead of 0.2, and far longer on
-a busy machine. `d[key]` locks the dict once at most. CPython 3.14 has mended `dict.get` (python/cpython#129336).
+In CPython 3.13 without a GIL, `dict.get` locks the dict twice if another thread has made the equal key in the dict.
+Before it gets the second lock, the thread gives up its core 40 times. This takes 20 µs instead of 0.2 µs, and far
+longer on a busy machine. `d[key]` locks the dict at most once. CPython 3.14 has fixed `dict.get`
+(python/cpython#129336).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Limits the arenas of glibc's malloc, so that memory does not grow as connections come and go.
 
 glibc makes up to eight arenas for each core, and spreads the threads over them. An arena keeps nearly all the memory
-that it ever took. With one thread for each connection, every arena reaches its own peak sooner or later. So the memory
-of the process grows for a long time, by tens of KiB or a MiB at once, although nothing leaks. Python threads do not
-need so many arenas, because they hold the GIL when they allocate.
+that it has ever used. With one thread for each connection, every arena reaches its own peak at some time. So the memory
+of the process grows for a long time, by tens of KiB or a MiB at a time, although there is no leak. Python threads do
+not need so many arenas, because they hold the GIL when they allocate.
 """
 
 from __future__ import annotations

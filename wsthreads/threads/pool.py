@@ -1,7 +1,7 @@
 """A few threads for calls that may take long, such as those of a handler's functions for its rooms.
 
-A thread starts when there is work and no other thread is free, up to the limit. A thread runs one batch at a time.
-Before it does, it wakes another thread if more items wait, because its own batch may take long.
+A thread starts when there is work and no other thread is free, up to the limit. A thread runs one batch at a time. If
+more items wait, it first wakes another thread, because its own batch may take long.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ T = TypeVar("T")
 class Pool(Generic[T]):
     """Calls ``work(items)`` for all items that are `put` in, in order, at most `batch` of them at once. Any thread.
 
-    With more than one of `threads`, several calls of `work` may run at the same time. Context variables that `work`
-    sets are unset in the next call. The threads hold `work`, so `work` must not hold the pool's owner. `begin` is
+    If `threads` is more than 1, several calls of `work` may run at the same time. Context variables that `work` sets
+    are unset in the next call. The threads refer to `work`, so `work` must not refer to the pool's owner. `begin` is
     called once in each thread.
     """
 
@@ -46,7 +46,7 @@ class Pool(Generic[T]):
         self.give_up()
 
     def give_up(self) -> None:
-        """In a forked process: threads and work are the parent's."""
+        """Forget threads and work in a forked process, because they are the parent's."""
         self._lock = Lock()  # guards the rest; nothing blocks under it
         self._calm = Condition(self._lock)  # notified when nothing waits or runs
         self._items: deque[T] = deque()
@@ -54,21 +54,22 @@ class Pool(Generic[T]):
         self._idle = 0  # threads that wait for a token
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._running = 0  # calls of `work` that run
-        #: Grows by one each time a call of `work` has ended. For tests that wait.
+        #: How many calls of `work` have ended. Tests use it to wait.
         self.moved = 0
         self._is_ending = False
 
     def put(self, items: Iterable[T]) -> None:
         """Let threads work on some items.
 
-        Raises RuntimeError if no thread runs and none can be started; then the items wait for the next call.
+        Raises RuntimeError if no thread is running and none can be started. In this case, the items wait for the next
+        call.
         """
         with self._lock:
             self._items.extend(items)
             self._wake_locked()
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no item waits or runs, at most `timeout_s`. False if one does."""
+        """Wait until no item waits or is being worked on, at most `timeout_s`. Returns False if one still is."""
         deadline = monotonic() + timeout_s
         with self._calm:
             while self._items or self._running:

@@ -14,7 +14,8 @@ __all__ = ["Restarts", "keep_running"]
 
 log = get_logger(__name__)
 
-#: The pause before the second restart in a row. The first has none; each further pause is twice as long.
+#: The pause before the second restart in a row. There is no pause before the first one. Each further pause is twice as
+#: long as the one before.
 FIRST_PAUSE_S = 0.05
 MAX_PAUSE_S = 1.0
 
@@ -44,7 +45,7 @@ class Restarts:
 def keep_running(work: Callable[[], None], pause: Callable[[float], object] = sleep) -> None:
     """Call `work` until it returns. If it raises, log the error, pause, and call it again.
 
-    For a thread that all sessions need. `work` must keep its state between calls.
+    This is for threads that all sessions need. `work` must keep its state between calls.
     """
     restarts = Restarts()
     while True:
@@ -53,8 +54,8 @@ def keep_running(work: Callable[[], None], pause: Callable[[float], object] = sl
         except BaseException:
             if sys.is_finalizing():
                 return
-            with suppress(BaseException):  # such as MemoryError: the restart is more important than the log
-                log.critical("%s has failed and is started again", current_thread().name, exc_info=True)
+            with suppress(BaseException):  # for example a MemoryError; the restart is more important than the log
+                log.critical("the thread %s has failed and is started again", current_thread().name, exc_info=True)
             pause(restarts.next_pause_s())
         else:
             return

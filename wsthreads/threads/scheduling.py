@@ -1,7 +1,7 @@
 """Events that core modules report about their threads, such as "a session begins".
 
-The classes here do nothing. Their subclasses in `wsthreads.threads.gil` respond to the events, with decisions on the
-GIL, the cores and the classes of the system's scheduler. Core modules need not know of these.
+The classes here do nothing. Their subclasses in `wsthreads.threads.gil` decide at each event about the GIL, the cores
+and the classes of the system's scheduler. The modules that report events need not know about these.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Occupancy(Protocol):
 class ScheduledThread:
     """A context in which a thread serves clients. Only this thread may use it.
 
-    Before each message: ``if thread.is_displaced: thread.runs_handler()``. Nothing here raises.
+    Call ``if thread.is_displaced: thread.runs_handler()`` before each message. No method raises.
     """
 
     __slots__ = ()
 
-    #: Whether `runs_handler` has something to do. Callers check this first, since it is usually false.
+    #: Whether `runs_handler` has something to do. Callers check this first, because it is usually false.
     is_displaced = False
 
     def __enter__(self) -> Self:
@@ -54,7 +54,7 @@ class ScheduledThread:
 
 
 class Scheduling:
-    """The threads of one app. This class does nothing. Any thread."""
+    """Gets the events of one app's threads. This class does nothing. Any thread."""
 
     def owns_process(self, nth: int) -> None:
         """The process belongs to the app alone, and is the `nth` worker of its server."""
@@ -63,24 +63,24 @@ class Scheduling:
         """A session was admitted. `flusher` runs, and `occupancy` counts the app's sessions."""
 
     def session_thread(self) -> ScheduledThread:
-        """A context: in it, the calling thread serves a session."""
+        """A context in which the calling thread serves a session."""
         return _NO_THREAD
 
     def opening(self) -> AbstractContextManager[object]:
-        """A context: in it, the calling thread opens a connection.
+        """A context in which the calling thread opens a connection.
 
-        It does not wait there for the client, nor for code of the application.
+        The thread must not wait there for the client, or for code of the application.
         """
         return _NO_TURN
 
     def accepting_thread(self) -> ScheduledThread:
-        """A context: in it, the calling thread accepts connections and starts their threads."""
+        """A context in which the calling thread accepts connections and starts their threads."""
         return _NO_THREAD
 
     def most_unread(self) -> int | None:
-        """The most new connections with requests that their threads have not read.
+        """How many new connections may have requests that their threads have not read.
 
-        With more, the accepting thread waits. None: it does not wait.
+        If there are more, the accepting thread waits. With None, it never waits.
         """
         return None
 

@@ -171,7 +171,7 @@ const updatedIn = (room, key) => `${room.length} ${room}${key}`;
 function freeKey(room, key) {
   if (updating.has(updatedIn(room, checkedKey(key)))) {
     throw new ERRORS.Error(
-      `the function of an update must return the new value of ${quote(upTo(key, 80))}, and not set it itself`);
+      `the function of an update must return the new value of ${quote(upTo(key, 80))}, and must not set it itself`);
   }
   return key;
 }

@@ -1,6 +1,6 @@
 """Django's ``runserver`` for WebSockets: the server passes its socket to the `WebSocketApp` in WSGI_APPLICATION.
 
-Only the WSGI environ differs. Django's attribute `server_cls` is made for another server class.
+Only the WSGI environ is different. Django's attribute `server_cls` allows another server class.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Command(_Command):  # type: ignore[misc]
         if not options["use_threading"]:
             raise CommandError(
                 "--nothreading serves one connection at a time, so the first WebSocket would block all others: "
-                'drop it, or remove "wsthreads.django" from INSTALLED_APPS'
+                'run it without --nothreading, or remove "wsthreads.django" from INSTALLED_APPS'
             )
         if unfit := green_threads():
             raise CommandError(unfit)
