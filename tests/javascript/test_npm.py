@@ -250,7 +250,7 @@ def _carry(connection: Any, document: Any) -> bool:
          "the package hono needs Node's module path, which scripts do not have"),
         ('import { nothing } from "nanoid";', "there is no export 'nothing' in node_modules/nanoid/index.browser.js"),
         ('import x from "zod/nothing";',
-         "its package.json exports no ./nothing for ES modules, but ./package.json, ./mini"),
+         "the package.json of zod exports no ./nothing for ES modules; it exports ./package.json, ./mini"),
     ],
 )  # fmt: skip
 def test_what_does_not_work_says_why(folder: Path, source: str, message: str) -> None:
