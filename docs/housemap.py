@@ -1,8 +1,8 @@
-"""Draws the map of the package: what is at its top level, in layers, with what imports what.
+"""Draws the map of the package: the entries at its top level, in layers, with arrows for their imports.
 
-It reads the imports and docstrings of the code, so it is right whenever the pages are built. Each box has an entry's
-name and the first sentence of its docstring. An arrow leads from an entry to one that it imports; there is none where
-a way over other arrows leads to the same entry.
+The map is drawn from the imports and docstrings of the code each time the pages are built. Each box has the name of an
+entry and the first sentence of its docstring. An arrow leads from an entry to an entry that it imports. If other arrows
+already lead there, the arrow is left out.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 
 __all__ = ["draw"]
 
-#: Entry points and names that others import; they would only clutter the map.
+#: Entries that the map leaves out: entry points, and modules that many entries import.
 LEFT_OUT = {"__init__", "__main__", "logs", "prometheus", "errors", "origins", "config"}
 
 WIDTH, BOX_WIDTH, BOX_HEIGHT, LANE_WIDTH, GAP, ROW = 736, 232, 64, 30, 16, 96
 LINE_CHARS = 34
 
-#: The boxes have a background of their own, and the arrows can be seen on white and on black.
+#: The boxes have their own background, and the arrows can be seen on white and on black, for light and dark pages.
 STYLE = """
 text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; fill: #24324a; }
 .name { font-size: 14px; font-weight: 600; fill: #12203a; }
@@ -54,7 +54,7 @@ def draw(package: Path, target: Path) -> None:
 
 
 def _imports(package: Path) -> dict[str, set[str]]:
-    """What each entry at the top level imports of the others, also for annotations."""
+    """For each entry at the top level, the other entries that it imports, also only for annotations."""
     graph: dict[str, set[str]] = {}
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package).parts[0].removesuffix(".py")
@@ -70,7 +70,7 @@ def _imports(package: Path) -> dict[str, set[str]]:
 
 
 def _abouts(package: Path, graph: dict[str, set[str]]) -> dict[str, str]:
-    """The first sentence of each entry's docstring, without marks for code."""
+    """The first sentence of each entry's docstring, without backquotes."""
     abouts = {}
     for name in graph:
         folder, module = package / name / "__init__.py", package / f"{name}.py"
@@ -81,7 +81,7 @@ def _abouts(package: Path, graph: dict[str, set[str]]) -> dict[str, str]:
 
 
 def _further(graph: dict[str, set[str]], names: set[str]) -> set[str]:
-    """All that is imported by `names`, directly or not: an arrow by way of them says as much."""
+    """All entries that `names` import, directly or through others. The map needs no separate arrow to these."""
     found: set[str] = set()
     for name in names:
         found |= graph[name] | _further(graph, graph[name])
@@ -89,7 +89,7 @@ def _further(graph: dict[str, set[str]], names: set[str]) -> set[str]:
 
 
 def _rows(graph: dict[str, set[str]]) -> list[Names]:
-    """The layers, the highest first: each entry is above all that it imports."""
+    """The layers, the highest first. Each entry is above all entries that it imports."""
     height: dict[str, int] = {}
     for name in TopologicalSorter(graph).static_order():
         height[name] = max((height[other] + 1 for other in graph[name]), default=0)
@@ -97,7 +97,7 @@ def _rows(graph: dict[str, set[str]]) -> list[Names]:
 
 
 def _with_lanes(rows: list[Names], arrows: list[tuple[str, str]]) -> tuple[list[Names], list[Names]]:
-    """The rows with a lane where an arrow passes a row, and the way of each arrow by its lanes."""
+    """Add a lane to each row that an arrow passes. Returns the new rows, and the boxes and lanes of each arrow."""
     row_of = {name: row for row, names in enumerate(rows) for name in names}
     rows, ways = [list(names) for names in rows], []
     for name, other in arrows:
@@ -109,7 +109,7 @@ def _with_lanes(rows: list[Names], arrows: list[tuple[str, str]]) -> tuple[list[
 
 
 def _sort(rows: list[Names], ways: list[Names]) -> None:
-    """Put each row in an order in which few arrows cross: by where its neighbours are in the rows above and below."""
+    """Sort each row, so that few arrows cross: each name moves towards its neighbours in the rows above and below."""
     steps = [step for way in ways for step in pairwise(way)]
     for _ in range(8):
         for row in (*rows, *reversed(rows)):
@@ -138,7 +138,7 @@ def _places(rows: list[Names]) -> dict[str, tuple[float, float]]:
 
 
 def _line(way: Names, places: dict[str, tuple[float, float]]) -> str:
-    """From the lower edge of the first box, straight down each lane, to the upper edge of the last one."""
+    """The path of an arrow: from the lower edge of the first box, down each lane, to the upper edge of the last box."""
     x, y = places[way[0]]
     line = f"M{x:g} {y + BOX_HEIGHT:g}"
     for name in way[1:-1]:
