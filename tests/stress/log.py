@@ -24,7 +24,7 @@ _DEATHS = {
     "flusher": "wsthreads-flusher has failed and is started again",
     "drainer": "wsthreads-drainer has failed and is started again",
     "writer-1": "wsthreads-writer-1 has failed and is started again",
-    "isolate": "has died, its sessions are closed",
+    "isolate": "has died, so its sessions are closed",
 }
 
 

@@ -149,7 +149,8 @@ class Questions:
         head = self._head(asked["question"])
         data = json.dumps({**head, "value": value}).encode()
         if len(data) > MAX_ANSWER_BYTES:
-            log.warning("an answer to another process has %d bytes, the limit is %d", len(data), MAX_ANSWER_BYTES)
+            what = "an answer to another process was not sent: it has %d bytes, and the limit is %d"
+            log.warning(what, len(data), MAX_ANSWER_BYTES)
             data = json.dumps({**head, "value": None}).encode()
         self._reply(asked["process"], data)
         return False

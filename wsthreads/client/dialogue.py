@@ -282,7 +282,7 @@ class Dialogue:
             events: list[Event] = [Opened(True)]
         else:
             if welcome.received:
-                raise ProtocolError(f"a new session cannot have received {welcome.received} messages")
+                raise ProtocolError(f"the server says that a new session has received {welcome.received} messages")
             self._keeps = welcome.token is not None
             events = self._begin(welcome.why)
         self.token = welcome.token
@@ -359,7 +359,7 @@ class Dialogue:
         self, id: int, message: Message, answer: Message | None, error: Exception | None = None
     ) -> list[Event]:
         if not 1 <= id <= self._last_id:
-            raise ProtocolError(f"the server answers the request {id}, but the client has sent only {self._last_id}")
+            raise ProtocolError(f"the server answers the request {id}, but the last request was {self._last_id}")
         self._count(message)
         pending = self._pending.pop(id, None)
         return [] if pending is None else [pending.end(answer, error)]

@@ -59,7 +59,7 @@ class Actions:
     def _close(self, action: Close, viewer: str) -> str:
         self._peer(action.session_id, action.endpoint).close(action.code, action.reason)
         session_id = printable(action.session_id)
-        log.info("session %s closed with %d on the page by a viewer at %s", session_id, action.code, viewer)
+        log.info("session %s was closed with %d on the page by a viewer at %s", session_id, action.code, viewer)
         return f"closing with {action.code}"
 
     def _peer(self, session_id: str, path: str | None) -> Peer:
@@ -83,7 +83,7 @@ class Actions:
         ban = f", banned for {action.ban_s:g} s" if action.ban_s else ""
         name = printable(action.user)
         log.info(
-            "user %s of %s kicked with %d%s on the page by a viewer at %s",
+            "user %s of %s was kicked with %d%s on the page by a viewer at %s",
             name, endpoint.path, action.code, ban, viewer,
         )
         return f"closing {_sessions(sessions)} with {action.code}{ban}"
@@ -94,7 +94,8 @@ class Actions:
         members = room.members()
         room.close(action.code, action.reason)
         name = printable(room.name)
-        log.info("room %s of %s closed with %d on the page by a viewer at %s", name, endpoint.path, action.code, viewer)
+        what = "room %s of %s was closed with %d on the page by a viewer at %s"
+        log.info(what, name, endpoint.path, action.code, viewer)
         return f"closing {_sessions(members)} with {action.code}"
 
     def _send(self, action: Send, viewer: str) -> str:
@@ -104,12 +105,13 @@ class Actions:
             sessions = len(user.sessions())
             user.send(action.message)
             name = printable(user.name)
-            log.info("message to user %s of %s sent on the page by a viewer at %s", name, endpoint.path, viewer)
+            log.info("a message to user %s of %s was sent on the page by a viewer at %s", name, endpoint.path, viewer)
             return f"sent to {_sessions(sessions)}"
         assert action.session_id is not None
         if not self._peer(action.session_id, endpoint.path).send(action.message):
             raise Mistake("the session did not accept the message: it is closing")
-        log.info("message to session %s sent on the page by a viewer at %s", printable(action.session_id), viewer)
+        session_id = printable(action.session_id)
+        log.info("a message to session %s was sent on the page by a viewer at %s", session_id, viewer)
         return "sent"
 
     def _broadcast(self, action: Broadcast, viewer: str) -> str:
@@ -117,7 +119,7 @@ class Actions:
         room = endpoint.room(action.room)
         members = room.members()
         room.broadcast(action.message)
-        log.info("broadcast to %r of %s sent on the page by a viewer at %s", room.name, endpoint.path, viewer)
+        log.info("a broadcast to %r of %s was sent on the page by a viewer at %s", room.name, endpoint.path, viewer)
         return f"sent to {members} member{'' if members == 1 else 's'}"
 
     def _read_message(self, action: ReadMessage, viewer: str) -> str:

@@ -258,11 +258,11 @@ class Isolate(EventQueue):
                     raise IsolateError("the script's heap is full, and a garbage collection has freed nothing")
         except IsolateError as error:
             self.has_died = True
-            self._log.critical("the isolate of %s has died, its sessions are closed: %s", self.name, error)
+            self._log.critical("the isolate of %s has died, so its sessions are closed: %s", self.name, error)
         except BaseException:
             self.has_died = True
             with suppress(BaseException):  # such as a MemoryError
-                self._log.critical("the isolate of %s has died, its sessions are closed", self.name, exc_info=True)
+                self._log.critical("the isolate of %s has died, so its sessions are closed", self.name, exc_info=True)
         finally:
             try:
                 self._bury()

@@ -57,7 +57,8 @@ class NameLookups:
             if found is not None:
                 return found
             if len(self._running) >= MAX_RUNNING:
-                raise FetchFailed(f"{MAX_RUNNING} names of hosts are being looked up, and no answer comes")
+                why = f"{MAX_RUNNING} look-ups have no answer yet"
+                raise FetchFailed(f"the host {place[0]} is not looked up, because {why}")
             found = Future()
             thread = threading.Thread(
                 target=self._look_up, args=(place, found), name=f"wsthreads-fetch-{place[0]:.40}", daemon=True
