@@ -160,7 +160,7 @@ def opening(name: str, way: str, at_once: int) -> Scenario:
     """5,000 connections. `at_once` handshakes are under way."""
     return Scenario(
         name=name,
-        title=f"opening 5,000 connections, {way}; latencies of 20 others meanwhile",
+        title=f"time to open 5,000 connections, {way}",
         unit="s",
         better="lower",
         measure=probes.opening(connections=5000, at_once=at_once),

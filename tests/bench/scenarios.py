@@ -86,7 +86,7 @@ _ALL = (
     survives(1000),
     Scenario(
         name="request",
-        title="requests, 10 connections: median of the round trip, beside that of an echo",
+        title="median round trip of a request, 10 connections; beside it: of an echo",
         unit="µs",
         better="lower",
         measure=under_load("p50_us", "echo", connections=10),
@@ -120,7 +120,7 @@ _ALL = (
     room_16k("fan-16k-4", 4, "wsthreads"),
     Scenario(
         name="p99",
-        title="room of 1,000 at half of the peak rate of wsthreads, open loop: 99th percentile of the latency",
+        title="99th percentile of the latency in a room of 1,000, at half of the peak rate of wsthreads (open loop)",
         unit="µs",
         better="lower",
         measure=probes.p99_at_half_rate,
@@ -143,7 +143,7 @@ _ALL = (
     ),
     Scenario(
         name="bad-readers",
-        title="the same without those that flood",
+        title="the same without the 100 members that flood",
         unit="times that without them",
         better="lower",
         measure=probes.bad_peers(never=200, slow=200, flood=0),
@@ -155,7 +155,7 @@ _ALL = (
     ),
     Scenario(
         name="dashboard",
-        title="echo of 10,000 messages a second, 5,000 connections: CPU that the dashboard takes with a page open",
+        title="CPU for an open page of the dashboard, while 5,000 connections echo 10,000 messages a second",
         unit="% of a core",
         better="lower",
         measure=probes.watched(connections=5000, rate_per_s=10_000.0, seconds=10.0, drain_s=5.0),
@@ -168,7 +168,7 @@ _ALL = (
     ),
     Scenario(
         name="redis-latency",
-        title="room of 10 over Redis, one sender: what it adds to the median latency",
+        title="median latency that Redis adds in a room of 10, one sender",
         unit="µs",
         better="lower",
         measure=probes.latency_over("wsthreads", mode="fan", connections=10, rate_per_s=200),
@@ -187,7 +187,7 @@ _ALL = (
     ),
     Scenario(
         name="redis-publish",
-        title="broadcasts into Redis by one thread",
+        title="broadcasts that one thread publishes to Redis",
         unit="broadcasts/s",
         measure=probes.publish_rate,
         servers=("wsthreads-publish", "socketio-publish"),
@@ -196,7 +196,7 @@ _ALL = (
     ),
     Scenario(
         name="redis-rooms",
-        title="10,000 rooms over Redis with one member each: CPU, Redis's included",
+        title="CPU of the server and of Redis for 10,000 rooms with one member each",
         unit="% of a core",
         better="lower",
         measure=probes.idle_cpu("rooms", connections=100, seconds=10, warm_s=2),
@@ -207,7 +207,7 @@ _ALL = (
     ),
     Scenario(
         name="memory",
-        title="memory of an idle connection, of 1,000",
+        title="memory for each of 1,000 idle connections",
         unit="KiB",
         better="lower",
         measure=under_load("rss_kb_per_conn", "echo", mode="idle", connections=1000, warm_s=1, seconds=0.1),
@@ -217,7 +217,7 @@ _ALL = (
     ),
     Scenario(
         name="idle-5000",
-        title="5,000 idle connections through two rounds of pings: CPU",
+        title="CPU for 5,000 idle connections, over two rounds of pings",
         unit="% of a core",
         better="lower",
         measure=probes.idle_through_pings,
@@ -231,7 +231,7 @@ _ALL = (
     opening("open-64", "64 at a time", 64),
     Scenario(
         name="churn",
-        title="connections opened, one message, closed, 50 at a time",
+        title="connections that open, send one message and close, 50 at a time",
         unit="connections/s",
         measure=under_load("cycles_per_s", "echo", mode="churn", connections=50),
         servers=(*OURS, "wsthreads-js", "flask-sock", "websockets", *EVENT_LOOPS),
@@ -239,7 +239,7 @@ _ALL = (
     ),
     Scenario(
         name="free-threading",
-        title="300 µs of Python for each of 20 clients' messages, CPython 3.13t: the rate without a GIL",
+        title="rate without a GIL, CPython 3.13t: 20 clients, 300 µs of Python for each message",
         unit="times that with it",
         measure=probes.gain_without_gil,
         servers=("wsthreads-free", "threads-free"),
@@ -249,7 +249,7 @@ _ALL = (
     ),
     Scenario(
         name="start",
-        title="from the start of the process until it accepts connections",
+        title="time from the start of the process until it accepts connections",
         unit="s",
         better="lower",
         measure=probes.start_time,
@@ -261,7 +261,7 @@ _ALL = (
     ),
     Scenario(
         name="import",
-        title="import wsthreads, without dukpy",
+        title="time to import wsthreads, without dukpy",
         unit="s",
         better="lower",
         measure=probes.import_time("wsthreads"),
