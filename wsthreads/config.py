@@ -45,7 +45,7 @@ def _setting(
     kind: type | None = None,
     secret: bool = False,
 ) -> Any:
-    """A field with its help text, type and range. `Config` checks them. None is valid if it is the default.
+    """A field with its help text, type and range. `Config` checks them. None is a valid value if it is the default.
 
     For text, the range applies to the length.
     """

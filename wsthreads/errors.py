@@ -104,7 +104,10 @@ FINAL_CODES = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
 
 
 def is_final(code: int) -> bool:
-    """Whether connecting again has no use after this close code. True for the application's own codes, 4000 to 4999."""
+    """Whether connecting again has no use after this close code.
+
+    Returns True for the application's own codes, 4000 to 4999.
+    """
     return code in FINAL_CODES or 4000 <= code <= 4999
 
 
@@ -325,7 +328,7 @@ def brief(value: object, chars: int = 40) -> str:
     """The start of the repr of a wrong value, for the text of an error.
 
     Never raises, even if the repr of a handler's class does. Python does not print whole numbers of more than 4,300
-    digits, so for these it shows the number of bits.
+    digits, so the text shows the number of bits instead.
     """
     try:
         return repr(value)[:chars]

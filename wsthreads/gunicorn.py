@@ -80,7 +80,7 @@ END_KEEPALIVE_S = 2.0
 
 
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
-    """A gthread worker for apps with WebSockets. It differs from gthread in this:
+    """A gthread worker for apps with WebSockets. It differs from gthread in these points:
 
     - At its end, the worker closes its sessions, runs each `on_close`, and exits as soon as all of them have returned.
       Clients get 1012 if another worker takes over (HUP, `max_requests`, `--reload`), else 1001. Under plain ``-k
@@ -278,7 +278,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
     @property
     def is_replaced(self) -> bool:
-        """Whether another worker takes over. It does after a HUP, and if this worker ends by itself."""
+        """Whether another worker takes over: after a HUP, or when this worker ends by itself."""
         return bool(self._outdated[0]) or not (self._told or self.alive)
 
     def notify(self) -> None:

@@ -60,7 +60,10 @@ class _AllowedHost:
 
 
 def parse_host(text: str) -> _AllowedHost | None:
-    """An entry of `allow_net`: ``host``, ``host:port`` or ``*.host``, with or without a port. None if it is invalid."""
+    """An entry of `allow_net`: ``host``, ``host:port`` or ``*.host``, with or without a port.
+
+    Returns None if it is invalid.
+    """
     text = text.lower()
     found = _ENTRY.fullmatch(f"[{text}]" if text.count(":") > 1 and "[" not in text else text)
     if found is None:
@@ -94,7 +97,7 @@ class AllowedHosts:
         return any(each.matches(host.removesuffix("."), port) for each in self._hosts)
 
     def refusal(self, host: str, port: int, address: str) -> str | None:
-        """Why a script must not connect to `host`, which resolves to `address`. None if it may connect."""
+        """Why a script must not connect to `host`, which resolves to `address`. Returns None if it may connect."""
         found = _address_of(address)
         if found is None:
             return f"{address!r} is not an address"

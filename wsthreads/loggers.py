@@ -35,7 +35,7 @@ class ContainedLogger:
         self._logger = logger
 
     def is_enabled_for(self, level: int) -> bool:
-        """Whether a record of this level is logged. False if the logger raises an exception."""
+        """Whether a record of this level is logged. Returns False if the logger raises an exception."""
         try:
             return self._logger.isEnabledFor(level)
         except BaseException as error:

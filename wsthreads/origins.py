@@ -21,10 +21,11 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Parse an origin as browsers write it: scheme, host and an optional port. None if the text is anything else.
+    """Parse an origin as browsers write it: scheme, host and an optional port.
 
-    Also returns None for a text with a path, a query, a user or white space, and for a value in `NAMELESS`. A non-ASCII
-    host must be in Punycode. Hosts are compared as text: "example.org." with its final dot differs from "example.org".
+    Returns None if the text is anything else, and also for a text with a path, a query, a user or white space, and for
+    a value in `NAMELESS`. A non-ASCII host must be in Punycode. Hosts are compared as text: "example.org." with its
+    final dot differs from "example.org".
     """
     match = _ORIGIN.fullmatch(text)
     if match is None:

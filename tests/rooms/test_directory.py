@@ -139,7 +139,8 @@ def test_a_kick_closes_all_sessions_of_the_user_and_no_other(world, caplog):
     assert endings(ann, again, bob) == [(4001, "sig\nned out"), (4001, "sig\nned out"), None]
     here = [2] if len(world.all_rooms) == 1 else [1, 1]
     assert [r.getMessage() for r in caplog.records] == [
-        rf"user ann kicked on /ws/test, sessions closed here: {count}: 4001 'sig\nned out'" for count in here
+        rf"user ann kicked on /ws/test: 4001 'sig\nned out' (sessions closed in this process: {count})"
+        for count in here
     ]
     assert caplog.records[0].name == "wsthreads.rooms.directory.kicks"
     user(world, "ann").close(4002, "again")
@@ -234,7 +235,7 @@ def test_a_room_is_closed_with_all_its_members(world, caplog):
     assert endings(*members, other) == [(4001, "bye")] * 3 + [None]
     assert counts(world, "kicks") == 3
     for here in [3] if len(world.all_rooms) == 1 else [2, 1]:
-        assert f"room lobby closed on /ws/test, sessions closed here: {here}: 4001 bye" in caplog.text
+        assert f"room lobby closed on /ws/test: 4001 bye (sessions closed in this process: {here})" in caplog.text
     members[0].session.room("hall").close()
     assert endings(other) == [(1000, "")]
 

@@ -328,7 +328,7 @@ def test_an_id_is_not_used_twice(asker):
         client.ask(1, "x")
         assert client.next() == Reply(1, "x")
         client.ask(1, "x")
-        assert client.receive_close() == (1002, "request 1 comes after request 1")
+        assert client.receive_close() == (1002, "the next request must be 2, not 1")
 
 
 def test_the_timer_of_a_request_ends_with_the_request(asker):

@@ -309,5 +309,5 @@ def test_no_token_is_in_a_log_a_page_or_a_repr(world, caplog):
 def test_a_token_that_no_utf_8_can_carry_is_a_mistake_of_the_client(world, caplog):
     with Speaker(world.port) as other:
         other.open().put('\x10h{"resume":{"token":"id.\\ud800","received":0}}')
-        assert other.is_refused() == (1002, "'token' is not 1 to 256 visible ASCII characters in a hello or welcome")
+        assert other.is_refused() == (1002, "'token' must be 1 to 256 visible ASCII characters in a hello or welcome")
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -1,6 +1,6 @@
 """The optional C modules. They are None if they are not built, or if WSTHREADS_PURE_PYTHON is set (and not 0).
 
-Each function and type in them has a Python version, which passes the same tests. The C files, by job:
+Each function and type in these modules has a Python version, which passes the same tests. The C files, by job:
 
 - ``_speedups.c``: the module. ``_outboxes.c``, ``_sending.c``: sending. ``_reading.c``, ``_frames.h``: receiving.
   ``_fast_path.c``: messages of sessions that survive. ``_inbox.c``, ``_intake.c``, ``_loop.c``: messages for scripts.

@@ -49,7 +49,10 @@ def config_of(settings: dict[str, Any]) -> Config:
 
 
 def make_broker(redis: Any) -> Broker | None:
-    """The broker for a Redis URL, by default that of WSTHREADS_REDIS. None without a URL, and if `redis` is false."""
+    """The broker for a Redis URL, by default that of WSTHREADS_REDIS.
+
+    Returns None without a URL, and if `redis` is false.
+    """
     if redis is False:
         return None
     redis = (os.environ.get(REDIS_VARIABLE) or None) if redis is None else redis
@@ -61,7 +64,7 @@ def make_broker(redis: Any) -> Broker | None:
 
 
 def make_dashboard(config: Config) -> Dashboard | None:
-    """The dashboard for the token in the settings or in the environment. None without a token."""
+    """The dashboard for the token in the settings or in the environment. Returns None without a token."""
     token = dashboard_token_of(config)
     if not token:
         return None

@@ -50,7 +50,8 @@ class EndpointFactory:
     ) -> Endpoint:
         """An endpoint.
 
-        `options` for `Endpoint` replace those of the app. With `shares_rooms`, its rooms are shared over the broker.
+        `options` are arguments of `Endpoint`. They replace those of the app. With `shares_rooms`, its rooms are shared
+        over the broker.
         """
         rooms, session_class = self._make_rooms(path, metrics, shared=shares_rooms)
         if shares_rooms:

@@ -31,7 +31,7 @@ __all__ = ["RESERVED_THREADS", "Host", "HostedApp", "drain_timeout_s", "farewell
 
 log = get_logger(__name__)
 
-#: Threads that sessions may not take under gunicorn, so that HTTP requests are still answered.
+#: How many threads sessions must leave free under gunicorn, so that HTTP requests are still answered.
 RESERVED_THREADS = 2
 
 #: How often to check whether the gunicorn worker is ending.

@@ -89,7 +89,7 @@ class Rule:
     def values(self, path: str) -> dict[str, str] | None:
         """The parts of a path that are probably meant as the parameters.
 
-        None if the path does not resemble the rule.
+        Returns None if the path does not resemble the rule.
         """
         found = self._loose.match(path)
         return None if found is None else found.groupdict()
@@ -112,7 +112,7 @@ class Rules:
 
     def __init__(self) -> None:
         self._rules: dict[str, Rule] = {}
-        self._adapter: MapAdapter | None = None  # None as long as there is no rule
+        self._adapter: MapAdapter | None = None  # None while there is no rule
 
     def same_as(self, rule: Rule) -> str | None:
         """The text of a rule that matches the same paths."""

@@ -2,8 +2,8 @@
 
     from wsthreads.django.test import LiveServerTestCase
 
-Django's own live server ignores WSGI_APPLICATION, so endpoints would be 404. To use another of Django's test classes,
-such as `StaticLiveServerTestCase`, set its ``server_thread_class = LiveServerThread``.
+Django's own live server ignores WSGI_APPLICATION, so it answers 404 for endpoints. To use another of Django's test
+classes, such as `StaticLiveServerTestCase`, set its ``server_thread_class = LiveServerThread``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _chain(handler: Any, inner: Any) -> Any:
 
 
 class LiveServerThread(_Thread):  # type: ignore[misc]
-    """Serves WSGI_APPLICATION. At its end, it closes remaining sessions with 1001."""
+    """Serves WSGI_APPLICATION. When the test ends, closes remaining sessions with 1001."""
 
     def _create_server(self, connections_override: Any = None) -> _Server:
         address = (self.host, self.port)

@@ -53,7 +53,7 @@ def traceback_of(error: BaseException) -> TracebackType | None:
 
 
 def cause_of(error: BaseException) -> BaseException | None:
-    """The exception that a traceback shows before this one: its cause or its context."""
+    """The exception that a traceback shows before `error`: its cause or its context."""
     cause: BaseException | None = _slot("__cause__", error)
     if cause is not None or _slot("__suppress_context__", error):
         return cause

@@ -16,14 +16,14 @@ class MonitoredHandler(Protocol):
 
     @property
     def hooks(self) -> Set[str]:
-        """The names of its functions."""
+        """The names of the handler's functions."""
 
     @property
     def has_queue(self) -> bool:
-        """Whether its calls wait for each other in a queue, as those of a script do."""
+        """Whether calls of the handler wait for each other in a queue, as calls of a script do."""
 
     def heap_bytes(self) -> int | None:
-        """The heap size of its interpreter; None for a Python handler."""
+        """The heap size of the script's interpreter. None for a Python handler."""
 
     def start(self) -> None:
         """Start the handler, unless it is running. Raises `WSThreadsError` if it cannot be started."""

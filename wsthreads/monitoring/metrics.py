@@ -39,8 +39,9 @@ MAX_ADDED = 100
 class Traffic(NamedTuple):
     """The traffic of one connection, as `Connection.traffic` returned it.
 
-    Messages are text and binary messages. Bytes are the bytes of all WebSocket frames on the wire. They include
-    headers, pings, pongs and close frames, and count after compression. The HTTP handshake and TLS do not count.
+    Messages are text and binary messages. Bytes are the bytes of all WebSocket frames on the wire. Headers, pings,
+    pongs and close frames count. Compressed messages count with their compressed size. The HTTP handshake and TLS do
+    not count.
     """
 
     messages_in: int
@@ -56,7 +57,7 @@ class Traffic(NamedTuple):
     round_trip_s: float | None
     #: Messages that a later message with the same key has replaced before they were written.
     latest_replaced: int = 0
-    #: Bytes of messages that are kept because the client has not acknowledged them, including those that wait.
+    #: Bytes of messages that are kept because the client has not acknowledged them, including messages that wait.
     unacknowledged_bytes: int = 0
 
 
@@ -80,7 +81,7 @@ class Distribution:
     def quantile(self, q: float) -> float | None:
         """Estimate the quantile `q` (0 to 1) in seconds; None if the histogram is empty.
 
-        The result is as exact as the buckets are. For a quantile beyond the last bound, it is that bound.
+        The result is as exact as the buckets are. If the quantile is beyond the last bound, the result is that bound.
 
         >>> Distribution((0,) * 6 + (100,) + (0,) * 13, 0.08).quantile(0.5)
         0.00075
@@ -98,7 +99,10 @@ class Distribution:
 
 
 class Tally:
-    """The counts of an outbox: messages and bytes sent. Base class of `Outbox`, whose lock guards it."""
+    """The counts of an outbox: messages and bytes sent.
+
+    The base class of `Outbox`. The outbox's lock guards the counts.
+    """
 
     __slots__ = ("bytes_out", "kept_bytes", "messages_out", "window")
 

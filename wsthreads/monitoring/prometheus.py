@@ -110,7 +110,7 @@ class MetricsPage:
         return Response(encode(self._registry()), content_type=content_type, headers={"Cache-Control": "no-store"})
 
     def _registry(self) -> Any:
-        """The metrics of wsthreads, and those of prometheus-client's default registry."""
+        """The metrics of wsthreads, and the metrics of prometheus-client's default registry."""
         registry = prometheus_client.CollectorRegistry()
         if self._shared is not None:
             self._shared.push()
@@ -121,7 +121,7 @@ class MetricsPage:
 
     @property
     def adds_up(self) -> bool:
-        """Whether a scrape shows the sum over all processes, not only this one."""
+        """Whether a scrape shows the sum of all processes, and not only the numbers of this process."""
         return self._shared is not None
 
     def start(self, flusher: Flusher) -> None:

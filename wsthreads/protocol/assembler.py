@@ -1,7 +1,7 @@
-"""Makes messages from a client's bytes: joins frames, and checks the limits of each message. No socket, no thread.
+"""Makes messages from a client's bytes: joins frames, and checks limits. Uses no socket and no thread.
 
-`protocol.frames` decodes a complete data frame directly. wsproto decodes everything else, and decides what is legal.
-Limits are checked when the header of a frame has arrived, before its payload is read.
+`protocol.frames` decodes a complete data frame directly. wsproto decodes everything else, and decides which frames are
+legal. Limits are checked when the header of a frame has arrived, before its payload is read.
 """
 
 from __future__ import annotations

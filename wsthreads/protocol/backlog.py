@@ -198,7 +198,7 @@ class Backlog:
             self._places = {key: place for place, key in places if key is not None}
 
     def _check(self) -> None:
-        """The invariants, for tests."""
+        """Check the invariants, for tests."""
         assert self.offset >= 0, self.offset
         assert not self.offset or self.offset < len(self.pieces[0]), (self.offset, len(self.pieces[0]))
         assert self.bytes == sum(map(len, self.pieces)) - self.offset

@@ -140,7 +140,7 @@ class Channel:
 
     is_connected = is_open
 
-    #: Sends requests. None here: a plain client has no requests.
+    #: The object that sends requests. None, because a plain client has no requests.
     requests = None
 
     @property

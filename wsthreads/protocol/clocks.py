@@ -1,6 +1,6 @@
 """The timers of a connection: for pings, for messages that take too long, for idle clients.
 
-The callbacks run in the flusher's thread. They read attributes that the connection's thread writes.
+The callbacks run in the flusher's thread. The callbacks read attributes that the connection's thread writes.
 """
 
 from __future__ import annotations

@@ -377,7 +377,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
     # Methods of the base class. wsthreads uses sessions instead.
 
     def send(self, data: str | bytes) -> None:
-        raise TypeError("send through the session")
+        raise TypeError("use session.send: a connection itself sends nothing")
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
         raise TypeError("iterate messages()")

@@ -30,7 +30,7 @@ WINDOW_BITS = 12
 MEMORY_LEVEL = 5
 SMALLEST_WINDOW_BITS = 9  # 8 is valid, but zlib does not support it for raw deflate
 
-#: Smaller messages are not deflated: at 64 bytes, this saves nothing; at 128, a quarter.
+#: Smaller messages are not deflated. At 64 bytes, deflating saves nothing. At 128 bytes, it saves a quarter.
 MIN_DEFLATED_BYTES = 128
 
 #: Bytes inflated at a time. A message can exceed its limit by this much before the server notices.
@@ -73,7 +73,7 @@ def agree(offers: str | None) -> Agreement | None:
 
 
 def _accept(parameters: list[tuple[str, str | None]]) -> Agreement | None:
-    # No context takeover, for any offer of the client: the server decides (RFC 7692, 7.1.1).
+    # The answer to each offer is without context takeover, because the server decides this (RFC 7692, 7.1.1).
     answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
     bits = WINDOW_BITS
     if len({name for name, _ in parameters}) < len(parameters):
@@ -188,7 +188,10 @@ class Inflater:
 
 
 def decode_any(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
-    """Like `frames.decode_message`, but also decodes deflated messages. None for input that wsproto must check."""
+    """Like `frames.decode_message`, but also decodes deflated messages.
+
+    Returns None for input that wsproto must check.
+    """
     return decode_message(buffer, start, max_bytes) or _decode_deflated(buffer, start, max_bytes)
 
 

@@ -59,7 +59,7 @@ class Deflated(Encoding):
 
 
 class Enveloped(Encoding):
-    """For clients that speak ``wsthreads.1``: escapes ordinary messages that begin with DLE."""
+    """The encoding for clients that speak ``wsthreads.1``: escapes ordinary messages that begin with DLE."""
 
     __slots__ = ("_inner", "frame")
 

@@ -114,7 +114,9 @@ def parse(message: str | bytes) -> Parsed:
 
 
 def usual_request(message: str | bytes) -> tuple[int, str | bytes] | None:
-    """The id and the data of a request. None for any other message, and for unusual requests, which need `parse`.
+    """The id and the data of a request.
+
+    Returns None for any other message, and for unusual requests, which need `parse`.
 
     C version: `request_id` in `_native/_fast_path.c`.
     """
@@ -165,7 +167,7 @@ def _number(digits: str) -> int:
 def _id(digits: str) -> int:
     number = _number(digits)
     if not number:
-        raise ProtocolError("the id of a request is at least 1")
+        raise ProtocolError("the id of a request must be at least 1")
     return number
 
 
@@ -212,7 +214,7 @@ def _field(value: dict[str, Any], key: str, kind: type[Any]) -> Any:
 def _token(value: dict[str, Any]) -> str:
     token: str = _field(value, "token", str)
     if _TOKEN.fullmatch(token) is None:
-        raise ProtocolError("'token' is not 1 to 256 visible ASCII characters in a hello or welcome")
+        raise ProtocolError("'token' must be 1 to 256 visible ASCII characters in a hello or welcome")
     return token
 
 

@@ -25,7 +25,7 @@ class Welcome:
     """The server's first message."""
 
     resumed: bool
-    #: The token for the next resume. None: this session cannot be resumed.
+    #: The token for the next resume. None if the session cannot be resumed.
     token: str | None = field(repr=False)  # a secret
     #: How many of the client's counted messages the server has received.
     received: int

@@ -59,7 +59,7 @@ def _lock_queued(outboxes: Sequence[Outbox], start: int, count: int) -> tuple[li
 
 
 def _unlock(locked: list[Outbox]) -> list[Outbox]:
-    """Unlock the outboxes. Returns those that have frames queued again."""
+    """Unlock the outboxes. Returns the outboxes that have frames queued again."""
     for outbox in locked:
         outbox._lock.release()
     return [outbox for outbox in locked if outbox._queue]

@@ -124,7 +124,7 @@ def _check_marks(latest: Any, keep: Any) -> None:
 
 
 def _encode_text(text: str) -> bytes | None:
-    """The frame of a text message. None if the text has a lone surrogate, because there is no UTF-8 for it."""
+    """The frame of a text message. Returns None if the text has a lone surrogate, because there is no UTF-8 for it."""
     try:
         return encode_frame(TEXT, text.encode())
     except UnicodeEncodeError:
@@ -142,7 +142,7 @@ def close_frame(code: int | None, reason: str = "") -> bytes:
 
 
 def parse_header(buffer: bytes, start: int = 0) -> Header | None:
-    """Parse the header that begins at `start`. None if it is incomplete. Does not check whether it is valid."""
+    """Parse the header that begins at `start`. Returns None if it is incomplete. Does not check whether it is valid."""
     available = len(buffer) - start
     if available < 2:
         return None

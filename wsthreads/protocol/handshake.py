@@ -169,7 +169,7 @@ class Request:
 
     @property
     def remote_addr(self) -> str:
-        """The client's IP address. Behind trusted proxies, the address from their headers."""
+        """The client's IP address. Behind trusted proxies, this is the address from their headers."""
         return str(self.environ.get("REMOTE_ADDR") or "")
 
     def get_header(self, name: str) -> str | None:

@@ -131,7 +131,7 @@ def chunk_size(line: bytes) -> int:
 
 
 def check_trailer(line: bytes) -> bool:
-    """Check a line after the last chunk. True for a trailer field, False for the empty line at the end.
+    """Check a line after the last chunk. Returns True for a trailer field, False for the empty line at the end.
 
     Raises `BadHead`.
     """

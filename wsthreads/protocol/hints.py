@@ -46,7 +46,7 @@ def answer_with_hint(
     start_response: StartResponse,
     statuses: tuple[str, ...] = ("404",),
 ) -> Iterable[bytes]:
-    """The response of `app`. If it has one of these `statuses`, its body is replaced by the hint."""
+    """The response of `app`. If this response has one of the `statuses`, the hint replaces its body."""
     body = f"{hint}\n".encode()
     is_late = is_missing = False
 

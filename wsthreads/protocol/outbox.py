@@ -1,4 +1,4 @@
-"""The bounded queue of frames for one client. One thread at a time writes, for all threads that append.
+"""The bounded queue of frames for one client. One thread at a time writes the frames of all threads that append.
 
 Guarantees, for any number of threads:
 
@@ -161,7 +161,7 @@ class Outbox(Writer):
         return self._wait(lambda: self.is_suspended or not (self.is_blocked or self._backlog_bytes()), timeout_s)
 
     def wait_released(self, timeout_s: float) -> bool:
-        """Wait until `frame_holder` holds no frame, at most `timeout_s`. True also if nothing can be sent any more."""
+        """Wait until `frame_holder` holds no frame or nothing can be sent, at most `timeout_s`. False if neither."""
         holder = self.frame_holder
         return holder is None or self._close_frame is not None or self._detached or holder._wait_released(timeout_s)
 
@@ -195,7 +195,7 @@ class Outbox(Writer):
 
     @property
     def bytes_waiting(self) -> int:
-        """Bytes that the kernel has not taken, including those that `frame_holder` holds. A snapshot."""
+        """How many bytes the kernel has not taken, including bytes that `frame_holder` holds. A snapshot."""
         holder = self.frame_holder
         return (self._backlog_bytes() if self.is_blocked else 0) + (0 if holder is None else holder._held_bytes)
 

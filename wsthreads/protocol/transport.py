@@ -76,7 +76,7 @@ class PlainTransport:
 
     __slots__ = ("_sock",)
 
-    #: How many of the bytes that were not sent must be the same at the next `send`. Not 0 only with TLS.
+    #: How many of the bytes that were not sent must be the same at the next `send`. Always 0 without TLS.
     tried_bytes = 0
 
     def __init__(self, sock: socket.socket) -> None:
@@ -130,7 +130,7 @@ class PlainTransport:
             return 0
 
     def end_writing(self) -> None:
-        """Send FIN: the peer sees the end of the stream. Its own data can still be read."""
+        """Send FIN: the peer sees the end of the stream. Data from the peer can still be read."""
         with suppress(OSError):  # already lost
             self._sock.shutdown(socket.SHUT_WR)
 
@@ -314,7 +314,9 @@ def next_size(received: int, messages: int) -> int:
 
 
 def _wait(sock: socket.socket | int, events: int, timeout_s: float | None) -> int:
-    """Wait for `events` of `sock`. Returns those that have come, or an end or a failure, or 0 after the timeout.
+    """Wait for `events` of `sock`.
+
+    Returns the events that have come, or an end or a failure. Returns 0 after the timeout.
 
     Uses poll(2), because select(2) stops at file descriptor 1023."""
     poller = select.poll()

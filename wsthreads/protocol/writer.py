@@ -352,7 +352,7 @@ class Writer(OutboxState):
         return result
 
     def _check(self) -> None:
-        """The invariants, for tests."""
+        """Check the invariants, for tests."""
         with self._lock:
             if self._backlog is not None:
                 self._backlog._check()

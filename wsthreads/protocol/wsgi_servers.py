@@ -178,7 +178,7 @@ class SessionResponse:
 
     Middleware such as Werkzeug's debugger or Sentry may report that error. So in the debugger, and under gunicorn
     without TLS, the iteration just ends. The server gets the same error later, when it uses the socket. (With TLS,
-    gunicorn would log a different error. Without its debugger, Werkzeug would first log a response.)
+    gunicorn would log a different error. If the debugger is off, Werkzeug would first log a response.)
     """
 
     def __init__(

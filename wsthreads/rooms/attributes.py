@@ -135,7 +135,7 @@ class Attributes:
         self._put(name, self._free(name, check_key(key)), text, fence)
 
     def delete(self, name: str, key: str, fence: int | None = None) -> bool:
-        """Remove a value. False if there was none."""
+        """Remove a value. Returns False if there was none."""
         return self._delete(name, self._free(name, check_key(key)), fence)
 
     def swap(

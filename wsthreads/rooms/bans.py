@@ -11,7 +11,7 @@ from wsthreads.errors import UserError, brief
 
 __all__ = ["MAX_BAN_S", "Ban", "Bans", "check_ban"]
 
-#: The longest ban. A longer one belongs in the application's database.
+#: The longest ban. A longer ban belongs in the application's database.
 MAX_BAN_S = 365 * 86400
 
 #: At this number of bans, expired bans are removed for the first time.
@@ -19,7 +19,7 @@ MIN_SWEEP = 100
 
 
 class Ban(NamedTuple):
-    """One ban: its end on the clock of its `Bans`, and the close code and reason for the user's sessions."""
+    """One ban: its end by the clock of `Bans`, and the close code and the reason for the user's sessions."""
 
     until: float
     code: int

@@ -56,7 +56,7 @@ class Calling:
         self._count = count
         self._tick_lag = tick_lag
         self._most_posts = min(batch, MAX_POSTS_AT_ONCE)
-        #: The handler's functions for rooms. Without any, no room is owned.
+        #: The handler's functions for rooms. If there are none, no room is owned.
         self.hooks: frozenset[str] = frozenset()
         self._tick_rate: float | None = None
         self._pool: Pool[Mailbox] = Pool(_work, name="wsthreads-rooms", threads=threads, batch=batch, begin=serve_rooms)
@@ -157,7 +157,7 @@ class Calling:
             return [RoomCall(self, mailbox, "room_start")]
         must_end = self._must_end_locked(mailbox)
         if must_end:
-            mailbox.drop_tick()  # all posts come before on_room_end, even those behind the tick
+            mailbox.drop_tick()  # posts that wait behind the tick come before on_room_end, too
         posts, tick = mailbox.take(self._most_posts)
         if posts:
             return [RoomCall(self, mailbox, "post", post) for post in posts]
@@ -327,7 +327,7 @@ class Calling:
         return self._pool.moved
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until the threads have nothing to do, at most `timeout_s`. False if they still have."""
+        """Wait until the threads have nothing to do, at most `timeout_s`. Returns False if they still have."""
         return self._pool.wait_idle(timeout_s)
 
 

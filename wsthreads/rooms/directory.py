@@ -219,7 +219,8 @@ class Directory:
     def _log_kick(self, name: str, code: int, reason: str, closed: int) -> None:
         user = user_of(name)
         whom = f"room {shown(name)} closed" if user is None else f"user {shown(user)} kicked"
-        log.info("%s on %s, sessions closed here: %d: %s", whom, self._path, closed, _ending(code, reason))
+        text = "%s on %s: %s (sessions closed in this process: %d)"
+        log.info(text, whom, self._path, _ending(code, reason), closed)
 
     def _sessions(self, name: str) -> list[Any]:
         return self._rooms.sessions(name)
@@ -235,7 +236,7 @@ class Directory:
         return None
 
     def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:
-        """Close a room in other processes. For a user's hidden room, `ban_s` may ban the user."""
+        """Close a room in other processes. For a user's hidden room, a `ban_s` above 0 also bans the user."""
 
     def _send_elsewhere(self, session_id: str, frame: bytes) -> bool:
         return False

@@ -1,6 +1,6 @@
 """Handles on rooms, users and single sessions.
 
-They only call `Rooms` and `Directory`, and keep no room and no session in memory.
+Handles only call `Rooms` and `Directory`, and keep no room and no session in memory.
 
 Handlers, scripts and applications use them, so their docstrings are the reference.
 """
@@ -93,7 +93,7 @@ class AllRooms(Protocol):
         """A presence value as JSON text. Raises `PresenceError`."""
 
     def set_presence(self, name: str, session: Any, value: str) -> bool:
-        """Set the presence of a member, as JSON text. False if the session is not a member."""
+        """Set the presence of a member, as JSON text. Returns False if the session is not a member."""
 
     def persons(self, name: str, reader: str | None = None) -> list[Person]:
         """The persons in the room, in order of arrival. `reader` is the id of the session that asks."""
@@ -246,7 +246,8 @@ class SessionRoom(Room):
         does not reach.
 
         Raises `HistoryError` for anything but a whole number from 0 to `history_messages`, and if history is off. Over
-        Redis, raises `BrokerError` if the history is not available within a second. Then the session has not joined.
+        Redis, raises `BrokerError` if the history is not available within a second. In this case, the session has not
+        joined.
 
         With `max_members`, the session joins only if the room has fewer members, over Redis in all processes.
         Otherwise, `joined` of the result is False. Use `max_members` in all joins of the room, because a join without
@@ -327,8 +328,8 @@ class User:
         that connects at the same time is closed, too, and no function of the handler is called for it. An earlier ban
         that lasts longer stays.
 
-        Raises `CloseCodeError`, and `UserError` for an invalid `ban_s`; then nothing has happened. Over Redis, raises
-        `BrokerError` if Redis does not reach the other processes.
+        Raises `CloseCodeError`, and `UserError` for an invalid `ban_s`. In both cases, nothing is closed or banned.
+        Over Redis, raises `BrokerError` if Redis does not reach the other processes.
         """
         check_close(code, reason)
         check_ban(ban_s)
@@ -378,7 +379,7 @@ class Peer:
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the session, like `Session.close`.
 
-        Does nothing if it has ended. Over Redis, may raise `BrokerError`.
+        Does nothing if the session has ended. Over Redis, may raise `BrokerError`.
         """
         check_close(code, reason)
         self._directory.close_session(self._id, int(code), reason)

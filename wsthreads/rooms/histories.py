@@ -102,7 +102,10 @@ class Histories(Generic[L]):
         return None if name[0] == "\0" else ((*START, self.timers.now(), frame, exclude_id), 0)
 
     def record_alone(self, name: str, record: Record) -> bool:
-        """Add a broadcast to the log of a room without members. False, without any effect, if the room has members."""
+        """Add a broadcast to the log of a room without members.
+
+        Returns False, without any effect, if the room has members.
+        """
         with self.open(name) as log:
             return not self._has_members(name) and (log.record(record) or True)
 
@@ -180,7 +183,7 @@ class Histories(Generic[L]):
             return log.position()
 
     def sizes(self) -> dict[str, tuple[int, int, float]]:
-        """For each room with messages: their number, their bytes, and the age of the last one."""
+        """For each room with messages: the number of messages, their bytes, and the age of the last message."""
         found = {}
         now = self.timers.now()
         for name, log in self._logs.snapshot().items():
@@ -240,7 +243,7 @@ class Histories(Generic[L]):
             self._logs.compute_if_present(name, lambda other: None if other is log else other)
 
     def _check(self) -> None:
-        """The invariants, for tests."""
+        """Check the invariants, for tests."""
         for log in self._logs.snapshot().values():
             with log.order:
                 assert not log.is_gone

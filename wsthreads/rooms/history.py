@@ -4,9 +4,9 @@ A `Log` is a plain structure without clock and I/O. Its `order` is the lock unde
 to the members' outboxes. So an entry is added in the same step in which the members get the message. A session that
 joins gets a replay of the log and all later messages, without a gap and without duplicates.
 
-Each entry has a number. A broker that has lost its last messages uses their numbers again, so an entry may also have a
-tag that tells two messages with the same number apart. A *position* consists of the name of the log (`epoch`), and the
-number and the tag of the last entry that a client has. It is valid in every log with these entries, in any process.
+Each entry has a number. A broker that has lost its last messages uses their numbers again. So an entry may also have a
+tag, which distinguishes two messages with the same number. A *position* consists of the name of the log (`epoch`), and
+the number and the tag of the last entry that a client has. It is valid in every log with these entries, in any process.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Log:
         return Mark(*self._last[:2])
 
     def replace(self, epoch: str, last: Mark, floor: Mark, entries: Iterable[Entry], now: float) -> None:
-        """Replace all entries: with those of another log, or because some were missing."""
+        """Replace all entries: by the entries of another log, or because some entries were missing."""
         self.epoch, self._floor, self._last = epoch, floor, last
         self._entries = deque(entries)
         self._bytes = sum(payload_bytes(entry[3]) for entry in self._entries)
@@ -140,7 +140,7 @@ class Log:
         return self._position_of(self.last)
 
     def number_of(self, position: str) -> int | None:
-        """The number of the entry at a position. None if the position is not of this log."""
+        """The number of the entry at a position. Returns None if the position is not of this log."""
         mark = self._mark_of(position)
         return None if mark is None else mark.number
 
@@ -156,15 +156,15 @@ class Log:
         return f"{self.epoch}.{mark.number}.{mark.tag}" if mark.tag else f"{self.epoch}.{mark.number}"
 
     def newest(self, count: int, reader_id: str | None = None) -> list[Entry]:
-        """The last `count` entries, oldest first, without those that exclude the session `reader_id`."""
+        """The last `count` entries, oldest first, without entries that exclude the session `reader_id`."""
         found = (entry for entry in reversed(self._entries) if reader_id is None or entry[4] != reader_id)
         return list(islice(found, count))[::-1]
 
     def replay(self, count: int, since: str | None, reader_id: str) -> tuple[list[Entry], bool]:
         """The entries for a session that joins, and whether no entry after the position `since` is missing.
 
-        With `since`, these are all entries after that position. Without it, or if the log does not reach back to it,
-        these are the last `count` entries.
+        With `since`, these are all entries after that position. Without `since`, or if the log does not reach back to
+        that position, these are the last `count` entries.
         """
         if since is not None:
             found = self._after(since)
@@ -175,7 +175,7 @@ class Log:
     def _after(self, position: str) -> list[Entry] | None:
         """The entries after a position.
 
-        None if the log does not have all of them, or if the position is of another log.
+        Returns None if the log does not have all of them, or if the position is of another log.
         """
         mark = self._mark_of(position)
         if mark is None:
@@ -217,7 +217,7 @@ class Log:
         return len(self._entries)
 
     def _check(self) -> None:
-        """The invariants, for tests."""
+        """Check the invariants, for tests."""
         numbers = [entry[0] for entry in self._entries]
         assert numbers == sorted(set(numbers)), numbers
         assert not numbers or (numbers[0] > self._floor[0] and numbers[-1] == self._last[0])

@@ -219,7 +219,7 @@ class LocalAttributes(Attributes):
         return {name: (len(state.texts), state.size) for name, state in self._states.snapshot().items()}
 
     def _check(self) -> None:
-        """The invariants, for tests."""
+        """Check the invariants, for tests."""
         for name, state in self._states.snapshot().items():
             assert state.texts, f"{name!r} has no attributes"
             assert state.size == EMPTY_BYTES + sum(entry_bytes(*item) for item in state.texts.items())

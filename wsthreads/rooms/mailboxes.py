@@ -92,7 +92,7 @@ class RoomCall:
 
     @property
     def sender(self) -> Sender | None:
-        """For a post: the session that posted; None for a handle without a session."""
+        """For a post: the session that has posted. None if the post came from a handle without a session."""
         return None if self.post is None else self.post.sender
 
     def arguments(self) -> tuple[Any, ...]:

@@ -52,7 +52,7 @@ class Members:
     )
 
     def __init__(self, log: Log | None = None) -> None:
-        # The history of the room. None if it has none.
+        # The history of the room. None if the room has no history.
         self.log = log
         # Held while a broadcast is appended to all members' outboxes, so that the room has one order. With a history,
         # it is the `order` of the log, which outlives the members. So a broadcast is added to the log and the outboxes

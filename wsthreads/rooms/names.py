@@ -1,7 +1,7 @@
 """The names of hidden rooms, for messages to all sessions of one user or to one session.
 
 For `Rooms` and a broker, a hidden room is an ordinary room. Handlers cannot name it, and every list, count and limit
-leaves it out. Its name begins with NUL; the names of other rooms must not.
+leaves it out. The name of a hidden room begins with NUL. The names of other rooms must not begin with NUL.
 """
 
 from __future__ import annotations

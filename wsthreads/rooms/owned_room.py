@@ -24,7 +24,7 @@ class OwnedRoom(Room):
         return self._fence
 
     def is_owner(self) -> bool:
-        """Whether this process still owns the room, with this number. True until `on_room_end` has returned.
+        """Whether this process still owns the room, with this fencing number. True until `on_room_end` has returned.
 
         Over Redis, this becomes False when this process has not reached Redis for some seconds.
         """

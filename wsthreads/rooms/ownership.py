@@ -35,7 +35,7 @@ __all__ = ["Ownership"]
 
 log = get_logger(__name__)
 
-#: The shortest time between two log lines about failed posts without a waiting poster.
+#: The shortest time between two log lines about failed posts that no caller waited for.
 COMPLAIN_S = 10.0
 
 
@@ -70,7 +70,7 @@ class Ownership(Calling):
         self._max_post_bytes = max_post_bytes
         self._post_timeout_s = post_timeout_s
         self._fence = 0  # the last fencing number
-        self._unheard = 0  # how many posts without a waiting poster have failed
+        self._unheard = 0  # how many posts have failed that no caller waited for
         self._complained_at = float("-inf")
 
     # Called by the rooms and the endpoint, without locks
@@ -208,7 +208,7 @@ class Ownership(Calling):
     # A subclass calls these.
 
     def begin(self, name: str, fence: int) -> None:
-        """This process owns a room from now on. If the room has no members by now, `_release` follows at once."""
+        """Begin to own a room. If the room has no members by now, `_release` is called at once."""
         with self._lock:
             mailbox = look_up(self._mailboxes, name)
             is_owned = mailbox is not None and mailbox.phase is not Phase.WANTED
@@ -227,7 +227,7 @@ class Ownership(Calling):
         self._release(name, fence)
 
     def lose(self, name: str, fence: int) -> None:
-        """This process no longer owns a room. Posts that wait are dropped, because the broker still has them."""
+        """Stop owning a room that was lost. Drops posts that wait, because the broker still has them."""
         with self._lock:
             mailbox = look_up(self._mailboxes, name)
             if mailbox is None or mailbox.phase is Phase.WANTED or mailbox.fence != fence or mailbox.is_lost:
@@ -244,7 +244,7 @@ class Ownership(Calling):
             self._go_on([mailbox])
 
     def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool:
-        """Handle posts from the broker. False, without any effect, if that ownership is over."""
+        """Handle posts from the broker. Returns False, without any effect, if that ownership is over."""
         with self._lock:
             mailbox = look_up(self._mailboxes, name)
             if mailbox is None or not self._is_owned_locked(mailbox, fence):
@@ -331,7 +331,7 @@ class Ownership(Calling):
         self._pool.give_up()
 
     def _check(self) -> None:
-        """The invariants, for tests at a quiet point."""
+        """Check the invariants, for tests at a quiet point."""
         for name, mailbox in self._mailboxes.items():
             assert mailbox.name == name
             assert mailbox.phase in (Phase.WANTED, Phase.RUNNING), f"{name!r} stays in {mailbox.phase}"

@@ -14,8 +14,8 @@ __all__ = ["MAX_POSTS_WAITING", "Outcome", "Post", "Sender", "Settled"]
 #: The most posts that wait in one room.
 MAX_POSTS_WAITING = 10_000
 
-#: Called once for each post, in any thread, without locks: with None if the post was handled, else with the error for
-#: the poster. Must not block.
+#: A callback for one post. It is called once, in any thread, without locks. It gets None if the post was handled,
+#: otherwise the error for the poster. It must not block.
 Settled = Callable[["WSThreadsError | None"], None]
 
 
@@ -69,7 +69,7 @@ class Outcome:
             raise self._error
 
     def wait(self, name: str, timeout_s: float) -> None:
-        """Wait until the post was handled. Raises `PostError` if it failed, or was not handled within `timeout_s`."""
+        """Wait until the post was handled. Raises `PostError` if the post failed, or was not handled in time."""
         if not self._settled.wait(timeout_s):
             text = f"a post to the room {name!r:.80} was not handled within {timeout_s:g} s (post_timeout_s)"
             raise PostError(f"{text}; it may still be handled", is_unknown=True)

@@ -126,7 +126,7 @@ class Presence:
             self._reported = {key: max(own, key=_SET_LAST).value for key, own in self._persons.items()}
 
     def apply_set(self, entry: Entry) -> bool:
-        """Add or change a session. False, without any effect, if an equal or higher version of it is known."""
+        """Add or change a session. Returns False, without any effect, if an equal or higher version of it is known."""
         old = look_up(self._entries, entry.session_id)
         known = look_up(self._gone, entry.session_id, (0, 0.0))[0] if old is None else old.version
         if entry.version <= known or (old is not None and old.key != entry.key):  # a session's user never changes
@@ -146,7 +146,7 @@ class Presence:
         return True
 
     def apply_gone(self, session_id: str, version: int, *, remember_until: float | None = None) -> bool:
-        """Remove a session. False, without any effect, if a higher version of it is known.
+        """Remove a session. Returns False, without any effect, if a higher version of it is known.
 
         If messages of one process can arrive out of order, `remember_until` keeps the version until `forget` is called
         with a later time: an older `apply_set` is ignored until then.
@@ -185,14 +185,14 @@ class Presence:
         return look_up(self._entries, session_id)
 
     def entries(self, process: str | None = None) -> list[Entry]:
-        """All entries, or those of one process."""
+        """All entries, or the entries of one process."""
         found: Iterable[Entry] = self._entries.values()
         return [entry for entry in found if process is None or entry.process == process]
 
     def lost(self, key: str, process: str = "", *, with_waiting: bool = False) -> list[Entry]:
         """A person's sessions of one process that have ended with a lost connection.
 
-        `with_waiting` adds those that are moving to another process."""
+        `with_waiting` adds sessions that are moving to another process."""
         entries = [entry for entry in look_up(self._persons, key, ()) if entry.process == process]
         return [entry for entry in entries if not _is_there(entry) or (with_waiting and entry.waits)]
 
@@ -315,7 +315,7 @@ class Presence:
         return PresenceChanges(joined, left, changed)
 
     def _check(self) -> None:
-        """The invariants, for tests."""
+        """Check the invariants, for tests."""
         assert all(self._persons.values())
         everybody = {id(entry) for entries in self._persons.values() for entry in entries}
         assert everybody == {id(entry) for entry in self._entries.values()}

@@ -115,7 +115,7 @@ class PresenceReports:
         return False  # nothing is left to do for this room
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until the thread has nothing to do, at most `timeout_s`. False if it still has."""
+        """Wait until the thread has nothing to do, at most `timeout_s`. Returns False if it still has."""
         return self._thread.wait_idle(timeout_s)
 
     def stop(self, timeout_s: float) -> None:

@@ -381,7 +381,7 @@ class Rooms(Listing, Generic[M]):
         return len(self._visible())
 
     def _check(self) -> None:
-        """The invariants, for tests at a quiet point."""
+        """Check the invariants, for tests at a quiet point."""
         if self.history is not None:
             self.history._check()
         for name, members in self._members.snapshot().items():

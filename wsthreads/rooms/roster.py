@@ -44,7 +44,7 @@ LOST_CODES = frozenset(
     }
 )
 
-#: The shortest time between two looks at lost sessions, so that one look serves many of them.
+#: The shortest time between two checks of lost sessions. So one check serves many sessions.
 LAPSE_STEP_S = 0.05
 
 
@@ -329,7 +329,10 @@ class Roster:
         self._versioning = Lock()
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until the thread of the reports has nothing to do, at most `timeout_s`. False if it still has."""
+        """Wait until the thread of the reports has nothing to do, at most `timeout_s`.
+
+        Returns False if it still has.
+        """
         return self._reports.settle(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
@@ -337,7 +340,7 @@ class Roster:
         self._reports.stop(timeout_s)
 
     def _check(self) -> None:
-        """The invariants, for tests at a quiet point."""
+        """Check the invariants, for tests at a quiet point."""
         for name, state in self._states.snapshot().items():
             state.presence._check()
             assert not state.presence.is_empty, f"{name!r} is kept for nothing"

@@ -111,7 +111,7 @@ class Sending:
             self._go_on(name, members)
 
     def _record_alone(self, name: str, record: Record) -> bool:
-        """Add a message to the history of a room without members. False if the room has members by now."""
+        """Add a message to the history of a room without members. Returns False if the room has members by now."""
         return self.history is None or self.history.record_alone(name, record)
 
     def _go_on(self, name: str, members: Members) -> None:

@@ -96,7 +96,10 @@ class StripedDict(Generic[K, V]):
         return copy
 
     def renew(self) -> dict[K, V]:
-        """Remove all entries, and return them. For a forked process: other threads of its parent may hold the locks."""
+        """Remove all entries, and return them.
+
+        Also replaces the locks, because in a forked process a thread of the parent may hold them.
+        """
         maps, self._maps = self._maps, [{} for _ in self._maps]
         self._locks = [Lock() for _ in maps]
         return {key: value for values in maps for key, value in values.items()}
@@ -112,7 +115,7 @@ class StripedDict(Generic[K, V]):
         return total
 
     def _check(self) -> None:
-        """The invariants, for tests."""
+        """Check the invariants, for tests."""
         for stripe, values in enumerate(self._maps):
             for key, value in values.items():
                 assert value is not None, f"{key!r} has no value"

@@ -227,7 +227,7 @@ class HTTPServer(RequestServer):
         return True
 
     def _warn(self, message: str, *args: object) -> None:
-        """Log at most once a second. For the accepting thread."""
+        """Log at most once a second. Only the accepting thread calls this."""
         if monotonic() - self._warned_at >= 1:
             self._warned_at = monotonic()
             log.warning(message, *args)

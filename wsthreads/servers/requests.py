@@ -178,7 +178,7 @@ class RequestHandler(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         try:
             super().log_request(code, size)
-        except ValueError:  # Werkzeug parses the URI here, and this one is malformed
+        except ValueError:  # Werkzeug parses the URI here, and the URI is malformed
             self.log("info", '"%s %s" %s %s', self.command, quote(self.path), code, size)
 
     def log(self, type: str, message: str, *args: Any) -> None:
@@ -260,7 +260,7 @@ class _Answer:
             return
         self._written_bytes += len(data)
         if self._written_bytes > MAX_WRITTEN_BYTES:
-            raise UsageError(f"write() of more than {MAX_WRITTEN_BYTES} bytes in answer to a WebSocket handshake")
+            raise UsageError(f"an answer to a WebSocket handshake may write() at most {MAX_WRITTEN_BYTES} bytes")
         self._written.append(data)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

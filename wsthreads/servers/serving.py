@@ -308,7 +308,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`. False for all names but localhost."""
+    """Whether only this machine can reach `host`. Returns False for all names but localhost."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

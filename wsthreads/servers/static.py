@@ -51,7 +51,7 @@ class StaticFiles:
             return append_slash_redirect(environ)
         try:
             return send_part(partial(send_from_directory, self.directory, path), environ)
-        except NotFound:  # or outside the directory
+        except NotFound:  # not found, or outside the directory
             return None
 
     def _is_inside(self, path: str) -> bool:
@@ -92,7 +92,10 @@ _RANGE = re.compile(r"bytes=[ \t,]*([0-9]{0,1000})-([0-9]{0,1000})[ \t,]*", re.A
 
 
 def _part_of(size: int, wanted: str) -> str | None:
-    """The range of a Range header in werkzeug's form. None if there is no range, or if the header is ignored."""
+    """The range of a Range header in werkzeug's form.
+
+    Returns None if there is no range, or if the header is ignored.
+    """
     match = _RANGE.fullmatch(wanted.strip(" \t"))
     if match is None or not size:
         return None

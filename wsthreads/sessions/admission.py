@@ -88,7 +88,7 @@ class Admission:
         return network
 
     def shortage(self, network: str = "") -> HandshakeRefused | None:
-        """Why a place beyond the limits must be returned. None if the place is within the limits by now."""
+        """Why a place beyond the limits must be returned. Returns None if the place is within the limits by now."""
         with self._changed:
             return self._shortage_locked(network, 1, 1)
 
@@ -158,7 +158,7 @@ class Admission:
             return first
 
     def wait_empty(self, timeout_s: float) -> bool:
-        """Wait at most `timeout_s` until the last session has left. False if some remain."""
+        """Wait at most `timeout_s` until the last session has left. Returns False if some remain."""
         deadline = monotonic() + timeout_s
         with self._changed:
             while self._taken or self._suspended:

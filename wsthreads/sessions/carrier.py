@@ -57,7 +57,10 @@ class Carrier:
         return not (isinstance(self.messages, GeneratorType) and self.messages.gi_running)
 
     def read(self, timeout_s: float) -> str | bytes | None:
-        """The next message. None after `timeout_s`, or if no more messages will come. Then, `is_over` is true."""
+        """The next message.
+
+        Returns None after `timeout_s`, or if no more messages will come. Then, `is_over` is true.
+        """
         try:
             message = self.connection.read(self.messages, timeout_s)
         except StopIteration:

@@ -308,8 +308,8 @@ class Dialogue(Ending):
     def hold(self, timeout_s: float) -> bool:
         """Drop the connection and take the turn. After that, nothing changes until `let_go` or `vanish`.
 
-        Waits at most `timeout_s` for running calls of the handler. False if these take longer, or the session is
-        closing.
+        Waits at most `timeout_s` for running calls of the handler. Returns False if these take longer, or the session
+        is closing.
         """
         deadline = monotonic() + timeout_s
         with self._lock:

@@ -98,7 +98,7 @@ class Ending(Intake):
         return isinstance(self.ending, Expired)
 
     def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False, is_expiry: bool = False) -> bool:
-        """As in `Channel`: close the session for good, whether it has a connection or not. Takes no lock."""
+        """Like `Channel.begin_close`, but closes the session itself, with a connection or without. Takes no lock."""
         kind = Expired if is_expiry else Kick if is_kick else None
         if not self._claim((int(code), reason) if kind is None else kind(int(code), reason)):
             return False

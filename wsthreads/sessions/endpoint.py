@@ -48,7 +48,7 @@ log = get_logger(__name__)
 
 VALIDATED = "wsgiref.validate rejects WebSockets, which WSGI does not have: use WebSocketApp(validator(app))"
 
-#: The most sessions that one process describes to other processes.
+#: How many sessions one process describes to other processes at most.
 MAX_DESCRIBED = 1000
 
 #: The counters of errors in a handler's code.
@@ -160,7 +160,7 @@ class Endpoint:
             handover.start()
 
     def say_goodbye(self, code: int, reason: str) -> None:
-        """At a shutdown: move sessions that wait for their clients to other processes, or end them. Does not block."""
+        """Move sessions that wait for their clients to other processes, or end them. For a shutdown. Does not block."""
         handover, leave = self._service.handover, self._service.leave
         if handover is None:
             self.suspensions.close_all(code, reason)

@@ -24,7 +24,7 @@ LOOK_S = 60.0
 #: How often to check whether an expired session has a connection again.
 AWAY_LOOK_S = 1.0
 
-#: The shortest timer, so that a wall clock slower than the monotonic clock causes no busy loop.
+#: The shortest timer. Without it, a wall clock that is slower than the monotonic clock would cause a busy loop.
 LEAST_S = 0.001
 
 

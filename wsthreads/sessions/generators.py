@@ -63,9 +63,8 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 def returned(result: object) -> tuple[str, Place] | None:
     """The kind and the place of a generator or coroutine that a call has returned without running it.
 
-    None for any other result.
-
-    Closes the generator or coroutine, so that Python does not warn that it was never awaited.
+    Returns None for any other result. Closes the generator or coroutine, so that Python does not warn that it was never
+    awaited.
     """
     if isinstance(result, GeneratorType):
         kind, code, is_new = "a generator", result.gi_code, inspect.getgeneratorstate(result) == inspect.GEN_CREATED

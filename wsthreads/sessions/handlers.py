@@ -1,8 +1,9 @@
 """The handler in Python.
 
-A *handler* is the user's code: any of the functions in `hooks.HOOKS`. An endpoint uses it through `Handler`, which
-hides the language. `PythonHandler` calls the functions for a session in the connection's own thread, and the functions
-for rooms in threads of the rooms. `wsthreads.javascript.ScriptHandler` runs the functions in the script's isolate.
+A *handler* is the user's code: any of the functions in `hooks.HOOKS`. An endpoint uses a handler through `Handler`,
+which hides the language. `PythonHandler` calls the functions for a session in the connection's own thread, and the
+functions for rooms in threads of the rooms. `wsthreads.javascript.ScriptHandler` runs the functions in the script's
+isolate.
 """
 
 from __future__ import annotations

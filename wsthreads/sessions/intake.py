@@ -78,7 +78,7 @@ class Intake(Turn):
             self._wait_for_turn(carrier)
 
     def accept(self, carrier: Carrier, message: str | bytes) -> bool:
-        """Take a message, and call no handler. False if the connection was replaced. Raises `ProtocolError`."""
+        """Take a message, and call no handler. Returns False if the connection was replaced. Raises `ProtocolError`."""
         if message[:1] in MARKS:
             return self._accept_marked(carrier, message)
         with self._lock:
@@ -143,7 +143,7 @@ class Intake(Turn):
         Raises `ProtocolError` for an id that is not the next one.
         """
         if number != self.heard + 1:
-            raise ProtocolError(f"request {number} comes after request {self.heard}")
+            raise ProtocolError(f"the next request must be {self.heard + 1}, not {number}")
         self.heard = number
         if len(self._unanswered) >= self._most_unanswered:
             return False

@@ -183,10 +183,7 @@ class Handler(ABC):
         """If the handler `has_queue`, measure how long a call that is made now waits in the queue. Does not block."""
 
     def recent_waits(self) -> tuple[float, float] | None:
-        """The median and the longest wait that `probe` measured in the last minute, in seconds.
-
-        None without a measurement.
-        """
+        """The median and the longest wait that `probe` measured in the last minute, in seconds. None without one."""
         return None
 
     def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:

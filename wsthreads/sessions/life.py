@@ -1,7 +1,7 @@
 """The life of one session: opened once, closed once, however many connections it has.
 
 `Service` serves the connections, and decides what a new or lost connection means for its session. For clients that
-speak ``wsthreads.1``, `Dialogue` decides.
+speak ``wsthreads.1``, `Dialogue` decides this.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the server has closed a session. Its client gets this when it comes back.
+    """How the server has closed a session. The client gets this information when it comes back.
 
     Like `suspensions.Record`, but for other processes.
     """
@@ -116,7 +116,7 @@ class Handover(Protocol):
         """Call these in other threads."""
 
     def start(self) -> None:
-        """From now on, end the sessions of ended processes whose clients do not come back. Idempotent."""
+        """From now on, end sessions of ended processes if their clients do not come back. Idempotent."""
 
     def stop(self, timeout_s: float) -> None:
         """End the threads. Before that, tell other processes how this process has closed its sessions."""
@@ -272,7 +272,7 @@ class Departing:
         self._attributes = self._service.handler.export_attributes(self.session, self._dialogue.returned)
 
     def state(self) -> dict[str, Any]:
-        """The fields of `SessionState`, except those of the rooms and the outbox. Does not block."""
+        """The fields of `SessionState`, except the fields of the rooms and the outbox. Does not block."""
         session, dialogue = self.session, self._dialogue
         return {
             "id": session.id,

@@ -80,7 +80,7 @@ class _Service(Protocol):
         """Add a session to the endpoint's list. Returns False if its user is banned, and the session is closing."""
 
     def leave(self, dialogue: Dialogue) -> None:
-        """At a shutdown: move a session without a connection to another process, or end it. Blocks."""
+        """Move a session without a connection to another process, or end it. For a shutdown. Blocks."""
 
     def has_session(self, connection: Connection) -> None:
         """Note that a session was resumed over this connection."""
@@ -96,7 +96,7 @@ class _Service(Protocol):
 
 
 class Reception:
-    """Begins sessions, and resumes those of clients with tokens. Any thread.
+    """Begins new sessions, and resumes the sessions of clients with tokens. Any thread.
 
     The token of a session is ``<id>.<secret>``. No log line and no error contains a token.
     """
@@ -192,9 +192,9 @@ class Reception:
         return False
 
     def _begin(self, client: Admitted, carrier: Carrier, spoken: str | None, why: str) -> Dialogue | None:
-        """Begin a session.
+        """Begin a session. Returns None if the client is gone.
 
-        None if the client is gone. `why` says why the client's old session was not resumed, or is empty.
+        `why` says why the client's old session was not resumed, or is empty.
         """
         service, outbox = self._service, carrier.channel.outbox
         config, suspensions = service.config, service.suspensions

@@ -107,7 +107,7 @@ class Requests:
         self._most = most
         self._read = read
         self._timers = timers
-        self._asking = RLock()  # guards _asked; held while a frame is appended, so that ids leave in order
+        self._asking = RLock()  # guards _asked; held while a frame is appended, so that ids are sent in order
         self._asked = 0  # the last id that was used
         self._pending: dict[int, Done] = {}
         self._clocks: dict[int, Timer] = {}  # timeouts of requests for which no thread waits
@@ -127,7 +127,7 @@ class Requests:
     def read(self, timeout_s: float) -> bool:
         """Take messages from the client, for at most `timeout_s`, while a thread waits for a reply.
 
-        False if the calling thread does not read the connection.
+        Returns False if the calling thread does not read the connection.
         """
         return self._read(timeout_s)
 
@@ -195,7 +195,7 @@ class Requests:
         return number
 
     def forget(self, number: int) -> bool:
-        """Stop waiting for a reply. False if the outcome was passed on, or is being passed on."""
+        """Stop waiting for a reply. Returns False if the outcome was passed on, or is being passed on."""
         return self._pending.pop(number, None) is not None
 
     def settle(self, number: int, outcome: Outcome) -> None:
@@ -291,13 +291,13 @@ class IncomingRequest:
         self._number = number
 
     def done(self, value: str | bytes | None) -> None:
-        """The request was handled."""
+        """Send the result of a request that was handled."""
         number = self._number
         reply = envelope.null_reply(number) if value is None else envelope.reply(number, value)
         self._requests.answer(number, reply)
 
     def failed(self, text: str) -> None:
-        """The request was not handled. The text reaches the client."""
+        """Send an error for a request that was not handled. The text reaches the client."""
         self._requests.answer(self._number, envelope.failure(self._number, text))
 
 

@@ -44,7 +44,7 @@ class Secrets:
         del self._digests[:-1]
 
     def show(self, wanted: str) -> bool:
-        """Make secrets invalid that are older than the secret of this digest, with which the client has come back.
+        """Called when the client has come back with the secret of this digest. Older secrets become invalid.
 
         Returns False, without any effect, if this secret is not valid.
         """

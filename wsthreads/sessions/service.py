@@ -172,7 +172,7 @@ class Service:
             try:
                 connection = self._connect(request, spoken if is_ours else SUBPROTOCOL, client.agreement)
             except OSError as error:  # the client was gone before the 101
-                log.debug("session %s lost in its handshake: %s", client.session_id, error, extra=context)
+                log.debug("the client of session %s left in its handshake: %s", client.session_id, error, extra=context)
                 is_ours = True
                 return
             except BaseException:
@@ -256,7 +256,7 @@ class Service:
         self._metrics.add(name)
 
     def leave(self, dialogue: Dialogue) -> None:
-        """At a shutdown: move a session without a connection to another process, or end it. Blocks."""
+        """Move a session without a connection to another process, or end it. For a shutdown. Blocks."""
         while self.handover is not None and not dialogue.is_over and dialogue.ending is None:
             if self.handover.export(dialogue.session.id) or monotonic() > self.admission.ends_at - CLOSE_S:
                 break
@@ -267,11 +267,11 @@ class Service:
             dialogue.begin_close(*(self.admission.goodbye or (CloseCode.ABNORMAL, "")))
 
     def has_session(self, connection: Connection) -> None:
-        """A session was resumed over this connection."""
+        """Note that a session was resumed over this connection."""
         self.without_session.pop(id(connection))
 
     def disconnected(self, dialogue: Dialogue, connection: Connection) -> None:
-        """A connection of a session has ended."""
+        """Note that a connection of a session has ended."""
         self._disconnect(dialogue.session.id, connection)
 
     def _disconnect(self, session_id: str, connection: Connection) -> None:
@@ -316,7 +316,7 @@ class Service:
                     thread.runs_handler()
                 handler.message(session, message)
         except BaseException:
-            # Not an error in the user's code: the handler has logged those.
+            # Not an error in the user's code, because the handler logs such errors itself.
             connection.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:

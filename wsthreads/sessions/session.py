@@ -28,7 +28,7 @@ __all__ = ["Session", "new_session_id"]
 
 
 def new_session_id() -> str:
-    """22 characters of URL-safe base64: 128 random bits, so nobody can guess an id, and no two are equal."""
+    """A new id: 22 characters of URL-safe base64, with 128 random bits. Nobody can guess an id, and all ids differ."""
     return secrets.token_urlsafe(16)
 
 
@@ -67,7 +67,7 @@ class Channel(Protocol):
         """Whether the application has closed the session."""
 
     def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False, is_expiry: bool = False) -> bool:
-        """Start to close. False if the session is closing already. Does not block. Any thread.
+        """Start to close. Returns False if the session is closing already. Does not block. Any thread.
 
         `is_kick`: the handler closes the session. `is_expiry`: the session has expired.
         """
@@ -299,7 +299,7 @@ class Session:
 
     @property
     def remote_addr(self) -> str:
-        """The client's IP address. Behind configured proxies, the address from their headers."""
+        """The client's IP address. Behind trusted proxies, this is the address from their headers."""
         return self.request.remote_addr
 
     @property

@@ -262,4 +262,4 @@ def _end(dialogues: Sequence[Dialogue]) -> None:
             with in_context(context):
                 dialogue.end()
         except BaseException as error:  # a bug of wsthreads
-            log.error("session %s failed at its end", dialogue.session.id, exc_info=exc_info_of(error), extra=context)
+            log.error("the end of session %s failed", dialogue.session.id, exc_info=exc_info_of(error), extra=context)

@@ -130,7 +130,7 @@ class FastPath:
             else:
                 self._handler.message(self.session, message)
         except BaseException:
-            # Not an error in the user's code: the handler has logged those.
+            # Not an error in the user's code, because the handler logs such errors itself.
             self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:
@@ -183,7 +183,7 @@ class Turn(FastPath):
             return True
 
     def _await_turn(self, timeout_s: float) -> bool:
-        """Wait for the turn, and take it. False after `timeout_s`."""
+        """Wait for the turn, and take it. Returns False after `timeout_s`."""
         deadline = monotonic() + timeout_s
         with self._lock:
             while self._is_taken:
@@ -235,7 +235,7 @@ class Turn(FastPath):
                             self._is_full = False
                             self._room.notify_all()
             except BaseException:
-                # Not an error in the user's code: the handler has logged those.
+                # Not an error in the user's code, because the handler logs such errors itself.
                 has_failed = True
                 self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
                 raise

@@ -285,7 +285,7 @@ class Client:
 
     @property
     def may_come_back(self) -> bool:
-        """Whether the client has lost its connection, but its session may wait."""
+        """Whether the client has lost its connection, and its session may be waiting for it."""
         with self._changed:
             return self._dialogue.token is not None and (self.closed is None or not is_final(self.closed[0]))
 
@@ -308,7 +308,7 @@ class Client:
 
     @property
     def _has_ended(self) -> bool:
-        """Whether the session has ended, so that no answer will come."""
+        """Whether the session has ended. If it has, no answer will come."""
         return self.closed is not None and not self.may_come_back
 
     def _check_open(self) -> None:

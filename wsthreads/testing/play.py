@@ -57,11 +57,11 @@ def play(
     """Run a handler for tests, as a context manager.
 
     `target` is a handler file (``"chat.js"``), a handler object (a class, an instance, a module), or a `WebSocketApp`.
-    `path` is the endpoint that clients connect to. Leave it out if there is only one. `settings` are those of `Config`.
-    `through` is a WSGI application around the `WebSocketApp`, such as one with a login. Clients connect through it.
-    Rooms are local to this process, because WSTHREADS_REDIS is ignored, except by a `WebSocketApp` that you pass. If a
-    handler throws, the call that caused it raises the exception in the test, unless `raise_errors` is false. No wait is
-    longer than `deadline_s`. Raises the same errors as `create_app`.
+    `path` is the endpoint that clients connect to. Leave it out if there is only one. `settings` are the settings of
+    `Config`. `through` is a WSGI application around the `WebSocketApp`, such as one with a login. Clients connect
+    through it. Rooms are local to this process, because WSTHREADS_REDIS is ignored, except by a `WebSocketApp` that you
+    pass. If a handler throws, the call that caused it raises the exception in the test, unless `raise_errors` is false.
+    No wait is longer than `deadline_s`. Raises the same errors as `create_app`.
     """
     return Play(target, path, through=through, raise_errors=raise_errors, deadline_s=deadline_s, settings=settings)
 

@@ -217,7 +217,10 @@ class Affinity:
 
 
 class PinnedThread(ScheduledThread):
-    """One thread's time on the core. Only this thread may use it, except for `place_changed`. Raises nothing."""
+    """A context in which one thread runs on the core. Raises nothing.
+
+    Only this thread may use it, but any thread may call `place_changed`.
+    """
 
     __slots__ = ("_cores", "_is_batch", "_may_batch", "_place", "_roams", "affinity", "is_displaced")
 
@@ -322,7 +325,7 @@ def use_all_cores() -> None:
 
 
 def leave_core() -> None:
-    """If the calling thread is pinned, let it leave its core. It does not return to it."""
+    """If the calling thread is pinned, let it leave its core and not return."""
     thread: PinnedThread | None = getattr(_thread_state, "thread", None)
     if thread is not None:
         thread.only_reads()

@@ -15,7 +15,7 @@ __all__ = ["Loads", "is_ours", "read_loads", "roomier_core", "usable_cores"]
 
 log = get_logger(__name__)
 
-#: For each core, the seconds since boot that it was busy with programs, and that it was idle.
+#: For each core, the seconds since boot during which it was busy with programs, and during which it was idle.
 Loads = dict[int, tuple[float, float]]
 
 #: A core is crowded if other processes use more than the first share of its time, and less than the second share is
@@ -57,7 +57,7 @@ def read_loads() -> Loads:
 def roomier_core(core: int, cores: Iterable[int], before: Loads, now: Loads, own_s: float) -> int | None:
     """The core with the most room, if `core` was crowded between `before` and `now`.
 
-    None if `core` was not crowded, or if no core has room.
+    Returns None if `core` was not crowded, or if no core has room.
 
     `own_s` is the CPU time of this process in that time, on all cores. All of it counts as use of `core`. So the use by
     other processes can seem smaller than it is, and the sessions may stay on a crowded core.

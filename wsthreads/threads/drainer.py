@@ -51,7 +51,7 @@ class Drainer:
             sleep(seconds)
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no step is left, at most `timeout_s`. False if a step is left."""
+        """Wait until no step is left, at most `timeout_s`. Returns False if a step is left."""
         with self._lock:
             if self._pid != os.getpid():
                 return True
@@ -64,7 +64,7 @@ class Drainer:
 
             steps.put(look)
         was_idle = idle.wait(timeout_s)
-        idle.set()  # the step `look` ends
+        idle.set()  # from now on, `look` returns False, so its step ends
         return was_idle
 
     def stop(self, timeout_s: float) -> None:
@@ -83,7 +83,7 @@ class Drainer:
             self._steps.put(None)
 
     def _start_locked(self) -> None:
-        self._steps = SimpleQueue()  # after a fork: the old queue has the parent's steps
+        self._steps = SimpleQueue()  # this process was forked, and the old queue has the parent's steps
         self._thread = Thread(target=self._run, args=(self._steps,), name=self._thread_name, daemon=True)
         use_all_cores()  # the new thread inherits the cores of this thread, which may be a session thread
         self._thread.start()
@@ -107,6 +107,6 @@ class Drainer:
                     raise
                 if more:
                     steps.put(step)
-                del step  # else it would live until the next step comes
+                del step  # otherwise, the step would stay in memory until the next step comes
 
         keep_running(work)

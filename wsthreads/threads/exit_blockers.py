@@ -1,4 +1,4 @@
-"""Logs which threads keep the process from ending: at exit, Python waits for all threads that are not daemons."""
+"""Logs which threads keep the process from ending. At exit, Python waits for all threads that are not daemons."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["report_exit_blockers"]
 
 log = get_logger(__name__)
 
-#: After so long, threads that still run are logged.
+#: Threads that are still running after this time are logged.
 LINGER_S = 1.0
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep

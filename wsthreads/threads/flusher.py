@@ -202,7 +202,7 @@ class Flusher:
 
     def _renew(self) -> None:
         selector, waker, wakee = self._selector, self._waker, self._wakee
-        with suppress(OSError):  # no descriptors are left: continue with the old ones
+        with suppress(OSError):  # no file descriptors are left, so continue with the old ones
             self._open()
             self._unwatched.update(self._watched)
             self._watched = {}

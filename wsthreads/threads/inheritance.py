@@ -1,9 +1,9 @@
 """Gives all cores back to threads and processes that inherited the sessions' core.
 
 A thread or process that a pinned thread starts inherits its core (sched(7)). Without a patch of the standard library,
-wsthreads cannot know when one starts. So the flusher looks from time to time at the threads of this process and at its
-child processes. It acts at the second look, because at the first look a thread may be a session thread that has just
-begun. Each thread is checked only once.
+wsthreads cannot know when such a thread or process starts. So the flusher looks from time to time at the threads of
+this process and at its child processes. The flusher acts at the second look, because at the first look a thread may be
+a session thread that has just begun. Each thread is checked only once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ __all__ = ["Inheritance"]
 
 
 class Inheritance:
-    """Finds threads and processes that inherited a core. For the flusher only. Without ``/proc``, it finds nothing."""
+    """Finds threads and processes that inherited a core.
+
+    Only the flusher uses it. Without ``/proc``, it finds nothing.
+    """
 
     def __init__(self) -> None:
         self._known: set[int] = set()  # native ids of the threads that have been checked

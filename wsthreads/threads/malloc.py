@@ -35,5 +35,5 @@ def limit_arenas() -> None:
         from ctypes import CDLL
 
         libc = CDLL(None)
-        if hasattr(libc, "gnu_get_libc_version"):  # in another library the number may mean something else
+        if hasattr(libc, "gnu_get_libc_version"):  # in another library, the number may have another meaning
             libc.mallopt(M_ARENA_MAX, ARENAS)

@@ -1,4 +1,4 @@
-"""A few threads for calls that may take long, such as those of a handler's functions for its rooms.
+"""A few threads for calls that may take long, such as calls of a handler's functions for rooms.
 
 A thread starts when there is work and no other thread is free, up to the limit. A thread runs one batch at a time. If
 more items wait, it first wakes another thread, because its own batch may take long.

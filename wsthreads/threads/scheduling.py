@@ -40,16 +40,19 @@ class ScheduledThread:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The thread no longer serves clients."""
+        """Called when the thread no longer serves clients."""
 
     def runs_handler(self) -> None:
-        """The thread is about to run a handler."""
+        """Called when the thread is about to run a handler."""
 
     def only_reads(self) -> None:
-        """From now on the thread only reads its socket and seldom runs Python code."""
+        """Called when the thread, from now on, only reads its socket and seldom runs Python code."""
 
     def starts_thread(self) -> ScheduledThread:
-        """The thread is about to start another that serves a client. Returns the context for the new thread."""
+        """Called when the thread is about to start another thread, which serves a client.
+
+        Returns the context for it.
+        """
         return self
 
 
@@ -57,10 +60,10 @@ class Scheduling:
     """Gets the events of one app's threads. This class does nothing. Any thread."""
 
     def owns_process(self, nth: int) -> None:
-        """The process belongs to the app alone, and is the `nth` worker of its server."""
+        """Called if the process belongs to the app alone, and is the `nth` worker of its server."""
 
     def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """A session was admitted. `flusher` runs, and `occupancy` counts the app's sessions."""
+        """Called when a session was admitted. `flusher` is running, and `occupancy` counts the app's sessions."""
 
     def session_thread(self) -> ScheduledThread:
         """A context in which the calling thread serves a session."""
@@ -85,13 +88,13 @@ class Scheduling:
         return None
 
     def other_request(self) -> None:
-        """The calling thread is about to answer a request other than a WebSocket handshake."""
+        """Called when the calling thread is about to answer a request other than a WebSocket handshake."""
 
     def joins_room(self) -> None:
-        """The calling thread is about to add a session to a room."""
+        """Called when the calling thread is about to add a session to a room."""
 
     def stopped(self) -> None:
-        """The app was shut down, and its flusher has ended."""
+        """Called when the app was shut down, and its flusher has ended."""
 
 
 _NO_THREAD = ScheduledThread()
