@@ -220,7 +220,7 @@ class Handover:
     # A process ends
 
     def export(self, session_id: str) -> bool:
-        """Store a session for another process, and forget it. False if it stays here, or no longer is here. Blocks.
+        """Store a session for another process, and forget it. Returns false if it stays, or is no longer here. Blocks.
 
         Calls for the same session at the same time store it once.
         """

@@ -158,7 +158,7 @@ class Link(Protocol):
         """The number of members in other processes. Waits at most a second, then returns the last known number."""
 
     def call(self, path: str, name: str, script: str, keys: Sequence[str], *arguments: object) -> Any:
-        """Run a script once. `keys` names the keys of the room that it uses: fields of `Address`, or "processes".
+        """Run a script once. `keys` names keys of the room, for the script: fields of `Address`, or "processes".
 
         The script must return a value. If many broadcasts are queued, it may run before them. Waits at most a second,
         and not while the broker is unavailable. Raises `BrokerError`; its `is_unknown` tells whether the script may

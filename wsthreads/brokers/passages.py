@@ -1,4 +1,4 @@
-"""Takes a session out of the rooms of this process, for another process, or into them, from another process.
+"""Takes a session out of its rooms in this process, to move it to another process; or takes a moved session into them.
 
 The new process continues exactly after the last message that the session has in each room: `cut` returns these
 positions, and `enter` reads all later messages from the logs.

@@ -210,7 +210,7 @@ class PendingBroadcasts:
         return [broadcast for broadcast in found if broadcast is not None]
 
     def before_close(self, session: Addressee) -> list[PendingBroadcast]:
-        """The broadcasts of any thread to its rooms that the close frame of a session must not overtake."""
+        """The broadcasts to a session's rooms, of any thread, that the session's close frame must not overtake."""
         path = session._rooms.path
         found = [look_up(self._rooms, (path, name)) for name in session._joined]
         return [broadcast for broadcast in found if broadcast is not None and not broadcast.is_back]

@@ -71,7 +71,7 @@ class Questions:
             self._changed.notify_all()
 
     def deafen(self) -> None:
-        """From now on, this process receives none: its subscriptions are being renewed.
+        """From now on, this process receives no questions or answers: its subscriptions are being renewed.
 
         Called by the reader's thread.
         """

@@ -154,7 +154,7 @@ class Replay:
         """Count and log lost messages, in one line for all rooms."""
         gaps = [(room, missed) for room, missed in gaps if missed is not None or room.name != SESSIONS_ROOM]
         if not gaps:
-            return  # that room seldom has messages
+            return  # only the room for single sessions is left, which seldom has messages
         known = sum(missed or 0 for _, missed in gaps)
         what = "are lost" if known != 1 else "is lost"
         what = f"{counted(known, 'broadcast')} {what}" if known else "broadcasts may be lost"

@@ -24,7 +24,7 @@ __all__ = ["Subscriptions"]
 class Subscriptions:
     """The subscriptions of one link. Any thread.
 
-    The reader takes `changes`, and tells when it has subscribed, and when a broadcast of this process is back.
+    The reader takes `changes`. It reports when it has subscribed, and when a broadcast of this process is back.
     """
 
     def __init__(self, keys: Keys, process: Process, *, queue: SendQueue, availability: Availability) -> None:

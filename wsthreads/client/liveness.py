@@ -51,7 +51,7 @@ class Liveness:
         If the step is `DROP`, the second value is how many seconds the client has waited.
 
         A long message on a slow line delays the answer. While the message is being sent, the connection counts as
-        alive. But the operating system may already have taken all of it. So the time to wait doubles with each
+        alive. But the operating system may already have taken all of the message. So the time to wait doubles with each
         connection that was dropped.
         """
         timeout_s *= self._patience

@@ -56,7 +56,7 @@ class Exchange:
         self.wants_all = False  # whether the script waits for the whole body
         self._buffer = bytearray()
         self._size = 0  # how many bytes of the body were read
-        self._is_working = True  # whether a thread works on it, or will
+        self._is_working = True  # whether a thread works for this exchange, or will
         self._has_ended = False  # whether the whole body was read
         self._failure: tuple[str, str] | None = None  # the name of the error, and its message
         self._end_wait: Callable[[], None] | None = None

@@ -63,7 +63,7 @@ def _release(lives: dict[int, _Life]) -> None:
 
 
 def _teller(handler: ScriptHandler) -> Callable[[str], None]:
-    """A function that reports failures to the handler. The isolate's thread keeps it, so its reference is weak."""
+    """A function that reports failures to the handler. Its reference is weak: the isolate keeps the function."""
     reference = weakref.ref(handler)
 
     def tell(text: str) -> None:

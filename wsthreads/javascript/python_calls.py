@@ -58,7 +58,7 @@ class _Generator:
     def __init__(self, what: PythonFunction) -> None:
         self.what = what
         self.iterator: Generator[Any, Any, Any] = (each for each in "")  # until the function has been called
-        self.running = Lock()  # held by the thread that runs it
+        self.running = Lock()  # held by the thread that runs the generator
         self.idle_since = NEVER  # when its last step ended; `NEVER` during a step, and until the function has returned
 
 
@@ -98,7 +98,7 @@ class PythonCalls:
         self._last_generator = 0
         self.engine: Engine | None = None
         # Calls of generator functions at the limit, by ticket. The promise jobs that follow may drop generators, and so
-        # make room for these calls. Behind the jobs, a refusal waits for each.
+        # make room for these calls. A refusal of each call is queued after these jobs.
         self._held: dict[int, Callable[[], Answer]] = {}
         self._tries = self._collected_at = 0  # counts of calls of generator functions
 

@@ -92,7 +92,7 @@ _BRIDGE_FUNCTIONS = (
 def library(path: str) -> Any:
     """The functions of the engine, with their types.
 
-    A new object, so that the prototypes of other users do not change.
+    Returns a new object each time, so that the prototypes of other users do not change.
     """
     try:
         library = ctypes.PyDLL(path)

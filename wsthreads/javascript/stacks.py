@@ -64,7 +64,7 @@ class Failure(NamedTuple):
 
     @property
     def was_out_of_memory(self) -> bool:
-        """Whether this is the engine's error for a full heap. Without memory for that error, it throws null."""
+        """Whether this is the engine's error for a full heap. Without memory for that error, the engine throws null."""
         return self.message.startswith(("InternalError: out of memory", "null was thrown"))
 
     @property
