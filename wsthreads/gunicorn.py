@@ -86,7 +86,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
       Clients get 1012 if another worker takes over (HUP, `max_requests`, `--reload`), else 1001. Under plain ``-k
       gthread``, the sessions close half a second later, and always with 1001.
     - The worker accepts at most `--threads` minus two sessions, so that two threads remain for HTTP.
-    - A full worker leaves new clients to other workers, as long as one of them has room. Not with `--reuse-port`.
+    - A full worker leaves new clients to other workers, while one of them has a free place. Not with `--reuse-port`.
     - A client must send the head of its request within `handshake_timeout_s` (10 s before the first request to an app).
       gthread waits without a limit, so a few clients could take all threads.
     - Context variables that a handler or a view sets are unset for the thread's next client.
@@ -200,10 +200,10 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         return False
 
     def _is_full(self) -> bool:
-        """Whether this worker has no room for another session, but another worker may have some."""
+        """Whether this worker has no place for another session, but another worker may have one."""
         apps = list(self._apps)
         if self.cfg.workers == 1 or self.cfg.reuse_port or not apps or not any(app.places for app in apps):
-            return False  # no other worker would have more room, or get the client
+            return False  # no other worker would have a place, or get the client
         return max(app.free_places for app in apps) <= len(self._reading)
 
     def handle(self, conn: Any) -> Any:

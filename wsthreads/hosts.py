@@ -126,7 +126,7 @@ def _address_of(text: str) -> Address | None:
 
 
 def _kind_of(address: Address) -> str:
-    """``public``, ``local`` or ``special``."""
+    """The kind of an address: ``public``, ``local`` or ``special``."""
     if isinstance(address, IPv6Address):
         inner = IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else address.sixtofour
         if inner is not None:

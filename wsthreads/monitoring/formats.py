@@ -235,9 +235,9 @@ class AccessFormatter(logging.Formatter):
 class JSONFormatter(logging.Formatter):
     """Writes each record as one JSON object in ASCII, on one line.
 
-    Every object has `time` (ISO 8601, UTC), `level`, `logger`, `message` and `pid`. Where they apply, it has `session`,
-    `endpoint`, `address`; `file`, `line` and `column` of a script; `exception`, the stack; `method`, `path` and
-    `status` of a request. Text, numbers and booleans of `extra` are added.
+    Every object has `time` (ISO 8601, UTC), `level`, `logger`, `message` and `pid`. Where they apply, the object also
+    has `session`, `endpoint` and `address`, the `file`, `line` and `column` of a script, `exception` (the stack), and
+    the `method`, `path` and `status` of a request. Text, numbers and booleans of `extra` are added.
     """
 
     def format(self, record: logging.LogRecord) -> str:

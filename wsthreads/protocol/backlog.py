@@ -1,4 +1,4 @@
-"""The backlog of a slow client: the frames of one outbox for which the kernel had no room.
+"""The backlog of a slow client: the frames of one outbox for which the kernel had no space.
 
 Once the kernel is full, only the last one of several frames with the same key (`MarkedFrame.latest`) remains. A frame
 that was partly written stays, because the rest must follow.

@@ -168,8 +168,8 @@ def parse_header(buffer: bytes, start: int = 0) -> Header | None:
 def _decode_message(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
     """Decode the frame that begins at `start`. Returns its message and the start of the next frame.
 
-    Returns None, for wsproto to decide, unless the frame is complete, final, masked, text or binary, without extension
-    bits, with a minimal length field, at most `max_bytes` long, and valid UTF-8 if it is text.
+    The frame must be complete, final, masked, text or binary, without extension bits, with a minimal length field, and
+    at most `max_bytes` long. Text must be valid UTF-8. In all other cases, returns None, and wsproto decides.
     """
     end = len(buffer)
     if end - start < 6:

@@ -5,7 +5,7 @@ Guarantees, for any number of threads:
 - Frames are sent whole, in the order of `append`. No frame is sent after the close frame.
 - `append` only appends to memory. It takes no lock, so callers may hold a room's `order`.
 - `flush` never waits for the network. If another thread holds the lock, that thread sends the frames, because it checks
-  the queue again after releasing the lock. If the kernel has no room, the flusher sends the rest later.
+  the queue again after releasing the lock. If the kernel has no space, the flusher sends the rest later.
 - There are limits for the waiting bytes and for the seconds without progress. Beyond either limit, `on_stuck` is called
   once. The thread that holds the lock counts the bytes, so frames that others append during a write count only later.
 - After `keep`, a client that loses its connection and comes back over another one gets each counted message once.
@@ -55,7 +55,7 @@ class Outbox(Writer):
         self.encoding = encoding
         #: See `keep_short`.
         self.is_short = False
-        #: Reads acknowledgements for some seconds, in the thread that waits for room. False if this thread cannot read.
+        #: Reads acknowledgements for some seconds, in the thread that waits for space. False if it cannot read.
         self.pump: Callable[[float], bool] | None = None
 
     @classmethod
@@ -138,9 +138,9 @@ class Outbox(Writer):
         self.excuse(min(self._excused_bytes() + size, at_most))
 
     def wait_for_room(self, size: int, timeout_s: float) -> bool:
-        """Wait until there is room for `size` more bytes, at most `timeout_s`.
+        """Wait until there is space for `size` more bytes, at most `timeout_s`.
 
-        Returns False if there is still no room.
+        Returns False if there is still no space.
         """
 
         def has_room() -> bool:
@@ -381,9 +381,9 @@ class Outbox(Writer):
 def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | list[bytes] | None, int]]:
     """Write the queues of outboxes. The caller holds their locks, and none of them is draining.
 
-    Returns entries for `_after_send_locked`: an outbox, its data if this was not sent completely, and how many bytes of
-    the data were sent, or -errno. The data is a list of frames if any of them is a `MarkedFrame`. An outbox that was
-    not written to has no data. This Python version writes nothing, and returns all outboxes.
+    Returns entries for `_after_send_locked`: an outbox, its data if not all of it was sent, and how many bytes of the
+    data were sent, or -errno. The data is a list of frames if any of them is a `MarkedFrame`. An outbox that was not
+    written to has no data. This Python version writes nothing, and returns all outboxes.
     """
     return [(outbox, None, 0) for outbox in outboxes]
 

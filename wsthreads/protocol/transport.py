@@ -81,7 +81,7 @@ class PlainTransport:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        # Blocking mode: with a timeout, send() would wait for room, even with MSG_DONTWAIT.
+        # Blocking mode: with a timeout, send() would wait for space, even with MSG_DONTWAIT.
         if sock.gettimeout() is not None:
             sock.setblocking(True)
         with suppress(OSError):  # not TCP

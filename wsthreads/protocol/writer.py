@@ -1,6 +1,6 @@
 """The part of an outbox that writes to its connection, under its lock.
 
-Frames for which the kernel has no room wait in a `Backlog`, and the flusher writes them later. There are limits for the
+Frames for which the kernel has no space wait in a `Backlog`. The flusher writes them later. There are limits for the
 waiting bytes and for the seconds without progress. An outbox that keeps written messages (`Kept`) stops writing when
 its window is full, until the client acknowledges some of them. Without a connection, frames only wait.
 """
@@ -104,7 +104,7 @@ class Writer(OutboxState):
         self._backlog: Backlog | None = None
         # True while the kernel is full (the flusher will call _on_room), the window is full, or there is no connection.
         # It stays true until all waiting frames are written. Other threads read it without the lock, to decide whether
-        # to wait for room.
+        # to wait for space.
         self.is_blocked = transport is NOWHERE
         self._is_full = False  # whether is_blocked is true because the window is full
         self._kept: Kept | None = None
@@ -117,7 +117,7 @@ class Writer(OutboxState):
         self._sealed = False  # whether the close frame was taken from the queue; later frames are dropped
         self._detached = False  # whether `detach` has returned the transport to the WSGI server
         self._draining = False  # whether _drain_locked runs: a finalizer that sends may call it again under the RLock
-        self._room: Condition | None = None  # made for the first thread that waits for room
+        self._room: Condition | None = None  # made for the first thread that waits for space
 
     def flush(self) -> None:
         """See `Outbox`."""
@@ -147,7 +147,7 @@ class Writer(OutboxState):
             self.messages_out += not frame.startswith(NO_MESSAGE) if kept is None else is_counted(frame)
 
     def _drain_locked(self, *, has_room: bool = False) -> None:
-        """Write all frames, until the kernel has no more room.
+        """Write all frames, until the kernel has no more space.
 
         Afterwards, only frames appended meanwhile are in the queue.
 
@@ -251,7 +251,7 @@ class Writer(OutboxState):
         return size if size and monotonic() < until else 0
 
     def _on_room(self) -> None:
-        """Called by the flusher when the kernel has room again, or the connection has failed."""
+        """Called by the flusher when the kernel has space again, or the connection has failed."""
         with self._lock:
             if self._detached or self._is_full or self._transport is NOWHERE:
                 return
@@ -259,7 +259,7 @@ class Writer(OutboxState):
         self.flush()
 
     def _go_on_locked(self) -> None:
-        """Continue to write, because there is room again."""
+        """Continue to write, because there is space again."""
         self._is_full = False
         self._drain_locked(has_room=True)
         if not self.is_blocked:

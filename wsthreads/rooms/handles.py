@@ -150,9 +150,9 @@ class Room(AttributeMethods):
     def history(self, count: int) -> list[str | bytes]:
         """The last messages of the room, oldest first: text as str, bytes as bytes. At most `count`.
 
-        Only messages that the settings keep: `history_messages`, `history_s`, `max_history_bytes`. Messages that were
-        sent with ``keep=False`` are not among them. Over Redis, a process without members in the room waits for Redis,
-        at most a second.
+        Includes only messages that the settings keep: `history_messages`, `history_s`, `max_history_bytes`. Messages
+        that were sent with ``keep=False`` are not among them. Over Redis, a process without members in the room waits
+        for Redis, at most a second.
 
         Raises `HistoryError` for anything but a whole number from 0 to `history_messages`, and if history is off; over
         Redis, `BrokerError` if Redis does not answer.

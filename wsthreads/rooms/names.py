@@ -21,7 +21,7 @@ def user_room(user: str) -> str:
 
 
 def user_of(name: str) -> str | None:
-    """The user whose hidden room has this name; None for any other room."""
+    """The user whose hidden room has this name. None for the name of any other room."""
     return name[len(_USER) :] if name.startswith(_USER) else None
 
 

@@ -69,7 +69,7 @@ class Entry(NamedTuple):
 
     session_id: str
     user: str | None
-    #: When the person came, as the session's process noted it; in seconds since the epoch.
+    #: When the person came, in seconds since the epoch, as the session's process has recorded it.
     since: float
     #: JSON text.
     value: str

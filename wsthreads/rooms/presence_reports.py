@@ -106,7 +106,7 @@ class PresenceReports:
         self._states.compute_if_present(name, take)
         if not has_members and self._has_members(name):  # the first member has joined since the check
             self.schedule(name)
-        elif not has_members:  # all readers of the changes are gone
+        elif not has_members:  # no member is left to read the changes
             self._states.compute_if_present(name, lambda state: state if state.presence.has_persons else None)
         if changes is not None:
             message = self._report_to(name, changes)

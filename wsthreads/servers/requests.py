@@ -41,7 +41,7 @@ _ANSWER_KEY = "wsthreads.answer"
 #: Characters that are not escaped when a URI is logged (RFC 3986). Control characters and spaces are escaped.
 _IN_URI = "/?#[]@!$&'()*+,;=:%"
 
-#: 0 on platforms without the flag.
+#: The flag for a read that does not wait. 0 on platforms without this flag.
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 #: The size of the read buffer. Most requests fit in. The buffer lives as long as the connection, so each session has
@@ -106,7 +106,8 @@ class RequestHandler(WSGIRequestHandler):
             return False
         self.requestline = self.raw_requestline.decode("latin-1").rstrip("\r\n")
         try:
-            line = check_request_line(self.raw_requestline)  # now: another protocol may send no empty line
+            # Checked before the next lines, because a client of another protocol may never send the empty line.
+            line = check_request_line(self.raw_requestline)
             lines = self._header_lines()
             with self.server.scheduling.opening():
                 fields = clean_fields(line.version, lines)

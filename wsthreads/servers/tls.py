@@ -45,7 +45,7 @@ def server_context(certificate: str | os.PathLike[str], key: str | os.PathLike[s
 
 def _contents(file: Path) -> bytes:
     try:
-        if file.exists() and not (file.is_file() or file.is_dir()):  # a device may never end
+        if file.exists() and not (file.is_file() or file.is_dir()):  # reading a device may never end
             raise UsageError(f"{file}: not a regular file")
         return file.read_bytes()
     except OSError as error:

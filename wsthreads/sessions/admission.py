@@ -222,7 +222,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 def network_of(address: str) -> str:
     """The network that counts as one client: an IPv4 address itself, or the /64 of an IPv6 address.
 
-    IPv4 embedded in IPv6 counts as IPv4: with 6to4, one owner has 65,536 networks; with NAT64, all clients share one.
+    IPv4 embedded in IPv6 counts as IPv4. With 6to4, one owner has 65,536 networks. With NAT64, all clients share one.
 
     >>> network_of("192.0.2.1"), network_of("2001:db8::1:2:3:4"), network_of("::ffff:192.0.2.1")
     ('192.0.2.1', '2001:db8::/64', '192.0.2.1')

@@ -255,7 +255,7 @@ class PythonHandler(Handler):
         """Log an exception of the user's function. `NotRun` is logged once per hook, because every call raises it."""
         context = log_context(environ, error=error)
         kind = type(error)  # isinstance would run code of the error's class
-        if issubclass(kind, BadVerdict):  # its stack has only frames of wsthreads
+        if issubclass(kind, BadVerdict):  # the stack of this error has only frames of wsthreads
             log.error("%s", printable(str(error)), extra=log_context(environ))
         elif not issubclass(kind, NotRun):
             log.error("%s.%s failed %s", self.name, hook, where, exc_info=exc_info_of(error), extra=context)
@@ -270,7 +270,7 @@ class PythonHandler(Handler):
 
 
 def _name_of(kind: type | ModuleType) -> str:
-    """A handler's name in logs: its class or its module; for a module outside packages, its file."""
+    """A handler's name in logs: its class or its module. For a module outside packages, the name of its file."""
     # A module made in memory has no file.
     file = getattr(kind, "__file__", None) if isinstance(kind, ModuleType) else None
     return os.path.basename(file) if file and "." not in kind.__name__.removesuffix(".py") else kind.__name__

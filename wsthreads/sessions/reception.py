@@ -117,7 +117,7 @@ class Reception:
             if hello is not None:
                 dialogue, why = self._resume(carrier, hello, client.request, spoken)
                 if dialogue is None and hello.token is not None and any(carrier.channel.transport.end_seen()):
-                    carrier.channel.lose("connection lost")  # the client has left while its session was searched
+                    carrier.channel.lose("connection lost")  # the client left while the server looked for its session
                 if dialogue is None and self._has_place(client, carrier):
                     dialogue = self._begin(client, carrier, spoken, why)
                     is_new = dialogue is not None

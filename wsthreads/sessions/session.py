@@ -166,7 +166,7 @@ class Session:
         sent as U+FFFD. Raises `MessageTypeError` for anything but str and bytes.
 
         `send` does not block. If more than `max_outbox_bytes` wait for the client, the session is closed with 1013.
-        There is one exception: in a Python handler, in the session's own thread, `send` waits until there is room in
+        There is one exception: in a Python handler, in the session's own thread, `send` waits until there is space in
         the outbox. It waits at most `timeout` seconds, by default `send_timeout_s`. So a handler may stream more than
         the outbox holds.
 

@@ -3,7 +3,7 @@
 - `flusher`: the thread for timers and full sockets. `drainer`: the thread that sends for busy rooms.
 - `pool`: a few threads for calls that may take long.
 - `scheduling`: events that other packages report about their threads. `gil`: the decisions that follow under a GIL.
-- `affinity`: keeps session threads on one core. `cpu_load`: finds a core with room. `inheritance`: gives all cores back
+- `affinity`: keeps session threads on one core. `cpu_load`: finds a roomy core. `inheritance`: gives all cores back
   to threads that handlers start.
 - `malloc`: fewer memory arenas. `garbage`: rarer full garbage collections. `stack_sizes`: larger stacks.
 - `lookups`: looks up keys that other threads have made.

@@ -1,4 +1,4 @@
-"""Tells which threads may wait for room in a queue, or until a room has handled a post.
+"""Tells which threads may wait for space in a queue, or until a room has handled a post.
 
 The thread of a script must not wait, because it serves all sessions of the script. A thread that calls a handler's
 functions for rooms must not wait for a post, because it may be the thread that has to handle the post. A finalizer

@@ -1,4 +1,4 @@
-"""Finds the cores that the process may use, their loads, and a core with room.
+"""Finds the cores that the process may use, their loads, and a roomy core.
 
 Works on Linux; elsewhere, finds none.
 """
@@ -22,7 +22,7 @@ Loads = dict[int, tuple[float, float]]
 #: idle.
 CROWDED, SCARCE = 0.25, 0.2
 
-#: A core has room if more than this share of it is idle.
+#: A core counts as roomy if more than this share of it is idle.
 ROOMY = 0.5
 
 
@@ -55,9 +55,9 @@ def read_loads() -> Loads:
 
 
 def roomier_core(core: int, cores: Iterable[int], before: Loads, now: Loads, own_s: float) -> int | None:
-    """The core with the most room, if `core` was crowded between `before` and `now`.
+    """The core with the most idle time, if `core` was crowded between `before` and `now`.
 
-    Returns None if `core` was not crowded, or if no core has room.
+    Returns None if `core` was not crowded, or if no core is roomy.
 
     `own_s` is the CPU time of this process in that time, on all cores. All of it counts as use of `core`. So the use by
     other processes can seem smaller than it is, and the sessions may stay on a crowded core.

@@ -1,4 +1,4 @@
-"""The housekeeping thread: waits until full sockets have room again, and until deadlines.
+"""The housekeeping thread: waits until full sockets have space again, and until deadlines.
 
 Each app has one such thread in each process. It starts with the first session, so a forked process gets its own. It
 calls one callback at a time, and callbacks must not block. An exception of a callback is logged and ends nothing else.
@@ -78,7 +78,7 @@ def weakly(method: Callable[..., None], *arguments: object) -> Callable[[], None
 
 
 class Flusher:
-    """Timers, and one-shot watches for room in a socket. All methods may be called from any thread."""
+    """Timers, and one-shot watches for space in a socket. All methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = Lock()  # guards starting and stopping; nothing blocks under it

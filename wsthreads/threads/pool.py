@@ -51,7 +51,7 @@ class Pool(Generic[T]):
         self._calm = Condition(self._lock)  # notified when nothing waits or runs
         self._items: deque[T] = deque()
         self._threads: list[Thread] = []
-        self._idle = 0  # threads that wait for a token
+        self._idle = 0  # how many threads wait for a token
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._running = 0  # calls of `work` that run
         #: How many calls of `work` have ended. Tests use it to wait.
