@@ -77,7 +77,7 @@ def test_a_client_that_is_refused_with_a_close_code_learns_it_and_does_not_come_
     with run_server(*site) as server:
         page = window(server.url)
         expect(log_of(page)).to_have_text(["closed 4003 banned true"])
-        server.wait_for("refused: connection opened (101) and closed with 4003 banned")
+        server.wait_for(r"refused: connection opened \(101\) and closed with 4003 banned")
 
 
 def test_it_comes_back_and_sends_what_was_queued_in_order(window, site):

@@ -5,17 +5,35 @@
 #include "_metrics.h"
 
 #include <math.h>
-#include <structmember.h>
+#include <stddef.h>
 #include <time.h>
 
 /* ---- Tally() ---- */
 
-static PyMemberDef tally_members[] = {
-    {"messages_out", T_ULONGLONG, offsetof(Tally, messages_out), 0, "See wsthreads.monitoring.metrics."},
-    {"bytes_out", T_ULONGLONG, offsetof(Tally, bytes_out), 0, "See wsthreads.monitoring.metrics."},
-    {"kept_bytes", T_ULONGLONG, offsetof(Tally, kept_bytes), 0, "See wsthreads.monitoring.metrics."},
-    {"window", T_ULONGLONG, offsetof(Tally, window), 0, "See wsthreads.monitoring.metrics."},
-    {NULL, 0, 0, 0, NULL},
+/* Threads without the outbox's lock read the counts, too. So each access is atomic. */
+static uint64_t *count_in(PyObject *tally, void *offset) {
+    return (uint64_t *)((char *)tally + (size_t)offset);
+}
+
+static PyObject *get_count(PyObject *self, void *offset) {
+    return PyLong_FromUnsignedLongLong(__atomic_load_n(count_in(self, offset), __ATOMIC_RELAXED));
+}
+
+static int set_count(PyObject *self, PyObject *value, void *offset) {
+    if (value == NULL) {
+        PyErr_SetString(PyExc_TypeError, "a count cannot be deleted");
+        return -1;
+    }
+    unsigned long long count = PyLong_AsUnsignedLongLong(value);
+    if (count == (unsigned long long)-1 && PyErr_Occurred()) return -1;
+    __atomic_store_n(count_in(self, offset), count, __ATOMIC_RELAXED);
+    return 0;
+}
+
+#define COUNT(name) {#name, get_count, set_count, "See wsthreads.monitoring.metrics.", (void *)offsetof(Tally, name)}
+
+static PyGetSetDef tally_counts[] = {
+    COUNT(messages_out), COUNT(bytes_out), COUNT(kept_bytes), COUNT(window), {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyTypeObject TallyType = {
@@ -24,7 +42,7 @@ PyTypeObject TallyType = {
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .tp_doc = "See wsthreads.monitoring.metrics.",
     .tp_new = PyType_GenericNew,
-    .tp_members = tally_members,
+    .tp_getset = tally_counts,
 };
 
 /* ---- Histogram() ---- */

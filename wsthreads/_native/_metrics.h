@@ -5,11 +5,14 @@
 #include <Python.h>
 #include <stdint.h>
 
-/* The first fields of every outbox. Guarded by the lock of the outbox. */
+/* The first fields of every outbox. The lock of the outbox guards their changes; any thread may read them. */
 typedef struct {
     PyObject_HEAD
     uint64_t messages_out, bytes_out, kept_bytes, window;
 } Tally;
+
+/* Adds to a count of a tally. */
+#define COUNT_UP(count, number) __atomic_store_n(&(count), (count) + (uint64_t)(number), __ATOMIC_RELAXED)
 
 extern PyTypeObject TallyType;
 

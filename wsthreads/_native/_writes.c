@@ -175,7 +175,7 @@ static int take(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *share
         release_write(write);
         return -1;
     }
-    if (write->kept_bytes > 0 && tally_of(outbox) != NULL) tally_of(outbox)->kept_bytes += (uint64_t)write->kept_bytes;
+    if (write->kept_bytes > 0 && tally_of(outbox) != NULL) COUNT_UP(tally_of(outbox)->kept_bytes, write->kept_bytes);
     return 0;
 }
 
@@ -220,8 +220,8 @@ int end_write(Write *write, PyObject *outbox) {
     int complete = write->sent == PyBytes_GET_SIZE(write->data);
     Tally *tally = tally_of(outbox);
     if (write->sent >= 0 && tally != NULL) {
-        tally->messages_out += (uint64_t)write->messages;
-        if (complete) tally->bytes_out += (uint64_t)write->sent; /* otherwise the caller counts them */
+        COUNT_UP(tally->messages_out, write->messages);
+        if (complete) COUNT_UP(tally->bytes_out, write->sent); /* otherwise the caller counts them */
     }
     if (complete) {
         release_write(write);
