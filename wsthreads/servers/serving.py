@@ -151,6 +151,7 @@ class Server:
             if not self._http.join_connections(deadline):
                 self._http.cut_off()
                 if not self._http.join_connections(monotonic() + CUT_OFF_TIMEOUT_S):
+                    self.leaves_threads = True
                     log.warning("the threads of some connections are still running; they will end with the process")
         finally:
             self._stopped.set()

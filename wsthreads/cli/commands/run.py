@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,6 +40,9 @@ log = get_logger(__name__)
 #: Environment variables that pass the port and the token on to the restarted command.
 RESTART_PORT = "_WSTHREADS_RESTART_PORT"
 RESTART_TOKEN = "_WSTHREADS_RESTART_TOKEN"
+
+#: The longest wait for the standard output at the end of the process.
+FLUSH_TIMEOUT_S = 0.5
 
 
 @click.command(
@@ -205,9 +209,20 @@ def _make_token(host: str, config: Config) -> str:
 
 
 def _serve(server: Server) -> int:
-    """Serve until a signal. Ends the process if nobody reads the output: Python would wait for a reader."""
+    """Serve until a signal. Ends the process at once where Python's own end could hang.
+
+    Python would wait for somebody who reads the output. Without a GIL, it would wait for a lock if it stops a thread
+    that has the lock, for example of stderr.
+    """
+    from wsthreads.threads.gil import has_gil
+
     status = server.run()
     if output_is_stuck():
+        os._exit(status)
+    if server.leaves_threads and not has_gil():
+        flushing = Thread(target=sys.stdout.flush, daemon=True)
+        flushing.start()
+        flushing.join(FLUSH_TIMEOUT_S)
         os._exit(status)
     return status
 
