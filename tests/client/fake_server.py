@@ -134,8 +134,9 @@ class Peer:
         extensions = [PerMessageDeflate()] if compress else []
         self._put(self._protocol.send(AcceptConnection(subprotocol=subprotocol, extensions=extensions)))
 
-    def refuse(self, status: int, text: str = "") -> None:
+    def refuse(self, status: int, text: str = "", **more: str) -> None:
         headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode())]
+        headers += [(name.replace("_", "-").encode(), value.encode()) for name, value in more.items()]
         self._put(self._protocol.send(RejectConnection(status_code=status, headers=headers, has_body=True)))
         self._put(self._protocol.send(RejectData(data=text.encode())))
         self._sock.close()

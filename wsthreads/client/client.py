@@ -52,7 +52,8 @@ class Client:
     `on_request` itself sends wait until `on_open` returns.
 
     `headers` are pairs or a mapping, `protocols` the application's subprotocols. `compress` offers permessage-deflate.
-    Delays between attempts are random, and double from `min_delay_s` to `max_delay_s`. The client gives up after
+    Delays between attempts are random, and double from `min_delay_s` to `max_delay_s`. If a server refuses with the
+    header Retry-After, its seconds are added, at most `max_delay_s` of them. The client gives up after
     `max_attempts` attempts in a row without a connection that lasted 5 seconds. At most `max_queued` messages, and at
     most `max_queued_bytes`, wait to be sent or acknowledged.
 

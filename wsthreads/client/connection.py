@@ -26,7 +26,7 @@ from wsproto.events import (
 from wsproto.extensions import PerMessageDeflate
 from wsproto.utilities import LocalProtocolError
 
-from wsthreads.client.failures import MAX_REFUSAL_BYTES, ConnectFailed, connecting, describe_refusal
+from wsthreads.client.failures import MAX_REFUSAL_BYTES, ConnectFailed, connecting, describe_refusal, retry_after_of
 from wsthreads.client.handshake import Handshake
 from wsthreads.client.waiter import READ, WRITE, Waiter
 from wsthreads.errors import CloseCode
@@ -163,7 +163,8 @@ class Connection:
         if refusal is None:
             advice = "" if isinstance(self._sock, ssl.SSLSocket) else "; if it speaks TLS, try wss:// in place of ws://"
             raise ConnectFailed("the server closed the connection without an answer", advice=advice)
-        raise ConnectFailed(describe_refusal(refusal, body), refusal.status_code)
+        wait_s = retry_after_of(refusal)
+        raise ConnectFailed(describe_refusal(refusal, body), refusal.status_code, retry_after_s=wait_s)
 
     def give_up_connections(self, dead_fd: int) -> None:
         """In a forked process: the connection is the parent's. The socket becomes one whose peer is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -14,7 +15,15 @@ from wsthreads.client.handshake import shown
 from wsthreads.errors import BackendError, CloseCode
 from wsthreads.monitoring.logs import printable
 
-__all__ = ["FORKED", "MAX_REFUSAL_BYTES", "ConnectFailed", "connecting", "describe_end", "describe_refusal"]
+__all__ = [
+    "FORKED",
+    "MAX_REFUSAL_BYTES",
+    "ConnectFailed",
+    "connecting",
+    "describe_end",
+    "describe_refusal",
+    "retry_after_of",
+]
 
 #: How much to read of the response to a refused handshake, and how much to show of its text.
 MAX_REFUSAL_BYTES = 4096
@@ -27,11 +36,14 @@ FORKED = "it belongs to the process from which this one was forked; make another
 class ConnectFailed(BackendError):
     """There is no connection to the server, or the server refused the handshake with the HTTP status `status`.
 
-    `bare` is the text without the advice, which would be wrong for an address that has worked before.
+    `bare` is the text without the advice, which would be wrong for an address that has worked before. `retry_after_s`
+    is the wait that the server asks for.
     """
 
-    def __init__(self, message: str, status: int | None = None, *, advice: str = "") -> None:
-        self.status, self.bare = status, message
+    def __init__(
+        self, message: str, status: int | None = None, *, advice: str = "", retry_after_s: float = 0.0
+    ) -> None:
+        self.status, self.bare, self.retry_after_s = status, message, retry_after_s
         super().__init__(message + advice)
 
 
@@ -70,6 +82,12 @@ def describe_refusal(refusal: RejectConnection, body: bytes) -> str:
     if location and status < 400:
         description += f", a redirect to {shown(location):.{MAX_SHOWN_CHARS}}"
     return description + (f": {printable(words[:MAX_SHOWN_CHARS])}" if words else "")
+
+
+def retry_after_of(refusal: RejectConnection) -> float:
+    """The seconds of the header Retry-After. 0 without it, and for a date."""
+    value = next((value for name, value in refusal.headers if name == b"retry-after"), b"")
+    return float(value) if re.fullmatch(rb"[0-9]{1,9}", value) else 0.0
 
 
 def describe_end(code: int, reason: str) -> str:

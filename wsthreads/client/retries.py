@@ -54,10 +54,14 @@ class Retries:
         """The delay after the end of a connection; None if the client must not connect again."""
         return self._next(is_final(code), code == CloseCode.EXPIRED)
 
-    def after_refusal(self, status: int | None) -> float | None:
-        """The delay after an attempt without a connection. `status` is the HTTP status of a refusal."""
+    def after_refusal(self, status: int | None, retry_after_s: float = 0.0) -> float | None:
+        """The delay after an attempt without a connection. `status` is the HTTP status of a refusal.
+
+        A server may ask for `retry_after_s`. At most `max_delay_s` of it is added, so that the delay is still random.
+        """
         is_mistake = status is not None and 400 <= status <= 499 and status not in TEMPORARY_STATUSES
-        return self._next(is_mistake, True)
+        delay_s = self._next(is_mistake, True)
+        return None if delay_s is None else delay_s + min(retry_after_s, self._max_delay_s)
 
     def _next(self, is_over: bool, may_ask_again: bool) -> float | None:
         if is_over:
