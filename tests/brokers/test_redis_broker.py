@@ -91,7 +91,7 @@ def no_redis_in_the_environment(monkeypatch):
         ("redis://h?socket_timeot=3", "does not know: socket_timeot; socket_timeout?"),
         ("redis://h?port=s3cret", "redis-py does not accept"),
         ("redis://h?protocol=7", "protocol is 2 or 3"),
-        ("rediss://h?ssl_ca_certs=/nowhere/ca.pem&password=s3cret", "ssl_ca_certs in the URL of the Redis names '/now"),
+        ("rediss://h?ssl_ca_certs=/nowhere/ca.pem&password=s3cret", "ssl_ca_certs in the Redis URL is '/now"),
         ("rediss://h?ssl_cert_reqs=s3cret", "redis-py does not accept"),
     ],
 )
@@ -160,7 +160,7 @@ def test_redis_is_not_imported_by_who_does_not_use_it():
 def test_without_redis_py_the_extra_is_named():
     code = "import sys; sys.modules['redis'] = None; from wsthreads import *; from wsthreads import RedisBroker"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S)
-    assert "ConfigError: rooms over Redis need redis-py: pip install 'wsthreads[redis]'" in result.stderr
+    assert "ConfigError: wsthreads needs redis-py to use Redis: pip install 'wsthreads[redis]'" in result.stderr
 
 
 def test_rooms_of_two_apps_are_one_and_other_prefixes_endpoints_and_databases_are_apart(redis_server):

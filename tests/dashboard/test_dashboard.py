@@ -317,7 +317,7 @@ def test_after_a_restart_with_new_code_the_token_is_the_same_and_the_page_is_tol
         server.wait_for(r"^Listening on", times=2)
         with Viewer(server.ws_url, token=token) as viewer:
             event = viewer.event(lambda event: event["kind"] == "reload")
-            assert (event["level"], event["text"]) == ("info", "restarted with new code")
+            assert (event["level"], event["text"]) == ("info", "the server has restarted with new code")
 
 
 # gunicorn

@@ -141,7 +141,7 @@ def parse_stock(data: bytes) -> tuple[bytes, int, list[bytes]]:
         part, at = _part(data, at)
         parts.append(part)
     if not parts or len(parts) % 2:
-        raise ValueError("the number of parts is odd")
+        raise ValueError("the number of parts is 0 or odd")
     return name, now_ms, parts
 
 

@@ -53,7 +53,7 @@ END_S = 10.0
 #: How long Redis may take to say whether it has a session.
 RETRACT_S = 10.0
 
-#: How many endings of sessions one call stores for clients.
+#: How many endings of sessions one call of Redis stores at most. Other processes read them, and tell the clients.
 TELL_BATCH = 500
 
 #: How long an ending process tries to store these endings, and how long it waits between two attempts.

@@ -123,8 +123,8 @@ class Imports:
     def _read(self, session_id: str, data: bytes | None) -> tuple[SessionState, bytes] | Ended | str | None:
         """Parse a stored value.
 
-        Returns the state of a session and its first line, or the ending of a session, or None if there is neither, or
-        `UNKNOWN` if the value is malformed.
+        Returns the session's state and the first line of the stored value, or the session's ending. Returns None if the
+        value has neither, and `UNKNOWN` if it is malformed.
         """
         if not data or data.startswith((b"taken ", b"retracted ", b"stuck ")):
             return None

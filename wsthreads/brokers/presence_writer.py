@@ -90,6 +90,6 @@ class PresenceWriter:
         pipeline.call(scripts.PRESENCE, self.keys_of(address), *arguments)
 
     def reap(self, pipeline: Pipeline, key: PresenceKey, dead: Iterable[str], epoch: str) -> None:
-        """Remove sessions whose time is over, and those of dead processes, from a room."""
+        """Remove presences from a room: those that were kept for a time that is over, and those of dead processes."""
         address = self._keys.address(key.path, key.name)
         pipeline.call(scripts.REAP, self.keys_of(address), address.channel, epoch, *dead)

@@ -17,7 +17,7 @@ try:
     from redis.exceptions import RedisError
     from redis.retry import Retry
 except ImportError as error:
-    raise ConfigError("rooms over Redis need redis-py: pip install 'wsthreads[redis]'") from error
+    raise ConfigError("wsthreads needs redis-py to use Redis: pip install 'wsthreads[redis]'") from error
 
 from wsthreads.brokers.cluster import ClusterLink
 from wsthreads.brokers.keys import Keys
@@ -125,7 +125,7 @@ class RedisBroker:
         self._outside().client.close()
 
     def _outside(self) -> Outside:
-        """This process's connection for the handles."""
+        """The connection that the handles of `room`, `user` and `session` share. A forked process gets its own."""
         pid = os.getpid()
         found = self._outsides.get(pid)
         if found is None:
@@ -161,7 +161,8 @@ def _from_url(url: str) -> tuple[Any, str]:
     options = pool.connection_kwargs
     for option in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
         if options.get(option) and not os.path.exists(options[option]):
-            raise ConfigError(f"{option} in the URL of the Redis names {options[option]!r}, which does not exist")
+            place = options[option]
+            raise ConfigError(f"the option {option} in the Redis URL is {place!r}: there is no such file or folder")
     return _from_client(client)[0], _place(scheme, options)
 
 

@@ -60,7 +60,7 @@ class Announcement:
         if self._made_token and self._to_log:
             log.info("the page needs a token, because other machines can reach it: set %s", DASHBOARD_TOKEN_VARIABLE)
         if self._restarted:
-            log.info("restarted with new code", extra={"kind": "reload"})
+            log.info("the server has restarted with new code", extra={"kind": "reload"})
         for target in self._targets:
             hooks, resumes = self._app.endpoint(target.path).handler.hooks, self._app.config.resume_s > 0
             for remark in remarks_on(target, hooks, resumes=resumes):

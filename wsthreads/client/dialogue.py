@@ -232,7 +232,7 @@ class Dialogue:
 
     @property
     def awaits_acknowledgement(self) -> bool:
-        """Whether sent messages are not acknowledged, and a heartbeat may ask for an acknowledgement."""
+        """Whether the session is open, and has sent messages that are not acknowledged."""
         return self.is_open and bool(self._kept)
 
     # Receiving.

@@ -100,7 +100,7 @@ class CloseRoom(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send a message to a session, or to all sessions of a user. One of `session` and `user` is None."""
+    """Send a message to a session, or to all sessions of a user. Exactly one of `session_id` and `user` is None."""
 
     request: int | None
     endpoint: str

@@ -206,7 +206,7 @@ class Packages:
     def _file(self, folder: str, package: str, target: str) -> str:
         path = os.path.realpath(os.path.join(folder, target))
         if not self.has(path) or not path.startswith(folder + os.sep):
-            raise PackageError(f"package.json maps {package} to {target:.100}, which is outside of {folder}")
+            raise PackageError(f"the file {target:.100} of the package {package} is outside of {folder}")
         if not os.path.isfile(path):
             raise PackageError(f"{package} has no file {target:.200} in {folder}")
         return path

@@ -46,7 +46,7 @@ class Event(NamedTuple):
     size: int = 0
     reply: Future[Any] | None = None
     retried: bool = False
-    #: When the runtime received the event, on the monotonic clock, if its promise is pending.
+    #: While the promise of the call is pending: when the runtime received the event, on the monotonic clock. Else 0.
     began: float = 0.0
 
     def encoded(self, engine: Engine | None) -> bytes:

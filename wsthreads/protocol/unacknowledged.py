@@ -77,4 +77,4 @@ class Kept(list[bytes]):
 
 
 def nobody_cares(reason: str) -> None:
-    """The `on_stuck` of an outbox that is over: does nothing."""
+    """An `on_stuck` that does nothing, for an outbox that is over or has no connection."""

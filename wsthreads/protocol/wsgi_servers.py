@@ -177,8 +177,9 @@ class SessionResponse:
     called instead.
 
     Middleware such as Werkzeug's debugger or Sentry may report that error. So in the debugger, and under gunicorn
-    without TLS, the iteration just ends. The server gets the same error later, when it uses the socket. (With TLS,
-    gunicorn would log a different error. If the debugger is off, Werkzeug would first log a response.)
+    without TLS, the iteration just ends. The server gets an error later, and ignores it: Werkzeug when it splits the
+    status (`_LostStatus`), gunicorn when it writes to the socket, which was shut down. (With TLS, gunicorn would log a
+    different error. If the debugger is off, Werkzeug would first log a response.)
     """
 
     def __init__(

@@ -64,7 +64,7 @@ class Calling:
         finalize(self, self._pool.release).atexit = False
 
     def _reset(self) -> None:
-        self._lock = Lock()  # guards the mailboxes and what follows; under it, only a stripe of the rooms is taken
+        self._lock = Lock()  # guards the following; its holder takes only one other lock, that of a room's members
         self._emptied = Condition(self._lock)  # notified when there is no mailbox any more
         self._mailboxes: dict[str, Mailbox] = {}
         self._schedule: Schedule | None = None  # while there is a room with ticks

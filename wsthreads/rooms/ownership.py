@@ -6,8 +6,8 @@ Posts that came before the last member left are handled before `on_room_end`. If
 called, the ownership continues. Otherwise a new ownership follows, with a higher fencing number.
 
 A thread that takes the next call of a room checks at that time whether the room has members. So the order of concurrent
-joins and leaves does not matter. One lock guards all state. Under it, only a stripe of the rooms is taken, to check for
-members. No lock is held during a call.
+joins and leaves does not matter. One lock guards all state. A thread that holds this lock takes only one other lock:
+the lock that guards the members of the room. No lock is held during a call.
 
 Over a broker, a subclass takes and returns leases. It overrides `_want`, `_unwant`, `_release`, `_is_valid`,
 `_may_end` and `post`, and calls `begin`, `lose`, `deliver` and `go_on`. All of these but `_may_end` are called without
