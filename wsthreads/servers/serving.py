@@ -89,6 +89,8 @@ class Server:
         self._stopping = False
         self._stopped = Event()
         self._cut_off = 0
+        #: After `stop`: whether threads of connections are still running, for example in an endless handler.
+        self.leaves_threads = False
         # Events for run(): the number of a signal, a _Stop from request_stop(), or None after the stop. put() is safe
         # in a signal handler.
         self._events: SimpleQueue[int | _Stop | None] = SimpleQueue()
