@@ -95,6 +95,7 @@ class PythonCalls:
         #: The calls that can expire. It is true if there are any.
         self.waiting: Mapping[int, object] = self._deadlines
         self._generators: dict[int, _Generator] = {}  # each single operation is atomic, with and without the GIL
+        self._ending: dict[int, _Generator] = {}  # no longer in use, and not ended yet by a thread of the pool
         self._last_generator = 0
         self.engine: Engine | None = None
         # Calls of generator functions at the limit, by ticket. The promise jobs that follow may drop generators, and so
@@ -162,6 +163,7 @@ class PythonCalls:
         """Begin no more calls, and end the generators that do not run. Any thread."""
         self._pool.stop()
         generators, self._generators = list(self._generators.values()), {}
+        generators += list(self._ending.values())  # the pool begins no more jobs
         if generators:  # in another thread, because a `finally` may block forever
             Thread(target=self._close_all, args=(generators,), name=f"{self._name}-python-end", daemon=True).start()
 
@@ -252,9 +254,14 @@ class PythonCalls:
         if generator is None:
             return "the generator has ended"
 
+        self._ending[number] = generator
+
         def close() -> None:
-            with generator.running:
-                generator.iterator.close()
+            try:
+                with generator.running:
+                    generator.iterator.close()
+            finally:
+                self._ending.pop(number, None)
 
         return self._begin(ticket, generator.what, close)
 
@@ -288,9 +295,17 @@ class PythonCalls:
     def _close_later(self, number: int) -> None:
         """End a generator that the script no longer uses, in a thread of the pool."""
         generator = self._generators.pop(number, None)
-        if generator is not None and self._pool.submit(-number, partial(self._close, generator)) is not None:
+        if generator is None:
+            return
+        self._ending[number] = generator
+        if self._pool.submit(-number, partial(self._end_dropped, number, generator)) is not None:
             generator.idle_since = monotonic()
             self._generators[number] = generator  # end it later: this thread must not run its `finally`
+            self._ending.pop(number, None)
+
+    def _end_dropped(self, number: int, generator: _Generator) -> None:
+        self._close(generator)
+        self._ending.pop(number, None)
 
     def _close(self, generator: _Generator) -> None:
         """End a generator, unless a thread that was given up still runs it."""
