@@ -437,6 +437,38 @@ def test_calls_that_have_no_thread_in_time_are_given_up() -> None:
     assert began == [1]
 
 
+def test_a_generator_whose_end_got_no_thread_is_ended_later() -> None:
+    gate, steps = threading.Event(), []
+
+    def rows() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            steps.append("ended")
+
+    def wait() -> None:
+        steps.append("waits")
+        gate.wait(DEADLINE_S)
+
+    store = ModuleType("store")
+    vars(store).update(rows=rows, wait=wait, __all__=["rows", "wait"])
+    functions, schedule = PythonFunctions({"store": store}), Schedule()
+    functions.embedded_source("store", "runtime")
+    calls = PythonCalls("x", functions, schedule, print, str, threads=1, wait_s=5)
+    call = calls.functions()
+    for ticket, name, *arguments in ((1, "call_function", 0, "[]"), (2, "next_of", 1)):
+        assert call[name](ticket, *arguments) is None
+        assert schedule.take(DEADLINE_S) is not None
+        calls.settle(ticket)
+    assert call["call_function"](3, 1, "[]") is None
+    eventually(lambda: steps == ["waits"])
+    assert call["end_of"](4, 1) is None
+    calls.expire(time.monotonic() + 6)
+    eventually(lambda: steps == ["waits", "ended"])
+    gate.set()
+    calls.stop()
+
+
 def test_when_too_many_are_given_up_calls_fail_at_once(tmp_path: Path) -> None:
     python = "import threading\ngate = threading.Event()\ndef wait(): gate.wait()\n"
     source = """

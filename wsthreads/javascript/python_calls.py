@@ -263,7 +263,7 @@ class PythonCalls:
             finally:
                 self._ending.pop(number, None)
 
-        return self._begin(ticket, generator.what, close)
+        return self._begin(ticket, generator.what, close, number)
 
     def _begin(
         self, ticket: int, function: PythonFunction, work: Callable[[], Any], generator: int | None = None
@@ -294,7 +294,7 @@ class PythonCalls:
 
     def _close_later(self, number: int) -> None:
         """End a generator that the script no longer uses, in a thread of the pool."""
-        generator = self._generators.pop(number, None)
+        generator = self._generators.pop(number, None) or self._ending.get(number)
         if generator is None:
             return
         self._ending[number] = generator
