@@ -433,18 +433,47 @@ def test_broadcasts_and_deliveries_count_with_rooms_that_are_gone():
         assert totals.messages_out == 6
 
 
-def test_sums_do_not_fall_back_while_somebody_is_missing():
-    """Who ends is neither among the living nor with those that have ended, for a moment."""
+class Talker:
+    """A session, as the `Ledger` sees it."""
+
+    def __init__(self, *counts):
+        self.end_number = 0
+        self._traffic = Traffic(*counts, bytes_waiting=5, round_trip_s=None)
+
+    def traffic(self):
+        return self._traffic
+
+
+def test_a_session_that_ends_while_sums_are_read_is_counted_exactly_once():
     ledger = Ledger()
-    ledger.begin()
-    traffic = Traffic(10, 100, 20, 200, 5, None)
-    assert four(ledger.sum(lambda: [traffic], lambda: (1, 1, 3, 4))) == (10, 100, 20, 200)
-    between = ledger.sum(lambda: [], lambda: (0, 0, 0, 0))
-    assert four(between) == (10, 100, 20, 200)
-    assert (between.broadcasts, between.deliveries, between.bytes_waiting) == (3, 4, 0)
-    ledger.end(1000, traffic)
-    after = ledger.sum(lambda: [], lambda: (0, 0, 3, 5))
-    assert (four(after), after.deliveries, after.closed) == ((10, 100, 20, 200), 5, {1000: 1})
+    first, second, third = sessions = [Talker(1, 10, 2, 20), Talker(100, 1000, 200, 2000), Talker(0, 0, 0, 0)]
+    for _ in sessions:
+        ledger.begin()
+    everything = (101, 1010, 202, 2020)
+
+    def read(living):
+        totals = ledger.sum(living, lambda: (0, 0, 0, 0))
+        assert four(totals) == everything
+        return totals.sessions, sum(totals.closed.values()), totals.bytes_waiting
+
+    def meanwhile():
+        yield third
+        ledger.end(1000, second)  # after the sums of ended sessions were read
+        yield second
+
+    assert read(sessions) == (3, 0, 15)
+    ledger.end(1000, first)
+    assert read(sessions) == (2, 1, 10)  # the list was read before
+    assert read(meanwhile()) == (2, 1, 10)
+    ledger.end(1000, second)  # by another thread
+    assert read([third]) == (1, 2, 5)
+
+
+def test_sums_do_not_fall_back_while_a_room_ends():
+    ledger = Ledger()
+    ledger.sum([], lambda: (1, 1, 3, 4))
+    totals = ledger.sum([], lambda: (0, 0, 0, 5))
+    assert (totals.rooms, totals.members, totals.broadcasts, totals.deliveries) == (0, 0, 3, 5)
 
 
 GROWING = ("opened", "messages_in", "bytes_in", "messages_out", "bytes_out", "broadcasts", "deliveries")

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from operator import sub
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wsthreads._native import speedups
 
-__all__ = ["BOUNDS_S", "Distribution", "Histogram", "Ledger", "Metrics", "Tally", "Totals", "Traffic"]
+__all__ = ["BOUNDS_S", "Counted", "Distribution", "Histogram", "Ledger", "Metrics", "Tally", "Totals", "Traffic"]
 
 #: The upper bounds of a histogram's buckets, in seconds. The last bucket has no bound.
 BOUNDS_S = (
@@ -260,12 +260,22 @@ class Totals:
     script_wait_max_s: float | None = None
 
 
+class Counted(Protocol):
+    """A session, as the `Ledger` sees it."""
+
+    #: The number that `Ledger.end` gave to the session: 1 for the first session that ended. 0 before the end.
+    end_number: int
+
+    def traffic(self) -> Traffic:
+        """The session's traffic since its begin."""
+
+
 class Ledger:
     """Sums of one endpoint's traffic, including ended sessions, and of its refused handshakes. Any thread.
 
-    A session that ends is first removed from the living sessions, and then added here with `end`. `sum` reads in the
-    opposite order. So no session is counted twice. A session can be missing for a moment. In this case, the sums stay
-    as they were.
+    Each session is counted exactly once at any moment. A session that ends is first added here with `end`, and only
+    then removed from the list of sessions. `sum` first reads that list, and then the sums of the ended sessions. So no
+    session is missing. A session that is in both has an `end_number`, and `sum` skips it in the list.
     """
 
     def __init__(self) -> None:
@@ -276,6 +286,7 @@ class Ledger:
         # Lists, not tuples: CPython fails to build a tuple from an iterator while another thread calls
         # gc.get_objects().
         self._ended = [0, 0, 0, 0, 0]  # sums of the first four fields of `Traffic`, and of the last one
+        self._ends = 0
         self._highest = [0] * 7
 
     def begin(self) -> None:
@@ -286,27 +297,36 @@ class Ledger:
         with self._lock:
             self._refused[status, cause] += 1
 
-    def end(self, code: int | None, traffic: Traffic) -> None:
-        """Count a session that has ended with a close code. If it has moved to another process, `code` is None."""
+    def end(self, code: int | None, session: Counted) -> None:
+        """Count a session that has ended with a close code. If it has moved to another process, `code` is None.
+
+        Does nothing if the session's end has been counted before.
+        """
+        traffic = session.traffic()
         with self._lock:
+            if session.end_number:
+                return
+            self._ends += 1
+            session.end_number = self._ends
             if code is not None:
                 self._closed[code] += 1
             ended = (*traffic[:4], traffic.latest_replaced)
             self._ended = [before + more for before, more in zip(self._ended, ended, strict=True)]
 
-    def sum(
-        self, living: Callable[[], Iterable[Traffic]], rooms: Callable[[], tuple[int, int, int, int]], **more: Any
-    ) -> Totals:
-        """`Totals` of ended and `living` sessions.
+    def sum(self, living: Iterable[Counted], rooms: Callable[[], tuple[int, int, int, int]], **more: Any) -> Totals:
+        """`Totals` of ended and `living` sessions. `living` is a snapshot of the list of sessions.
 
         `rooms` returns the numbers of rooms, members, broadcasts, deliveries.
         """
         with self._lock:
-            opened, closed, refused = self._opened, dict(self._closed), dict(self._refused)
+            opened, closed, refused, ends = self._opened, dict(self._closed), dict(self._refused), self._ends
             messages_in, bytes_in, messages_out, bytes_out, replaced = self._ended
         sessions = bytes_waiting = unacknowledged_bytes = 0
-        for each in living():  # do not make a list of all, see `_ended`
-            more_in, more_bytes_in, more_out, more_bytes_out, waiting, _, more_replaced, unacknowledged = each
+        for session in living:
+            if 0 < session.end_number <= ends:
+                continue
+            traffic = session.traffic()
+            more_in, more_bytes_in, more_out, more_bytes_out, waiting, _, more_replaced, unacknowledged = traffic
             messages_in += more_in
             bytes_in += more_bytes_in
             messages_out += more_out

@@ -87,6 +87,10 @@ class StripedDict(Generic[K, V]):
         with self._locks[stripe]:
             return self._maps[stripe].pop(key, None)
 
+    def remove(self, key: K, value: V) -> None:
+        """Remove the key if its value is this object."""
+        self.compute_if_present(key, lambda now: None if now is value else now)
+
     def snapshot(self) -> dict[K, V]:
         """A plain dict with a copy of all entries."""
         copy: dict[K, V] = {}

@@ -233,7 +233,7 @@ class Endpoint:
         history_messages, history_bytes = (None, None) if history is None else history.totals()
         wait_p50_s, wait_max_s = self.handler.recent_waits() or (None, None)
         return self._ledger.sum(
-            lambda: (served.traffic() for served in self._service.served.snapshot().values()),
+            self._service.served.snapshot().values(),
             self.rooms.totals,
             users=self.user_count(),
             suspended=len(self.suspensions),

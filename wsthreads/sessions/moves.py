@@ -370,7 +370,7 @@ class Arriving:
         """Undo `appear`, because the session has not moved to this process."""
         served = self._service.served.get(self.session.id)
         if served is not None and served.session is self.session:
-            self._service.served.pop(self.session.id)
+            self._service.served.remove(self.session.id, served)
         self.dialogue.discard()
 
     def end(self, code: int, reason: str, *, has_lapsed: bool = False) -> None:

@@ -17,7 +17,7 @@ __all__ = ["Served"]
 class Served:
     """A session with its connection. Any thread may read. Calls of `connect` and `disconnect` never overlap."""
 
-    __slots__ = ("_earlier_bytes_in", "connection", "dialogue", "session")
+    __slots__ = ("_earlier_bytes_in", "connection", "dialogue", "end_number", "session")
 
     def __init__(self, session: Session, connection: Connection | None, dialogue: Dialogue | None = None) -> None:
         self.session = session
@@ -25,6 +25,8 @@ class Served:
         self.connection = connection
         #: None unless the session speaks ``wsthreads.1``.
         self.dialogue = dialogue
+        #: See `wsthreads.monitoring.metrics.Counted`.
+        self.end_number = 0
         self._earlier_bytes_in = 0  # bytes received over earlier connections
 
     def connect(self, connection: Connection) -> None:

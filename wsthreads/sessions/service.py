@@ -290,13 +290,16 @@ class Service:
 
     def _forget(self, session_id: str) -> None:
         """Forget a session that is over, or a client that has got no session."""
-        served = self.served.pop(session_id)
+        served = self.served.get(session_id)
         if served is None:  # the client never had a session
             self.handler.abandon(session_id)
-        else:
-            code, _ = served.session._channel.ending or (CloseCode.ABNORMAL, "")
-            is_gone = served.dialogue is not None and served.dialogue.is_gone
-            self._ledger.end(None if is_gone else int(code), served.traffic())
+            return
+        code, _ = served.session._channel.ending or (CloseCode.ABNORMAL, "")
+        is_gone = served.dialogue is not None and served.dialogue.is_gone
+        try:
+            self._ledger.end(None if is_gone else int(code), served)
+        finally:
+            self.served.remove(session_id, served)
 
     def _hand_over(self, life: Life, connection: Connection, thread: ScheduledThread) -> None:
         """Open the session, pass its messages to the handler, and close the session with the connection."""
