@@ -115,7 +115,7 @@ def test_a_kick_ends_the_presence_of_lost_connections_in_processes_where_the_use
         with RawClient(port, "/ws/test?user=ann") as client:
             assert client.receive() == (TEXT, b"hello")
         wait_until(lambda: app.endpoint("/ws/test").session_count() == 0, "the end of the session")
-        assert [person.key for person in lobby.presence()] == ["ann"]
+        wait_until(lambda: [person.key for person in lobby.presence()] == ["ann"], "ann's presence over Redis")
         if by == "a view":
             other.endpoint("/ws/test").user("ann").close()
         else:
