@@ -4,6 +4,9 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
+from tests import ports
 from tests.ports import free_port
 from tests.programs import ROOT
 
@@ -32,3 +35,11 @@ def test_the_system_gives_no_such_port_to_a_client():
     port = free_port()
     with socket.create_server(("127.0.0.1", port)) as listener:
         assert listener.getsockname()[1] == port
+
+
+def test_browsers_take_every_port(monkeypatch):
+    """The browsers' list of bad ports has one in the range: https://fetch.spec.whatwg.org/#port-blocking."""
+    monkeypatch.setattr(ports, "FIRST", 10_080)
+    monkeypatch.setattr(ports, "END", 10_081)
+    with pytest.raises(OSError, match="no port from 10080 to 10081 is free"):
+        free_port()

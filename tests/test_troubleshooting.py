@@ -27,7 +27,7 @@ from websockets.sync.client import ClientConnection
 from tests.browsing import expect
 from tests.javascript.test_engine import without_engine  # noqa: F401
 from tests.pages import text_of
-from tests.ports import free_port
+from tests.ports import BAD, free_port
 from tests.programs import (
     DEADLINE_S,
     PROGRAM_S,
@@ -367,6 +367,11 @@ def test_in_a_browser(folder: Path, browser: Any) -> None:
         assert "Unexpected response code: 404" in console[-1]
         assert page.evaluate(CONNECT, f"ws://127.0.0.1:{free_port()}/") == "1006"
         says("net::ERR_CONNECTION_REFUSED", console[-1])
+    with run_server("echo.js", port=BAD) as server:
+        server.wait_for("choose another port")
+        says("browsers do not connect to port", server.log)
+        assert page.evaluate(CONNECT, f"{server.ws_url}/ws/echo") == "1006"
+        assert "net::ERR_UNSAFE_PORT" in console[-1]
     context.close()
 
 

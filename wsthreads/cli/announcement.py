@@ -22,6 +22,16 @@ __all__ = ["Announcement"]
 
 log = get_logger(__name__)
 
+#: Browsers open no connections to these ports: https://fetch.spec.whatwg.org/#port-blocking.
+BAD_PORTS = frozenset(
+    (
+        *(1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109),
+        *(110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530),
+        *(531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045),
+        *(4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080),
+    )
+)
+
 
 class Announcement:
     """Call this object when the port is bound: a reader of the announcement can connect at once.
@@ -57,6 +67,8 @@ class Announcement:
         except OSError as error:  # nobody reads the output; the server runs nevertheless
             discard_output()
             log.warning("serving at %s; %s", self._server.url, output_failure(error))
+        if self._server.port in BAD_PORTS:
+            log.warning("browsers do not connect to port %d; choose another port with --port", self._server.port)
         if self._made_token and self._to_log:
             log.info("the page needs a token, because other machines can reach it: set %s", DASHBOARD_TOKEN_VARIABLE)
         if self._restarted:
