@@ -1,7 +1,27 @@
 """Rooms that several processes share, over Redis. Not imported unless an app has a broker.
 
 With a broker, an app has a `Link`, and each of its endpoints has `SharedRooms` in place of `Rooms`. A module uses only
-modules above it.
+modules above it in the tables.
+
+Words with one meaning in all modules of this package:
+
+============  ===========================================================================
+process       a process of a server or of a program, with a link; it has a random name
+shard         one of the parts over which rooms are spread; all keys of a room are in one
+log           the stream in Redis that has the last messages to a room
+position      a place in a room's log: epoch, number and id of a message
+epoch         the name of a log; if Redis loses its data, the new log has another name
+ticket        the number of a message of this process; later messages have higher ones
+pending       said of a broadcast: published, but not yet received back from Redis
+subscription  a room whose messages this process receives
+seat          the right of a session to become a member of a room with `max_members`
+lease         the right of a process to own rooms of one shard, until a certain time
+fence         the fencing number of an ownership: later ownerships have higher numbers
+claim         a room that this process owns or wants to own; in `handover` and `imports`,
+              what a client that reconnects says about its session
+post          a request to a room; the process that owns the room handles it
+hidden room   a room for the processes alone: one for each user, one for single sessions
+============  ===========================================================================
 
 Data in Redis:
 

@@ -32,7 +32,7 @@ __all__ = ["Announcements"]
 
 
 class Announcements:
-    """For the writer's thread. The arguments are parts of the `Writer`."""
+    """Sends the announcements of rooms. For the writer's thread. The arguments are parts of the `Writer`."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Announcements:
         self._listeners = listeners
 
     def send(self, pipeline: Pipeline, room: Subscription, epoch: str, now: float, given_up: set[int]) -> None:
-        """Announce a room. If Redis has lost the data of this process, adds the room's shard to `given_up`."""
+        """Announce a room. If Redis has lost the data of this process, add the room's shard to `given_up`."""
         where, registration = room.address, self._registration
         keys = [where.log, where.head, where.members, self._keys.processes(where.shard), where.presence, where.ban]
         keys.append(where.attributes)
@@ -68,7 +68,8 @@ class Announcements:
         def note(answer: list[Any]) -> None:
             elsewhere, *head, is_new, ban, ban_ms = answer
             if is_new and where.shard in registration.shards:
-                given_up.add(where.shard)  # Redis has lost its data; the next BEAT will not show that
+                # Redis has lost its data; the next call of the script `BEAT` will not show that
+                given_up.add(where.shard)
             if ban:
                 _tell_of_ban(room, ban, ban_ms)
             registration.shards.add(where.shard)
@@ -86,7 +87,8 @@ class Announcements:
         elif now - room.announced_at < TOUCH_S / 2:
             return
         elif room.position.epoch != room.announced.epoch or room.position.number < room.announced.number:
-            self._reader.check(room)  # Redis has had these messages for some time, and they have not arrived
+            # these messages were already in Redis at the last announcement, but this process has not received them
+            self._reader.check(room)
         room.announced, room.announced_at = head, now
 
     def announce_all(self) -> None:
@@ -95,7 +97,8 @@ class Announcements:
             self._queue.announce_all(self._rooms.values())
 
     def announce_again(self, shards: Container[int], before: float) -> None:
-        """Announce the rooms of some shards, and rooms last announced before `before`, because they expire soon."""
+        """Announce the rooms of some shards again, and all rooms that were last announced before `before`.
+        """
         with self._lock:
             for room in self._rooms.values():
                 if room.address.shard in shards or room.touched_at < before:
@@ -104,7 +107,7 @@ class Announcements:
     def share_again(self, shards: Container[int]) -> None:
         """Compare all presences of this process in some shards with those in Redis, and store its bans in Redis.
 
-        Called after Redis was unavailable, has lost its data, or has taken this process for dead.
+        Called after Redis was unavailable, or has lost its data, or has taken this process for dead.
         """
         presences: list[PresenceKey] = []
         bans: list[Question] = []

@@ -38,7 +38,7 @@ def _direct(room: Subscription, message: messages.Direct, ticket: int, is_busy: 
 
 
 def _close(room: Subscription, message: messages.Close, ticket: int, is_busy: bool) -> None:
-    if ticket < 0:  # else the message is of this process, which has closed its sessions already
+    if ticket < 0:  # otherwise this process has sent the message, and has already closed its own sessions
         room.listener.close(room.name, message)
 
 
@@ -46,9 +46,9 @@ def _presence(room: Subscription, message: messages.PresenceChange, ticket: int,
     room.listener.change_presence(room.name, message)
 
 
-#: The handler for each kind of message. A handler gets the subscription, the message, its ticket (-1 for a message of
-#: another process), and whether more messages wait. It runs in the reader's thread and must not block; an exception is
-#: logged.
+#: The handler for each kind of message. A handler gets the subscription, the message, its ticket, and whether more
+#: messages wait. The ticket is -1 for a message of another process. The handler runs in the reader's thread and must
+#: not block. An exception is logged.
 HANDLERS: dict[type[messages.Message], Callable[[Subscription, Any, int, bool], None]] = {
     messages.Broadcast: _broadcast,
     messages.Direct: _direct,
@@ -60,7 +60,8 @@ HANDLERS: dict[type[messages.Message], Callable[[Subscription, Any, int, bool], 
 class Arrivals:
     """Handles messages for the rooms of this process. For the reader's thread.
 
-    `on_own(room, ticket)` is called when a broadcast of `process` has come back, and the members have it.
+    `on_own(room, ticket)` is called when a broadcast of `process` has come back from Redis and was delivered to the
+    members.
     """
 
     def __init__(self, process: str, malformed: Malformed, on_own: Callable[[Subscription, int], None]) -> None:
@@ -79,7 +80,7 @@ class Arrivals:
     def handle(self, room: Subscription, message: messages.Message, is_busy: bool) -> None:
         """Handle a message, unless it was handled before."""
         if room.dropped:
-            return  # the room's next subscription will receive the message, and end its ticket
+            return  # the room's next subscription will receive the message, and report that it has come back
         if isinstance(message, messages.PresenceChange):
             self._act(room, message, -1, is_busy)
             return

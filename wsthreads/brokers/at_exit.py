@@ -1,7 +1,7 @@
-"""At the end of a process whose apps were not shut down, lets the links send their queued messages.
+"""Sends the queued messages of links when a process ends without shutting down its apps.
 
-A process of `multiprocessing` does not call the functions of `atexit` when it ends. In such a process, this module uses
-the finalizers of `multiprocessing`.
+A process of `multiprocessing` does not call the functions of `atexit` when it ends. There, this module uses the
+finalizers of `multiprocessing`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 __all__ = ["EXIT_S", "flush_at_exit"]
 
-#: The longest time for all links of a process together.
+#: The longest time that the end of a process waits for all its links together.
 EXIT_S = 2.0
 
 

@@ -1,8 +1,8 @@
 """The attributes of rooms, in Redis: all processes share them.
 
 Each call is one script, so each change is atomic for all processes. If another process changes a value during an
-update, the update tries again with the new value after a moment. While Redis is unavailable, a read returns the last
-value that this process knows.
+update, the update is repeated with the new value after a short pause. While Redis is unavailable, a read returns the
+last value that this process knows.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ READ = "return redis.call('HGET', KEYS[1], ARGV[1]) or ''"
 #: KEYS: attributes. Returns all fields and values.
 READ_ALL = "return redis.call('HGETALL', KEYS[1])"
 
-#: How long the claim of an update keeps other processes from changing the value.
+#: An update whose value was changed by another process claims the attribute for this time. Meanwhile other updates
+#: cannot change the value.
 CLAIM_S = 1.0
 
-#: KEYS: attributes, members, lease. ARGV: the most bytes; how long the attributes are kept, in milliseconds; a fencing
-#: number or nothing; the field; the bytes that it adds; its value, or nothing to remove it. A conditional change has
-#: two more: the value that must be stored now, or nothing if there must be none; and a claim or nothing. Returns the
-#: result, and the old value or the size that exceeds the limit.
+#: KEYS: attributes, members, lease. ARGV: the maximum number of bytes; how long to keep the attributes, in
+#: milliseconds; a fencing number or nothing; the field; the number of bytes that the field and its value need; the
+#: value, or nothing to remove it. A conditional change has two more arguments: the value that must be stored now
+#: (nothing if there must be no value), and a claim or nothing. Returns the result, and the old value or the size that
+#: exceeds the limit.
 WRITE = f"""
 if ARGV[3] ~= '' and redis.call('HGET', KEYS[3], 'fence') ~= ARGV[3] then
   return {{'over', ''}}
@@ -97,12 +99,12 @@ return {{answer, old}}
 #: arguments. Raises `BrokerError`.
 Call = Callable[..., Any]
 
-#: The longest pause, in seconds, before an update that was overtaken tries again.
+#: The longest pause, in seconds, before an update is repeated because another process has changed the value.
 PAUSE_S = 0.001
 
 
 class StoredAttributes(Attributes):
-    """Keeps attributes in Redis, by means of `call`. Any thread."""
+    """Keeps attributes in Redis. `call` calls the scripts. Any thread."""
 
     def __init__(self, call: Call, **parts: Any) -> None:
         super().__init__(**parts)
@@ -182,18 +184,21 @@ def _text(name: str, key: str, stored: bytes) -> str:
 
 
 class _Known:
-    """The attributes of one room that a process remembers."""
+    """The attributes of one room that this process remembers."""
 
     __slots__ = ("_size", "is_complete", "texts")
 
     def __init__(self, *, is_complete: bool = False) -> None:
         self.texts: dict[str, str] = {}
         self._size = EMPTY_BYTES
-        #: Whether these are all attributes of the room.
+        #: Whether `texts` has all attributes of the room.
         self.is_complete = is_complete
 
     def put(self, key: str, text: str | None, max_bytes: int) -> None:
-        """Remember a value, or its absence. If the remembered values are too many for a room, forget the others."""
+        """Remember a value, or with `text` None that there is none.
+
+        If the remembered values exceed `max_bytes`, forget the others.
+        """
         old = self.texts.pop(key, None)
         if old is not None:
             self._size -= entry_bytes(key, old)
@@ -210,7 +215,8 @@ class _Known:
 class SharedAttributes(StoredAttributes):
     """The attributes of the rooms of an app. `has_members` says whether a room has members in this process.
 
-    For such rooms, it remembers the values that were read and written, to use them while Redis is unavailable.
+    For rooms with members in this process, this object remembers the values that were read and written. It uses them
+    while Redis is unavailable.
     """
 
     def __init__(self, call: Call, *, timers: Timers, has_members: Callable[[str], bool], **parts: Any) -> None:
@@ -222,7 +228,7 @@ class SharedAttributes(StoredAttributes):
 
     def _begin(self) -> None:
         super()._begin()
-        self._noting = Lock()  # guards the remembered values; a leaf
+        self._noting = Lock()  # guards the remembered values; no other lock is taken under it
 
     def give_up(self) -> None:
         super().give_up()

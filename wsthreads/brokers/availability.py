@@ -6,26 +6,27 @@ from time import monotonic
 
 __all__ = ["WAIT_S", "Availability"]
 
-#: The longest time that a handler's call waits for Redis. If an answer is missing for this long, no call waits.
+#: The longest time that a handler's call waits for Redis. After an answer has been missing for this long, calls do not
+#: wait at all.
 WAIT_S = 1.0
 
 
 class Availability:
-    """Shared by the link, which waits, and the threads that talk to Redis. Any thread; takes no lock."""
+    """Shared by the link, whose calls wait, and the threads that talk to Redis. Any thread; takes no lock."""
 
     __slots__ = ("answers", "asked_at", "heard_at", "lost_at", "missed_at")
 
     def __init__(self) -> None:
-        #: Whether Redis answered the last question. If not, no call waits for an answer. A hint.
+        #: Whether Redis answered the last call. If not, no call waits for an answer. May be out of date.
         self.answers = True
-        #: When the writer sent the calls that Redis has not answered.
+        #: When the writer sent the calls that Redis has not answered. None if all are answered.
         self.asked_at: float | None = None
-        #: Since when Redis has answered nothing, over several connections.
+        #: Since when Redis has not answered, counted over several connections. None while it answers.
         self.lost_at: float | None = None
-        #: When something last arrived on the reader's connection.
+        #: When the reader's connection last received something.
         self.heard_at = float("-inf")
-        #: When the reader last failed to make a room ready, or to return a broadcast, in time. No call waits for these
-        #: until something has arrived.
+        #: When the reader last took too long to subscribe to a room, or to receive a broadcast back. After that, no
+        #: call waits for the reader until something arrives.
         self.missed_at = float("-inf")
 
     def patience_s(self) -> float:

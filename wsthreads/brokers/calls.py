@@ -30,7 +30,7 @@ class Calls:
         self._place = place
 
     def ask(self, question: Question) -> Any:
-        """The answer of Redis. None while Redis is unavailable."""
+        """Returns the answer of Redis, or None if Redis is unavailable."""
         availability = self._availability
         with self._lock:
             if availability.answers:
@@ -42,14 +42,14 @@ class Calls:
         return question.answer
 
     def call(self, question: Question) -> Any:
-        """The answer of Redis to a call that changes something.
+        """Returns the answer of Redis to a call that changes something.
 
-        Raises `BrokerError`; its `is_unknown` tells whether Redis may have made the change.
+        Raises `BrokerError`. Its `is_unknown` tells whether Redis may have made the change.
         """
         return self.call_all([question])[0]
 
     def call_all(self, questions: Sequence[Question]) -> list[Any]:
-        """The answers to several calls. Like `call`, but the calls are sent together."""
+        """Returns the answers to several calls. Like `call`, but all calls are sent together."""
         availability = self._availability
         with self._lock:
             if self._queue.has_ended or not availability.answers:
@@ -76,7 +76,7 @@ class Calls:
         return error
 
     def take_seat(self, seat: Seat) -> bool:
-        """Whether Redis has given the seat. Raises `BrokerError`."""
+        """Ask Redis for a seat. Returns whether Redis has given it. Raises `BrokerError`."""
         availability = self._availability
         with self._lock:
             if self._queue.has_ended or not availability.answers:

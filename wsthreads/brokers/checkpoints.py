@@ -1,9 +1,9 @@
 """Calls functions at a moment when no message is being delivered to rooms.
 
 Only the reader's thread delivers messages from Redis. So a function that this thread calls between two messages sees
-all rooms of the reader in one consistent state: each position is exactly that of the last message that the members
-have. A session that leaves rooms in such a call has every message up to the position, and no later one. A session that
-joins gets exactly the later ones.
+all rooms of the reader in one consistent state. The position of each room is exactly that of the last message that the
+members have. If the function removes a session from its rooms, the session has every message up to these positions, and
+no later one. If it adds a session, the session gets exactly the later messages.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ __all__ = ["Checkpoints"]
 
 
 class _Checkpoint:
-    """One call, for which a thread waits."""
+    """One call that the reader's thread has to make, and for which another thread waits."""
 
     def __init__(self, rooms: Sequence[RoomKey], look: Look) -> None:
         self.rooms = rooms
         self.look = look
         self.is_over = Event()
         self.error: BaseException | None = None
-        self.using = Lock()  # held during the call, and while giving it up
+        self.using = Lock()  # held during the call of `look`, and while the waiting thread gives up
         self.is_given_up = False
 
 
 class Checkpoints:
-    """The calls that wait for the reader's thread.
+    """The queue of calls for the reader's thread.
 
     `find` returns the subscription to a room, or None. `wake` wakes the reader's thread.
     """
@@ -45,10 +45,12 @@ class Checkpoints:
         self._waiting: deque[_Checkpoint] = deque()
 
     def call(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
-        """Call `look` once all `rooms` are up to date in this process. Call it again until it returns true.
+        """Call `look` when this process has received all messages of `rooms`.
 
-        Waits at most `timeout_s`. Returns false if `look` has not returned true by then. After that, `look` is no
-        longer called. Any thread.
+        Repeat the call until `look` returns true.
+
+        Waits at most `timeout_s`. Returns false if `look` has not returned true by then. `look` is not called after
+        this method has returned. Any thread.
         """
         checkpoint = _Checkpoint(rooms, look)
         self._waiting.append(checkpoint)
@@ -61,7 +63,7 @@ class Checkpoints:
         return checkpoint.is_over.is_set()
 
     def run(self) -> None:
-        """Make the calls that wait. Called by the reader's thread between two messages."""
+        """Make the calls in the queue. Called by the reader's thread between two messages."""
         for _ in range(len(self._waiting)):
             checkpoint = self._waiting.popleft()
             if not self._is_done(checkpoint):

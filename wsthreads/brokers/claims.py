@@ -1,4 +1,8 @@
-"""The state of `Leases`: the rooms that this process wants to own or owns, and its leases."""
+"""The state of `Leases`: the rooms that this process owns or wants to own (claims), and its leases.
+
+A process has one lease in each shard, which it has to extend in time. The process owns its rooms in the shard only
+until the lease ends.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,9 @@ RoomKey = tuple[str, str]  # the path of an endpoint, and the name of a room
 if hasattr(time, "CLOCK_BOOTTIME"):
 
     def lease_time() -> float:
-        """The clock for the ends of leases.
+        """The clock that tells when leases end.
 
-        It also runs while the machine is suspended, because others then take the rooms.
+        This clock also runs while the machine is suspended, because other processes take the rooms meanwhile.
         """
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -29,7 +33,7 @@ else:
 
 
 class Claim:
-    """A room that this process wants to own, or owns."""
+    """A room that this process owns or wants to own."""
 
     __slots__ = ("address", "closing", "fence", "holder", "is_closed", "keeper", "key", "taken")
 
@@ -40,13 +44,17 @@ class Claim:
         self.fence: int | None = None  # set while this process owns the room, as far as it knows
         self.holder: bytes | None = None  # the lease of another process that owns the room, if one does
         self.taken = TakenPosts()
-        # Set while this process owns the room, and the room has no members here. Each such period has its own object.
+        # An object while this process owns the room, but the room has no members here. None otherwise. Each such period
+        # has an object of its own.
         self.closing: object | None = None
-        self.is_closed = False  # whether this process has also received all posts
+        self.is_closed = False  # whether this process has also received all posts to the room
 
 
 class Return:
-    """Gives up the ownership of a room, or the wish to own a room. Waits until Redis has got it."""
+    """Tells Redis that this process no longer owns a room, or no longer wants to own it.
+
+    Is queued until Redis has confirmed it.
+    """
 
     __slots__ = ("address", "fence", "key", "taken", "ticket")
 
@@ -59,16 +67,16 @@ class Return:
 
 
 class ShardLease:
-    """This process's lease in one shard."""
+    """The lease of this process in one shard."""
 
     __slots__ = ("confirm_at", "former", "hold_until", "holders", "is_known", "keep_at", "trusted_until", "wish_at")
 
     def __init__(self) -> None:
         self.is_known = False  # whether Redis has the lease
-        self.trusted_until = 0.0  # when the lease ends for this process; 0 once it has ended
+        self.trusted_until = 0.0  # until when this process relies on the lease; 0 once the lease has ended
         self.keep_at = 0.0  # when to extend the lease
         self.confirm_at = 0.0  # when to ask Redis whether the rooms still belong to this lease
-        self.hold_until = 0.0  # no room is taken before this time
-        self.wish_at = 0.0  # when to try again for all wanted rooms
+        self.hold_until = 0.0  # no room of the shard is taken before this time
+        self.wish_at = 0.0  # when to ask again for all rooms that this process wants to own
         self.former: str | None = None  # the lease's name before the connection broke
         self.holders: dict[bytes, float] = {}  # leases of other processes, and when they end

@@ -1,4 +1,4 @@
-"""A link to a Redis Cluster: one link for each node, so that a node that hangs does not delay the rooms of others."""
+"""A link to a Redis Cluster. It has one link for each node, so that a node that hangs delays only its own rooms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterLink"]
 
-#: How long the reader of one node waits for the reader of another node. A waiting reader delivers nothing.
+#: How long the reader of one node waits for the reader of another node. A reader that waits delivers nothing.
 MEET_S = 0.3
 
 
@@ -35,7 +35,7 @@ class ClusterLink:
     """A `Link` over a Redis Cluster. Its options are those of `RedisLink`.
 
     At the start, this link looks up which shards are on which node. If a shard moves to another node later, redis-py
-    finds the shard there. From then on, a hang of either node may delay the shard's rooms.
+    finds the shard there. From then on, the shard's rooms may be delayed if the old node hangs, or the new one.
     """
 
     def __init__(
@@ -142,9 +142,9 @@ class ClusterLink:
             link.refresh(keys)
 
     def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
-        """As in `Link`. The reader of each node waits for the reader of the next node, at most `MEET_S`.
+        """Like `checkpoint` of `Link`. The reader of each node waits for the reader of the next node, at most `MEET_S`.
 
-        While they wait, no reader delivers messages, so `look` sees all nodes at the same moment.
+        While they wait, no reader delivers messages, so `look` sees the rooms of all nodes at the same moment.
         """
         self.start()
         first, *others = self._by_link(rooms).items()
@@ -153,7 +153,7 @@ class ClusterLink:
         return first[0].checkpoint(first[1], look, timeout_s)
 
     def _by_link(self, rooms: Sequence[RoomKey]) -> dict[RedisLink, list[RoomKey]]:
-        """The rooms of each link, always in the same order of links."""
+        """The rooms of each link that has some of them. The links are always in the same order."""
         by_link: dict[RedisLink, list[RoomKey]] = {link: [] for link in self._by_node.values()}
         for key in rooms:
             by_link[self._link_of(*key)].append(key)
@@ -264,6 +264,6 @@ def _look_too(link: RedisLink, keys: Sequence[RoomKey], look: Look, positions: M
     def look_once(more: Mapping[RoomKey, Position]) -> bool:
         nonlocal found
         found = look({**positions, **more})
-        return True  # the waiting thread must continue
+        return True  # let the thread that waits for this call continue
 
     return link.checkpoint(keys, look_once, MEET_S) and found

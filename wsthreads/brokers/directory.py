@@ -1,14 +1,16 @@
 """Reaches the sessions of an endpoint in all processes.
 
-A close goes to other processes as a message in the room's log, after all earlier messages to the room. Messages for one
-session go to a hidden room. Every process that has had sessions of the endpoint follows this hidden room.
+A close is sent to the other processes as a message in the room's log, after all earlier messages to the room. Messages
+for one session go to a hidden room, `SESSIONS_ROOM`. Every process that has had sessions of the endpoint is subscribed
+to this hidden room.
 
 Each user has a hidden room, too. Redis keeps the user's ban, and returns it to a process that announces this room. A
-process announces the room when the user's first session in this process opens, and after a break of the connection.
-Later bans come with a close in the hidden room. So a process must ask for a ban only at a handshake, and only if it has
-no sessions of the user.
+process announces the room in two cases: the user's first session in this process opens, or the connection to Redis was
+broken. It learns later bans from closes in the hidden room. So it has to ask for a ban only at a handshake of a user
+who has no sessions in this process.
 
-To find a user's sessions, a process asks all other processes. It also asks Redis for sessions that are moving.
+To find a user's sessions, a process asks all other processes. It also asks Redis for sessions that are moving between
+processes.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def is_session_id(text: str) -> bool:
 
 
 class SharedDirectory(Directory):
-    """A `Directory` over `link`. Any thread, but no finalizer."""
+    """A `Directory` whose sessions are in several processes, which `link` connects. Any thread, but not a finalizer."""
 
     def __init__(self, rooms: Any, *, link: Link, **parts: Any) -> None:
         super().__init__(rooms, **parts)
@@ -51,7 +53,7 @@ class SharedDirectory(Directory):
         link.answer(self._kinds["sessions"], self._answer_sessions)
         link.answer(self._kinds["forget"], self._forget_lost)
 
-        self._entering: set[str] = set()  # sessions that are about to ask for a ban
+        self._entering: set[str] = set()  # sessions whose ban is about to be looked up
 
     def enter(self, session: Any) -> Ban | None:
         self._entering.add(session.id)
@@ -66,7 +68,9 @@ class SharedDirectory(Directory):
     def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:
         self._link.close(self._path, name, code, reason, ban_s)
         user = user_of(name)
-        if user is not None:  # in another process, all sessions of the user may have lost their connections
+        # the user's sessions in another process may all have lost their connections; the hidden room does not reach
+        # these
+        if user is not None:
             self._link.tell(self._kinds["forget"], user)
 
     def _ask_ban(self, user: str) -> Ban | None:
@@ -111,11 +115,11 @@ class SharedDirectory(Directory):
         away = self._ids_away(user)
         found = [session for each in self._link.ask(self._kinds["user"], user) for session in sessions_in(each)]
         away = (away | self._ids_away(user)) - {session.id for session in found}
-        with suppress(BrokerError):  # Redis is away
+        with suppress(BrokerError):  # Redis is unavailable
             found += away_sessions(lambda id: partial(self._link.call_for_session, self._path, id), away, user)
         return found
 
-    # Sessions that are moving. While Redis is unavailable, none is known.
+    # Sessions that are moving. While Redis is unavailable, this process finds none.
 
     def _is_away(self, session_id: str) -> bool:
         with suppress(BrokerError):
@@ -143,13 +147,13 @@ class SharedDirectory(Directory):
     # Requests of other processes
 
     def send_here(self, message: Direct) -> None:
-        """Send to one session, if it is in this process. For the reader's thread."""
+        """Send to one session if the session is in this process. For the reader's thread."""
         session: Any = self._find(message.session_id)
         if session is not None:
             session._send_here(message.message, latest=message.latest)
 
     def obey(self, name: str, order: Close) -> None:
-        """Close the members of a room, or one session. For the reader's thread."""
+        """Close the members of a room in this process, or one session. For the reader's thread."""
         if order.session_id is not None:
             if self._find(order.session_id) is not None:
                 self.close_session(order.session_id, order.code, order.reason)
@@ -172,7 +176,10 @@ class SharedDirectory(Directory):
                 self._log_kick(name, code, reason, closed)
 
     def known_bans(self) -> list[tuple[str, int, str, float]]:
-        """The bans that this process knows: hidden room, code, reason, and remaining seconds."""
+        """The bans that this process knows.
+
+        Each has the hidden room, the code, the reason, and the remaining seconds.
+        """
         now = self.bans.clock()
         return [(user_room(user), ban.code, ban.reason, ban.until - now) for user, ban in self.bans.items()]
 
@@ -193,7 +200,7 @@ class SharedDirectory(Directory):
 
 
 def sessions_in(answer: dict[str, Any]) -> list[UserSession]:
-    """The sessions of a user in another process, from its answer; empty for a malformed answer."""
+    """The sessions of a user in another process, from that process's answer. Empty if the answer is malformed."""
     try:
         return [UserSession(str(session_id), float(since)) for session_id, since in answer["value"] or ()]
     except (TypeError, ValueError, OverflowError):

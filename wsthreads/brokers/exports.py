@@ -30,39 +30,44 @@ if TYPE_CHECKING:
 
 __all__ = ["Exports", "free"]
 
-#: The default of `before`.
+#: The default of `before`, an argument of `free`: no process has kept the session's presence.
 NOTHING_BEFORE: Mapping[str, str] = MappingProxyType({})
 
 log = get_logger(__name__)
 
-#: How many sessions that could not move are remembered.
+#: For how many sessions that cannot move this process remembers it.
 MAX_FIXED = 1000
 
-#: How long to wait for a running call of the handler. After that, the other process must ask again.
+#: How long to wait until the handler's running call for the session ends. If it takes longer, the other process has to
+#: ask again.
 DEPART_S = 1.0
 
-#: How long broadcasts of this process may take to come back.
+#: How long a broadcast of this process may take until it comes back from Redis.
 CUT_S = 2.0
 
 #: How long to wait for another thread that stores the same session.
 EXPORT_S = 15.0
 
-#: The presence of a session stays this much longer than its client may be away, so that a process can call on_close.
+#: The presence of a session stays this much longer than its client may be away. In this time, a process can end the
+#: session and call its on_close.
 END_S = 10.0
 
-#: How long Redis may take to say whether it has a session.
+#: How long Redis may take to answer whether it has stored a session.
 RETRACT_S = 10.0
 
-#: How many endings of sessions one call of Redis stores at most. Other processes read them, and tell the clients.
+#: At most this many endings of sessions are stored by one call. Other processes read the endings, and tell the clients.
 TELL_BATCH = 500
 
-#: How long an ending process tries to store these endings, and how long it waits between two attempts.
+#: How long a process that ends tries to store the endings of its sessions, and how long it pauses between two attempts.
 TELL_S = 5.0
 TELL_PAUSE_S = 0.2
 
 
 class Exports:
-    """Stores sessions of one endpoint in Redis, and forgets them. Any thread except the reader's."""
+    """Stores sessions of one endpoint in Redis.
+
+    After that, this process forgets them. Any thread except the reader's.
+    """
 
     def __init__(
         self,
@@ -82,13 +87,13 @@ class Exports:
         self.give_up()
 
     def give_up(self) -> None:
-        """In a forked process."""
+        """Start with nothing, in a forked process."""
         self._lock = Lock()  # guards the attributes below
         self._under_way: dict[str, Event] = {}
         self._fixed: dict[str, list[str]] = {}  # the digests of the secrets of sessions that could not move
 
     def begin(self, session_id: str) -> None:
-        """`export` in another thread, unless that is under way."""
+        """Let another thread call `export`, unless a thread is storing this session now."""
         with self._lock:
             if session_id in self._under_way:
                 return
@@ -96,15 +101,19 @@ class Exports:
             self._pool.put([partial(self.export, session_id)])
 
     def why_not(self, session_id: str, secret: str) -> str:
-        """Why a session could not move from this process. Empty if it could, and for a client without its secret."""
+        """Why a session cannot move away from this process.
+
+        Empty if nothing prevents it, or if the client's secret is wrong.
+        """
         found = self._fixed.get(session_id, [])
         return "elsewhere" if any(hmac.compare_digest(each, secret) for each in found) else ""
 
     def export(self, session_id: str, timeout_s: float = DEPART_S) -> bool:
-        """Store a session, and forget it. Returns false if the session stays here, ends, or no longer exists.
+        """Store a session in Redis, and forget it. Returns false if the session stays here, has ended, or is not here.
 
         The session stays here if Redis is unavailable, or if a call of the handler takes longer than `timeout_s`. The
-        session ends if it cannot move. If another thread stores the session now, waits for that thread.
+        session ends if it cannot move. If another thread is storing the session, this method waits for that thread, and
+        returns false.
         """
         if self._link.patience_s(self._path, SESSIONS_ROOM) <= 0:
             self._sessions.stays(session_id, "Redis does not answer")
@@ -113,7 +122,7 @@ class Exports:
             done = self._under_way.get(session_id)
             if done is None:
                 self._under_way[session_id] = Event()
-        if done is not None:  # another thread stores it
+        if done is not None:  # another thread is storing the session
             done.wait(EXPORT_S)
             return False
         try:
@@ -132,20 +141,20 @@ class Exports:
             self._fixed[session_id] = secrets
             if len(self._fixed) > MAX_FIXED:
                 del self._fixed[next(iter(self._fixed))]
-        with suppress(BrokerError):  # so that its client learns this even after this process has ended
+        with suppress(BrokerError):  # so that the client learns the reason even after this process has ended
             window_ms = max(1, int(left_s * 1000))
             self._link.call_for_session(self._path, session_id, TELL, stuck(secrets), window_ms)
 
     def log_left_behind(self) -> None:
-        """At the end of the process, log how many sessions are lost because they could not move."""
+        """Log how many sessions are lost because they could not move. Called at the end of the process."""
         for why, number in Counter(self._sessions.left_behind()).items():
             what = "%s of %s could not move to another process: %s"
             log.warning(what, counted(number, "session"), self._path, why)
 
     def tell_ended(self, timeout_s: float) -> None:
-        """Before this process ends, store how it has closed its sessions. Other processes then tell the clients.
+        """Store in Redis how this process has closed its sessions, so that other processes can tell the clients.
 
-        Blocks.
+        Called before this process ends. Blocks.
         """
         ended, deadline = self._sessions.ended(), monotonic() + min(TELL_S, timeout_s)
         while ended:
@@ -178,11 +187,12 @@ class Exports:
             departure.stay("an error")
             raise
         if is_stored:
-            try:  # before a client can bring it back to this process
+            try:  # before a client can bring the session back to this process
                 self._passages.forget(session, departure.left_s + END_S)
             finally:
                 ending = departure.leave()
-            if ending is not None:  # it was closed here before Redis had it: close it in the process that gets it
+            # the session was closed here before Redis had it: the process that gets it must close it
+            if ending is not None:
                 self._close_elsewhere(session.id, *ending)
             self._count("sessions_handed_over")
         else:
@@ -198,7 +208,10 @@ class Exports:
             log.warning(what, session_id, self._path, error)
 
     def _store(self, departure: Departing) -> bool:
-        """Store a session. Returns whether Redis has it, so that this process must forget it. Raises `BrokerError`."""
+        """Store a session.
+
+        Returns true if this process must forget the session, because Redis has it. Raises `BrokerError`.
+        """
         session = departure.session
         fields: dict[str, Any] = {}
 
@@ -243,7 +256,9 @@ class Exports:
 def free(
     link: Link, path: str, session_id: str, rooms: Iterable[str], before: Mapping[str, str] = NOTHING_BEFORE
 ) -> None:
-    """Stop counting a session as away, because it has arrived, or has not left. Raises `BrokerError`.
+    """Stop counting a session as away, because a process has taken it, or because it has not left.
+
+    Raises `BrokerError`.
 
     `before` maps each room to the process that has kept the session's presence until now.
     """

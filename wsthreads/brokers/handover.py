@@ -1,16 +1,17 @@
-"""Moves sessions of one endpoint between processes, when their clients come back to another process.
+"""Moves sessions of one endpoint between processes. A session moves when its client reconnects to another process.
 
 A session moves in three steps. After each step, it has exactly one owner:
 
-1. The old process stores the session's state in Redis. The state has the session's position in the log of each room,
-   and all frames that the client has not acknowledged, all at the same moment.
+1. The old process stores the session's state in Redis. The state is from a single moment. It has the session's position
+   in the log of each room, and all frames that the client has not acknowledged.
 2. Once Redis has the state, the old process forgets the session. If Redis does not answer, the process retracts the
    state before it continues the session.
 3. The new process prepares everything, and only then takes the state. If several processes try, Redis gives the state
-   to one of them. The others have changed nothing, nor has a process that fails before it takes the state.
+  to one of them. The other processes have changed nothing until then. A process that fails before it takes the state
+  has changed nothing, either.
 
-So a process may die at any point. A process that ends normally stores its sessions, and their clients find them. If a
-client does not come back in time, any process takes its session and calls ``on_close``.
+So a process may die at any point. A process that ends normally stores its sessions before, and their clients find them.
+If a client does not come back in time, any process takes its session and calls ``on_close``.
 """
 
 from __future__ import annotations
@@ -45,41 +46,42 @@ __all__ = ["BUSY", "UNKNOWN", "Handover"]
 
 log = get_logger(__name__)
 
-#: How long a client that comes back waits for its session from another process.
+#: How long a client that has reconnected here waits for its session from another process.
 FETCH_S = 3.0
 
-#: How often to look for the session: the first and the last interval.
+#: The interval between two searches for the session. It grows from the first to the last value.
 FIRST_LOOK_S = 0.02
 LAST_LOOK_S = 0.2
 
-#: How long a process may take to answer, and how often it is asked again.
+#: How long a process may take to answer the question for a session. The question is repeated after half of this time.
 ASK_S = 1.0
 
-#: A process that has not answered for this long counts as dead, and is not waited for.
+#: After this time without an answer, a process counts as dead, and no client waits for it.
 SILENT_S = ALIVE_S + 3.0
 
-#: If a process counts as alive, but did not receive the question, it may be about to reconnect to Redis. It is asked
-#: again for this long.
+#: A process that counts as alive, but did not receive the question, may be about to reconnect to Redis. Such a process
+#: is asked again for this long.
 UNREACHED_S = 2.0
 
-#: How often to look for sessions whose clients have not come back, and how many of them to request at once.
+#: How often to look in Redis for sessions whose clients have not come back, and how many to request in one call.
 OVERDUE_LOOK_S = 5.0
 OVERDUE_BATCH = 100
 
-#: How much of the time for a shutdown is left for what ends after the sessions have moved.
+#: How much of the time for a shutdown is kept for what has to end after the sessions have moved.
 REST_S = 1.0
 
-#: How many sessions are stored or ended at once.
+#: How many threads store or end sessions.
 THREADS = 8
 
-#: The reasons that another process may give why a client does not get its session from there.
+#: The reasons that another process may give for not handing over a session.
 WHYS = {BUSY, "user", "origin", "compression", "counts", "elsewhere"}
 
 
 class Handover:
     """Moves sessions of one endpoint, in both directions. Any thread except the reader's.
 
-    After `start`, `timers` call this regularly, to look for sessions whose clients have not come back.
+    After `start`, `timers` regularly look for sessions whose clients have not come back. `count` gets the name of a
+    counter. A session that has missed more than `max_missed_bytes` in its rooms ends.
 
     `count` gets the name of a counter. A session that has missed more than `max_missed_bytes` in its rooms ends.
     """
@@ -107,24 +109,27 @@ class Handover:
         self._is_started = False
         self._is_stopped = False
         self._fetching_lock = Lock()  # guards _fetching
-        self._fetching: set[str] = set()  # the ids of sessions
-        # While some process gives no answer: when this was first noticed, and when last.
+        self._fetching: set[str] = set()  # the ids of sessions that a thread is fetching
+        # When a process first gave no answer, and when one last gave none. None while all processes answer.
         self._silent: tuple[float, float] | None = None
         link.answer(self._kind, self._answer)
         finalize(self, self._pool.release).atexit = False
 
-    # A client has come back to this process
+    # Calls for a client that has come back to this process
 
     def fetch(self, claim: Claim, request: Any, timeout_s: float = FETCH_S) -> Arriving | str | tuple[int, str]:
-        """Take the session of a client that has come back, or return why it cannot be resumed. Blocks.
+        """Take the session of a client that has reconnected to this process, or return why it cannot be resumed.
 
-        Returns `BUSY` if the client has to try again: the session exists, or may exist, and was not changed. Returns a
-        close code and a reason for the client if the session was closed, or if the client's count is impossible.
+        Blocks.
+
+        Returns `BUSY` if the client has to try again. In this case the session exists, or may exist, and was not
+        changed. Returns a close code and a reason for the client in two cases: the session was closed, or the client
+        says that it has received an impossible number of messages.
         """
         if not is_session_id(claim.session_id):
             return UNKNOWN
         with self._fetching_lock:
-            if claim.session_id in self._fetching:  # another connection of the same client
+            if claim.session_id in self._fetching:  # another connection of the same client fetches the session
                 return BUSY
             self._fetching.add(claim.session_id)
         try:
@@ -152,7 +157,9 @@ class Handover:
                                 return BUSY
                             if self._imports.trace(claim.session_id) == trace:
                                 return UNKNOWN
-                            why = BUSY  # it has just moved: each process was asked at a moment when it was not there
+                            # The session has just moved. Each process was asked at a moment when the session was not
+                            # there.
+                            why = BUSY
                     if why != BUSY:
                         return why if found is None else found
                     ask_at = monotonic() + ASK_S / 2
@@ -166,7 +173,10 @@ class Handover:
             return BUSY
 
     def _ask(self, claim: Claim, unreached_until: float) -> str | tuple[int, str]:
-        """Ask the other processes for a session. The process that has it begins to store it. Raises `BrokerError`."""
+        """Ask the other processes for a session.
+
+        The process that has the session begins to store it. Raises `BrokerError`.
+        """
         answers, is_complete = self._link.ask_all(self._kind, _question(claim), ASK_S, enough=_knows)
         found = next((each["value"] for each in answers if _knows(each["value"])), None)
         if isinstance(found, str):
@@ -186,7 +196,7 @@ class Handover:
         return UNKNOWN
 
     def _is_one_unreached(self, answered: set[str]) -> bool:
-        """Whether a process with sessions did not get the question, because it is not subscribed now.
+        """Whether a process with sessions did not get the question, because it is not subscribed to its channel now.
 
         Raises `BrokerError`.
         """
@@ -195,7 +205,7 @@ class Handover:
         return bool(names - answered - {self._link.process})
 
     def _is_silence_old(self) -> bool:
-        """Whether a process that got the question has been silent for so long that it counts as dead."""
+        """Whether a process that got the question has not answered for so long that it counts as dead."""
         now = monotonic()
         first, last = self._silent or (now, now)
         if now - last > SILENT_S:
@@ -203,7 +213,7 @@ class Handover:
         self._silent = (first, now)
         return now - first > SILENT_S
 
-    # Another process asks
+    # Answers to other processes
 
     def _answer(self, asked: Any) -> str | tuple[int, str]:
         if not _is_question(asked):
@@ -220,24 +230,26 @@ class Handover:
     # A process ends
 
     def export(self, session_id: str) -> bool:
-        """Store a session for another process, and forget it. Returns false if it stays, or is no longer here. Blocks.
+        """Store a session for another process, and forget it.
 
-        Calls for the same session at the same time store it once.
+        Returns false if the session stays, or is no longer here. Blocks.
+
+        If several threads call this for the same session at the same time, the session is stored once.
         """
         return self._exports.export(session_id)
 
     def take_no_more(self) -> None:
         """From now on, take no session from Redis.
 
-        This process is about to end, perhaps before it could store such a session again.
+        Called when this process is about to end, because it might end before it has stored a taken session again.
         """
         self._imports.is_over = True
 
     def put(self, calls: Iterable[Callable[[], object]]) -> None:
-        """Call these in other threads."""
+        """Let other threads make these calls."""
         self._pool.put(calls)
 
-    # Clients that have not come back
+    # Sessions whose clients have not come back
 
     def start(self) -> None:
         """From now on, look for sessions whose clients have not come back. Idempotent."""
@@ -252,7 +264,7 @@ class Handover:
     def end_overdue(self) -> int:
         """End the stored sessions whose clients have not come back in time.
 
-        Other threads do this. Returns how many sessions they end.
+        The threads of the pool do this. Returns how many sessions they will try to end.
         """
         count = 0
         while not self._is_stopped:
@@ -267,7 +279,7 @@ class Handover:
         return count
 
     def stop(self, timeout_s: float) -> None:
-        """See `sessions.moves.Handover`. If Redis hangs, this may take a second longer than `timeout_s`."""
+        """Like `stop` of `sessions.moves.Handover`. If Redis hangs, this may take a second longer than `timeout_s`."""
         deadline = monotonic() + timeout_s
         has_stopped, self._is_stopped = self._is_stopped, True
         self._pool.stop(timeout_s)
@@ -276,7 +288,7 @@ class Handover:
             self._exports.tell_ended(deadline - monotonic() - REST_S)
 
     def give_up(self) -> None:
-        """In a forked process."""
+        """Start with nothing, in a forked process."""
         self._starting, self._fetching_lock, self._fetching = Lock(), Lock(), set()
         self._is_started = False
         self._pool.give_up()
@@ -288,7 +300,7 @@ def _question(claim: Claim) -> tuple[str, str, str | None, str | None, str, int]
 
 
 def _knows(value: Any) -> bool:
-    """Whether a process has the session, or knows how it has ended."""
+    """Whether an answer says that the process has the session, or knows how it has ended."""
     if isinstance(value, str):
         return value != UNKNOWN
     return isinstance(value, list) and len(value) == 2
@@ -307,7 +319,10 @@ def _look_later(handover: ref[Handover], timers: Timers) -> None:
 
 
 def _look(handover: ref[Handover], timers: Timers) -> None:
-    """Called by the timers. Another thread does the work."""
+    """Let another thread end sessions whose clients have not come back, and set the next timer.
+
+    Called by the timers.
+    """
     found = handover()
     if found is not None and not found._is_stopped:
         found._pool.put([found.end_overdue])

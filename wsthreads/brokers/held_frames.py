@@ -1,10 +1,12 @@
-"""Held frames: they wait for broadcasts that they must not overtake.
+"""Held frames: frames of a session that wait for broadcasts, because they must not overtake them.
 
-`pending` has the guarantees, and defines when held frames overtake a late broadcast.
+A broadcast goes to Redis and comes back before it reaches the members. A frame that the same thread sends after the
+broadcast is held until then. `pending` has the guarantees, and tells when a broadcast is late: then held frames
+overtake it.
 
-A finalizer may call `put` and read the state at any point of this module, in the thread that it interrupts. So `put`
-only tries to take the lock. If another thread holds the lock, that thread sends the frame: it checks again after it has
-released the lock.
+A finalizer may run in any thread, at any line of this module. It may call `put` and read the state. So `put` only tries
+to take the lock. If another thread holds the lock, that thread sends the frame, because it checks for frames again
+after it has released the lock.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_HELD_BYTES", "HeldFrames"]
 
-#: When more bytes than this are held for one session, the broadcasts before them count as late. Only threads that must
-#: not wait reach this limit: a session's own thread waits in `send` while `max_outbox_bytes` are held.
+#: When more bytes than this are held for one session, the frames no longer wait for their broadcasts. Only threads that
+#: must not wait can reach this limit. A session's own thread waits in `send` while `max_outbox_bytes` are held.
 MAX_HELD_BYTES = 64 * 1024 * 1024
 
 
@@ -32,7 +34,7 @@ class _HeldFrame(NamedTuple):
     """A frame that waits for broadcasts."""
 
     thread: int
-    next_ticket: int  # broadcasts with this ticket or a higher one came after the frame
+    next_ticket: int  # the thread made broadcasts with this ticket or a higher one after the frame
     broadcasts: list[PendingBroadcast]
     frame: bytes
     closes: bool
@@ -46,14 +48,15 @@ class _HeldFrame(NamedTuple):
 
 
 class HeldFrames:
-    """The held frames of one session, in the order for its outbox. Any thread."""
+    """The held frames of one session, in the order in which they go to its outbox. Any thread."""
 
     __slots__ = ("_bells", "_counted", "_items", "_lock", "_outbox", "held_bytes")
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._items: list[_HeldFrame] = []  # any thread appends; a frame is removed when it is in the outbox
-        # Guards removals from _items, writes of _counted and held_bytes, and the order of frames in the outbox.
+        self._items: list[_HeldFrame] = []  # any thread appends; a frame is removed once it is in the outbox
+        # This lock guards removals from _items, writes of _counted and held_bytes, and the order of frames in the
+        # outbox.
         self._lock = threading.Lock()
         self._counted = 0  # how many of _items are included in held_bytes
         self.held_bytes = 0
@@ -61,7 +64,7 @@ class HeldFrames:
 
     @property
     def flusher(self) -> Flusher:
-        """The session's flusher, which has timers."""
+        """The session's flusher, whose timers `pending` uses."""
         return self._outbox.flusher
 
     @property
@@ -69,17 +72,17 @@ class HeldFrames:
         return not self._items
 
     def put(self, next_ticket: int, broadcasts: list[PendingBroadcast], frame: bytes, closes: bool) -> None:
-        """Hold a frame of the current thread until `broadcasts` have come back. Does not wait."""
+        """Hold a frame of the current thread until `broadcasts` have come back from Redis. Does not wait."""
         self._items.append(_HeldFrame(threading.get_ident(), next_ticket, broadcasts, frame, closes))
         self.let_go()
 
     def let_go(self, coming: PendingBroadcast | None = None, *, surely: bool = False) -> None:
-        """Send the frames whose broadcasts have come back.
+        """Send the frames whose broadcasts have come back from Redis.
 
-        `coming` is a broadcast: also sends the frames that its thread has put here before it.
+        If `coming` is given, sends the frames that the thread of this broadcast has put here before the broadcast.
 
-        With `surely`, the frames are in the outbox when this returns. Otherwise another thread may still be moving them
-        to the outbox.
+        With `surely`, the frames are in the outbox when this method returns. Otherwise another thread may still be
+        moving them to the outbox.
         """
         sends = False
         while self._has_work(coming) and self._lock.acquire(surely):
@@ -91,9 +94,10 @@ class HeldFrames:
             self._outbox.flush()
 
     def wait_for_room(self, size: int, timeout_s: float) -> None:
-        """Wait until the outbox's limit admits `size` more bytes, at most `timeout_s`.
+        """Wait until the limit of the outbox admits `size` more bytes, at most `timeout_s`.
 
-        A thread that is to write to the client waits, too. Otherwise any number of bytes could be queued meanwhile.
+        A thread that has to write to the client waits, too. If it did not, any number of bytes could be queued
+        meanwhile.
         """
         if timeout_s <= 0:
             return
@@ -103,7 +107,7 @@ class HeldFrames:
             outbox.wait_for_room(self.held_bytes + size, max(0.0, deadline - monotonic()))
 
     def wait_empty(self, timeout_s: float) -> bool:
-        """Wait until no frame is held, at most `timeout_s`. False if one still is."""
+        """Wait until no frame is held, at most `timeout_s`. Returns false if a frame is still held."""
         return self._wait(lambda: not self._items, timeout_s)
 
     def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
@@ -125,7 +129,7 @@ class HeldFrames:
         return bool(first) and (self._counted < len(self._items) or first[0].is_free())
 
     def _take_locked(self, coming: PendingBroadcast | None) -> bool:
-        """Move the frames that need not wait to the outbox. Returns whether there were any."""
+        """Move the frames that need not wait to the outbox. Returns whether there were such frames."""
         items, outbox = self._items, self._outbox
         fresh = items[self._counted :]
         self._counted += len(fresh)
@@ -140,7 +144,7 @@ class HeldFrames:
         if not going:
             return False
         size = sum(len(item.frame) for item in going)
-        # Many frames at once may exceed the limit: allow more bytes until the client has caught up.
+        # Many frames at the same time may exceed the limit: allow more bytes until the client has caught up.
         outbox.excuse(size if size <= outbox.max_bytes else 4 * size)
         for item in going:
             if item.closes:

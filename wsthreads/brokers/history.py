@@ -1,9 +1,9 @@
 """The histories of rooms that several processes share.
 
-Redis stores the messages. A process with members in a room has a log of its own with the same entries. When the reader
-subscribes to the room, it fills the log up to the last delivered message. Later, it adds each message to the log when
-it delivers the message. So a session joins as in a single process, without a call to Redis. A process without members
-in the room asks Redis.
+Redis stores the messages of each history. A process with members in a room has a copy of its own (a `SharedLog`). When
+the reader subscribes to the room, it fills the copy up to the last delivered message. After that, it adds each message
+to the copy when it delivers the message. So a session joins as in a single process, without a call to Redis. A process
+without members in the room asks Redis.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ R = TypeVar("R")
 
 
 class SharedLog(Log):
-    """A process's copy of a history, while it has members in the room."""
+    """A process's copy of a room's history. The process has it while it has members in the room."""
 
     __slots__ = ("awaiting", "filled", "is_filled", "serial", "was_filled")
 
@@ -41,18 +41,21 @@ class SharedLog(Log):
         super().__init__(limits, now)
         #: The serial number of the subscription that received these messages.
         self.serial = 0
-        #: Whether it has all entries up to the last delivered message.
+        #: Whether the copy has all entries up to the last delivered message.
         self.is_filled = False
-        #: Whether this log was complete once, but may have missed entries since then. Then it is read again as soon as
-        #: Redis is available.
+        #: Whether the copy had all entries once, but may have missed some since then. The reader fills it again as soon
+        #: as Redis is available.
         self.was_filled = False
-        #: Wakes threads that wait for completeness, or for an entry. Its lock is `order`.
+        #: Wakes threads that wait until the copy is filled, or has an entry. Uses the lock `order`.
         self.filled = Condition(self.order)
         #: How many threads wait for an entry.
         self.awaiting = 0
 
     def follow(self, serial: int) -> bool:
-        """Take messages of this subscription from now on. False if it is earlier than the current subscription."""
+        """Accept messages of this subscription from now on.
+
+        Returns false if the current subscription is a later one.
+        """
         if serial > self.serial:
             self.serial, self.is_filled, self.was_filled = serial, False, False
         return serial == self.serial
@@ -68,7 +71,7 @@ class SharedLog(Log):
         return True
 
     def await_entry(self, number: int, timeout_s: float) -> None:
-        """Wait until the log has reached an entry, or is incomplete."""
+        """Wait until the log has the entry with this number, or is incomplete."""
         self.awaiting += 1
         self.filled.wait_for(lambda: self._last[0] >= number or not self.is_filled, timeout_s)
         self.awaiting -= 1
@@ -80,7 +83,7 @@ class SharedLog(Log):
 
 
 class SharedHistories(Histories[SharedLog]):
-    """The logs of the rooms of one endpoint, in this process. Any thread."""
+    """The copies of the histories of one endpoint's rooms, in this process. Any thread."""
 
     def __init__(
         self,
@@ -111,7 +114,10 @@ class SharedHistories(Histories[SharedLog]):
     # Outgoing messages
 
     def kept(self, name: str, frame: bytes) -> tuple[str, int] | None:
-        """The data for Redis about a broadcast that the history stores; None if it does not."""
+        """What Redis needs to store a broadcast in the history: the limits, and the size.
+
+        None if the history does not store it.
+        """
         if name[0] == "\0" or (type(frame) is not bytes and not is_kept(frame)):
             return None
         return self._limits_text, payload_bytes(frame)
@@ -148,14 +154,14 @@ class SharedHistories(Histories[SharedLog]):
     # Sessions that join and leave
 
     def is_joining(self, name: str) -> bool:
-        """Whether a session is about to join a room. Takes only a lock that is a leaf."""
+        """Whether a session is about to join a room. Under the lock that this takes, no other lock is taken."""
         return name in self._joining
 
     def _is_used(self, name: str) -> bool:
-        """Whether the log of a room is still in use: while this process is subscribed to the room.
+        """Whether the log of a room is still used, because this process is subscribed to the room.
 
-        The subscription may stay after the last member has left, for a session that is about to join. The log must then
-        stay, too, because a subscription fills it only once.
+        The subscription may continue after the last member has left, for a session that is about to join. The log must
+        then stay, too, because the reader fills it only once for each subscription.
         """
         return self._has_members(name) or self._link.is_subscribed(self._path, name)
 
@@ -175,9 +181,11 @@ class SharedHistories(Histories[SharedLog]):
             return super().join(name, session, enter, history, since)
 
     def _catch_up(self, name: str, since: str) -> None:
-        """Wait until this process has the message at a position. Another process may have received it a moment earlier.
+        """Wait until this process has received the message at a position.
 
-        Positions come from clients, so this first asks Redis whether there is a message at this position.
+        Another process may have received it a little earlier, and given the position to a client.
+
+        A position comes from a client. So this first asks Redis whether there is a message at this position.
         """
         patience_s = self._link.patience_s(self._path, name)
         with self.open(name) as log:
@@ -185,14 +193,14 @@ class SharedHistories(Histories[SharedLog]):
             number = log.number_of(since)
             if number is None or number <= log.last.number:
                 return
-        with suppress(BrokerError):  # without an answer, the position counts as a position in another log
+        with suppress(BrokerError):  # without an answer, the position is treated like one in another log
             if number <= self._stored(name, 0).last.number:
                 with self.open(name) as log:
                     log.await_entry(number, patience_s)
 
     @contextmanager
     def _receiving(self, name: str) -> Iterator[None]:
-        """A context: the process receives the messages of a room, even if it has no members yet."""
+        """In this context, the process receives the messages of a room, even if the room has no members yet."""
         self._joining.compute(name, lambda count: (count or 0) + 1)
         try:
             serial = self._link.update(self._path, name, self._listener)
@@ -209,7 +217,7 @@ class SharedHistories(Histories[SharedLog]):
             )
 
     def unsubscribed(self, name: str) -> None:
-        """The subscription to a room has ended. Drops the log, unless there is another subscription by now."""
+        """Called when the subscription to a room has ended. Drops the log, unless the room has a new subscription."""
         log = self._logs.get(name)
         if log is not None:
             with log.order:
@@ -224,9 +232,11 @@ class SharedHistories(Histories[SharedLog]):
         return self._ask(name, 0, lambda log: log.position())
 
     def _ask(self, name: str, count: int, read: Callable[[Log], R]) -> R:
-        """Call `read` with this process's log, or with the history from Redis if this process has no complete log.
+        """Call `read` with this process's log.
 
-        Returns its result. Raises `BrokerError`.
+        If this process has no complete log, call it with the history from Redis.
+
+        Returns the result of `read`. Raises `BrokerError`.
         """
         with self._own(name) as log:
             if log is not None and log.is_filled:
@@ -241,7 +251,9 @@ class SharedHistories(Histories[SharedLog]):
 
     @contextmanager
     def _own(self, name: str) -> Iterator[SharedLog | None]:
-        """A context with this process's log, whose lock `order` is held. None without a subscription to the room.
+        """A context with this process's log.
+
+        Its lock `order` is held. Gives None if this process is not subscribed to the room.
 
         First waits until the log has all earlier broadcasts of this process.
         """
@@ -258,7 +270,7 @@ class SharedHistories(Histories[SharedLog]):
             yield log
 
     def _stored(self, name: str, count: int) -> Log:
-        """The history in Redis, after all earlier broadcasts of this process.
+        """Returns the history from Redis. It has all earlier broadcasts of this process.
 
         Waits at most a second. Raises `BrokerError`.
         """

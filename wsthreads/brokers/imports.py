@@ -31,10 +31,10 @@ __all__ = ["Imports"]
 
 log = get_logger(__name__)
 
-#: How long this process may take to receive the messages of the rooms that the session already has.
+#: How long this process may take to receive those messages of the rooms that the session already has.
 ENTER_S = 2.0
 
-#: How long Redis may take to say whether it has given a session.
+#: How long Redis may take to answer whether it has given a session to this process.
 CLAIM_S = 10.0
 
 
@@ -60,11 +60,13 @@ class Imports:
         self.is_over = False
 
     def take(self, claim: Claim, request: Any) -> Arriving | str | tuple[int, str] | None:
-        """Take a session that is stored in Redis. Returns None if none is stored. Blocks.
+        """Take a session that is stored in Redis. Returns None if Redis has none. Blocks.
 
-        If the session cannot be resumed, returns why: `BUSY` if another process takes it; a close code and a reason for
-        the client if a process that has ended had closed the session, or if the client's count is impossible; or
-        another word. Raises `BrokerError` if Redis does not answer.
+        If the session cannot be resumed, returns why. This is `BUSY` if another process takes the session, a close code
+        and a reason, or another word. The client gets the close code and the reason in two cases: a process that has
+        ended had closed the session, or the client says that it has received an impossible number of messages.
+
+        Raises `BrokerError` if Redis does not answer.
         """
         call = partial(self._link.call_for_session, self._path, claim.session_id)
         data = call(LOOK)
@@ -91,16 +93,16 @@ class Imports:
         return arrival
 
     def trace(self, session_id: str) -> bytes:
-        """The first bytes that Redis has for a session. They change when the session is stored or taken.
+        """The beginning of the value that Redis has for a session. It changes when the session is stored or taken.
 
         Raises `BrokerError`.
         """
         return (self._link.call_for_session(self._path, session_id, LOOK) or b"")[:SEEN_BYTES]
 
     def end(self, entry: bytes, reason: str = "not back in time") -> None:
-        """End a session whose client has not come back, unless another process ends it.
+        """End a session whose client has not come back, unless another process ends the session.
 
-        `entry` is the session's id. If it is no valid id, only removes the entry from the list of moving sessions.
+        `entry` is the session's id. If it is not a valid id, only removes the entry from the list of moving sessions.
         """
         session_id = entry.decode("ascii", "replace")
         with suppress(BrokerError):
@@ -113,7 +115,7 @@ class Imports:
         call = partial(self._link.call_for_session, self._path, session_id)
         data = call(LOOK) or b""
         found = self._read(session_id, data)
-        if not isinstance(found, tuple):  # without its state, its on_close cannot be called
+        if not isinstance(found, tuple):  # without the session's state, its on_close cannot be called
             call(DROP, data[:SEEN_BYTES], session_id)
             return
         arrival, _ = self._take(*found, call, None, PLAIN)
@@ -145,7 +147,7 @@ class Imports:
     ) -> tuple[Arriving | None, Replay | None]:
         """Take a session. Returns None twice if this process does not get it.
 
-        The second result has the messages that the session has missed; None if these are not known.
+        The second result has the messages that the session has missed. It is None if these are not known.
         """
         passages = self._passages
         arrival = self._sessions.arrive(state, request, encoding)
@@ -165,15 +167,17 @@ class Imports:
         arrival.settle(state.acknowledged, state.frames + frames)
         before = passages.take_presences(session, state.presences)
         self._count("sessions_taken_over")
-        with suppress(BrokerError):  # the rooms then count the session twice, until its window is over
+        # if this fails, the rooms count the session twice, until its client may no longer come back
+        with suppress(BrokerError):
             rooms = [name for name in state.positions if name != SESSIONS_ROOM]
-            free(self._link, self._path, state.id, rooms, before)  # only now: its presences in this process come first
+            # only now, so that the session's presences in this process come first
+            free(self._link, self._path, state.id, rooms, before)
         return arrival, replay
 
     def _enter(self, arrival: Arriving, state: SessionState) -> Replay | None:
         """Make the session a member of its rooms.
 
-        Returns the messages that the session has missed; None if these are not known. Raises `BrokerError`.
+        Returns the messages that the session has missed, or None if these are not known. Raises `BrokerError`.
         """
         try:
             return self._passages.enter(
@@ -188,9 +192,9 @@ class Imports:
             return None
 
     def _claim(self, session_id: str, head: bytes, call: Callable[..., Any]) -> bool:
-        """Take a session in Redis. Returns whether Redis gave it to this process.
+        """Ask Redis for a session. Returns whether Redis has given the session to this process.
 
-        Raises `BrokerError` if this remains unknown.
+        Raises `BrokerError` if Redis does not answer this.
         """
         mine = claimed(self._link.process, secrets.token_urlsafe(9))
         deadline, may_be_ours = monotonic() + CLAIM_S, False
@@ -209,7 +213,10 @@ class Imports:
 
 
 def judge(state: SessionState, claim: Claim) -> str | tuple[int, str]:
-    """Why a client may not resume a session; empty if it may. If the count is impossible, a close code and a reason."""
+    """Why a client may not resume a session. Empty if it may.
+
+    If the client says that it has received an impossible number of messages, returns a close code and a reason.
+    """
     if not any(hmac.compare_digest(claim.secret, secret) for secret in state.secrets):
         return UNKNOWN
     if state.user != claim.user:
@@ -228,6 +235,6 @@ def judge(state: SessionState, claim: Claim) -> str | tuple[int, str]:
 
 
 def is_told(ended: Ended, claim: Claim) -> bool:
-    """Whether a client may learn how a session has ended."""
+    """Whether a client may be told how a session has ended."""
     is_theirs = any(hmac.compare_digest(claim.secret, secret) for secret in ended.secrets)
     return is_theirs and ended.user == claim.user and same_origin(ended.origin, claim.origin)

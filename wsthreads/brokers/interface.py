@@ -20,8 +20,8 @@ __all__ = ["Broker", "Keeper", "Link", "Listener", "Look", "RoomKey"]
 #: A room: the path of its endpoint, and its name.
 RoomKey: TypeAlias = "tuple[str, str]"
 
-#: A function that gets the position in each room, and returns whether it has done its work. If not, the function is
-#: called again after the next message. It must not block, nor take a lock that a thread may hold while it waits for
+#: A function that gets the position of each room, and returns whether it has finished. If not, the function is called
+#: again after the next message. It must not block. It must not take a lock that a thread may hold while it waits for
 #: messages.
 Look: TypeAlias = "Callable[[Mapping[RoomKey, Position]], bool]"
 
@@ -31,12 +31,12 @@ class Listener(Protocol):
 
     @property
     def keep_s(self) -> float:
-        """How long the attributes of a room outlive its last member."""
+        """How many seconds the attributes of a room are kept after its last member has left."""
 
     def count_here(self, name: str) -> int:
-        """The number of members in this process, and of sessions that have a seat and are about to join.
+        """The number of members in this process, plus the sessions that have a seat and are about to join.
 
-        Takes only a leaf lock.
+        The lock that this takes is a leaf: no other lock is taken under it.
         """
 
     @property
@@ -54,54 +54,68 @@ class Listener(Protocol):
         serial: int,
         position: Position,
     ) -> None:
-        """Send a frame that has come back from the broker, to the members in this process.
+        """Send a frame that has come back from the broker to the members in this process.
 
         `ticket` is the ticket of a broadcast of this process, or -1 for a broadcast of another process. `serial` is the
-        number of the subscription, and `position` the message's place in the log of the room.
+        serial number of the subscription. `position` is the message's position in the log of the room.
         """
 
     def take_history(self, name: str, serial: int, stored: Stored) -> None:
-        """Take the history of a room, up to the last delivered message."""
+        """Store the history of a room, which the broker has returned.
+
+        It has all messages up to the last delivered one.
+        """
 
     def lose_history(self, name: str, serial: int) -> None:
-        """Messages are missing: the history is incomplete until `take_history` is called again."""
+        """Mark the history as incomplete, because messages are missing. It stays so until `take_history` is called."""
 
     def deliver_to_session(self, message: Direct) -> None:
-        """Send a message of another process to one session, if it is in this process."""
+        """Send a message of another process to one session, if this session is in this process."""
 
     def close(self, name: str, order: Close) -> None:
-        """Close the members of a room, or one session, by order of another process."""
+        """Close the members of a room, or one session. Another process has ordered this."""
 
     def found_ban(self, name: str, code: int, reason: str, ban_s: float) -> None:
-        """Take a ban of the user of this hidden room from the broker."""
+        """Apply a ban that the broker has returned. `name` is the hidden room of the banned user."""
 
     def bans(self) -> Iterable[tuple[str, int, str, float]]:
-        """The bans that this process knows: the hidden room, code, reason, and remaining seconds."""
+        """The bans that this process knows.
+
+        Each has the hidden room, the code, the reason, and the remaining seconds.
+        """
 
     def change_presence(self, name: str, change: PresenceChange) -> None:
-        """Take a change of a session's presence, as it comes back from the broker."""
+        """Apply a change of a session's presence, which the broker has published."""
 
     def take_presences(self, name: str, present: Iterable[PresenceChange], *, is_first: bool, is_surely: bool) -> None:
-        """Take all presences in a room. `is_first`: this process has received none of this room before.
+        """Store all presences in a room. `is_first`: this process has received none for this room before.
 
-        Unless `is_surely` is true, the broker may have lost its data, and other presences may be confirmed soon.
+        If `is_surely` is false, the broker may have lost its data. Then presences that are not in `present` are kept
+        for a while, because their processes may store them again.
         """
 
     def forget_presences(self, name: str) -> None:
-        """Forget the presences of a room that this process no longer follows. Takes only a lock that is a leaf."""
+        """Forget the presences of a room to which this process is no longer subscribed.
+
+        Takes only a lock that is a leaf.
+        """
 
     def own_presences(self, name: str, session_ids: Iterable[str] | None) -> list[tuple[str, PresenceChange | None]]:
-        """The current presence of some sessions of this process in a room; None for a session without one."""
+        """The current presence of some sessions of this process in a room. None for a session without a presence."""
 
     def presence_names(self) -> list[str]:
         """The rooms in which sessions of this process have a presence."""
 
     def watched_processes(self) -> dict[tuple[int, str], list[str]]:
-        """The rooms with presences of other processes, by the shard of the room and the process."""
+        """The rooms with presences of other processes. The key is the shard of the rooms, and the process."""
 
 
 class Keeper(Protocol):
-    """The ownership of the rooms of one endpoint in this process. No method blocks."""
+    """The part of an endpoint that owns rooms, as leases see it. No method blocks.
+
+    `begin` says that this process owns the room now, and `lose` that it no longer does. `deliver` passes posts to the
+    handler.
+    """
 
     def is_wanted(self, name: str) -> bool: ...
 
@@ -117,13 +131,13 @@ class Keeper(Protocol):
 
 
 class Link(Protocol):
-    """An app's connection to the other processes. Any thread.
+    """An app's connection to the other processes, through the broker. Any thread.
 
-    It starts at its first use in a process, including a forked one. Unless a method says so, it does not raise while
-    the broker is unavailable.
+    A link starts at its first use in a process, also in a forked process. While the broker is unavailable, a method
+    raises an error only if its docstring says so.
     """
 
-    #: The broadcasts of this process that have not come back.
+    #: The broadcasts of this process that have not come back from the broker.
     pending: PendingBroadcasts
     #: The name of this process. A forked process has another name.
     process: str
@@ -134,104 +148,122 @@ class Link(Protocol):
     def publish(
         self, path: str, name: str, frame: bytes, exclude: Session | None, kept: tuple[str, int] | None = None
     ) -> None:
-        """Queue a broadcast; `kept` is as in `Queued`. Raises `BrokerError` if the queue is full or the link has ended.
+        """Queue a broadcast.
 
-        In a process that was forked from a serving one, waits until the broker has the broadcast, or raises
-        `BrokerError`.
+        `kept` is as in `Queued`. Raises `BrokerError` if the queue is full, or after the link has ended.
+
+        In a process that was forked from a serving process, this waits until the broker has the broadcast. If the
+        broker does not get it, raises `BrokerError`.
         """
 
     def patience_s(self, path: str, name: str) -> float:
-        """How many seconds a call may wait for the broker's data of a room: at most 1; 0 while it is unavailable."""
+        """How many seconds a call may wait for the broker's data of a room.
+
+        At most 1, and 0 while the broker is unavailable.
+        """
 
     def wait_published(self, path: str, name: str) -> None:
-        """Wait until the broker has all earlier broadcasts of this process to a room, at most a second."""
+        """Wait until the broker has all earlier broadcasts of this process to a room. Waits at most a second."""
 
     def update(self, path: str, name: str, listener: Listener) -> int:
-        """A session of this process has joined or left a room: count the room's members again.
+        """Count the room's members again, because a session of this process has joined or left.
 
-        Returns the serial number of the subscription, or 0 if the room has no members here.
+        Returns the serial number of the subscription, or 0 if the room has no members in this process.
 
-        When this returns for the first member, later broadcasts reach it, unless the broker is unavailable.
+        When this returns for the first member, the member will receive all later broadcasts, unless the broker is
+        unavailable.
         """
 
     def members_elsewhere(self, path: str, name: str) -> int:
-        """The number of members in other processes. Waits at most a second, then returns the last known number."""
+        """The number of members in other processes.
+
+        Waits at most a second. Without an answer, returns the last known number.
+        """
 
     def call(self, path: str, name: str, script: str, keys: Sequence[str], *arguments: object) -> Any:
-        """Run a script once. `keys` names keys of the room, for the script: fields of `Address`, or "processes".
+        """Run a script once.
 
-        The script must return a value. If many broadcasts are queued, it may run before them. Waits at most a second,
-        and not while the broker is unavailable. Raises `BrokerError`; its `is_unknown` tells whether the script may
-        have run.
+        `keys` names the keys of the room that the script gets: fields of `Address`, or "processes".
+
+        Like `call`, but with two keys: that of a moving session, and that of all moving sessions of the endpoint.
         """
 
     def call_all(self, path: str, calls: Sequence[tuple[str, str, Sequence[str], Sequence[object]]]) -> list[Any]:
-        """Several calls like `call`: for each, the room, the script, its keys and arguments."""
+        """Make several calls like `call`. Each has the room, the script, the script's keys, and its arguments."""
 
     def call_for_session(self, path: str, session_id: str, script: str, *arguments: object) -> Any:
-        """Like `call`, with the keys for a moving session, and for all moving sessions of the endpoint."""
+        """Like `call`, but with two keys: that of a moving session, and that of all moving sessions of the endpoint.
+        """
 
     def call_for_sessions(self, path: str, session_ids: Sequence[str], script: str, *arguments: object) -> Any:
-        """Like `call`, with the keys of several sessions of an endpoint."""
+        """Like `call`, but the script gets the keys of several moving sessions of an endpoint."""
 
     def refresh(self, rooms: Sequence[RoomKey]) -> None:
-        """Before the next checkpoint, compare this process's positions in these rooms with those in Redis.
+        """Prepare a checkpoint: compare this process's positions in these rooms with those in Redis.
 
-        Redis may have lost its data. A process notices this in a room only at the room's next message. Raises
+        Redis may have lost its data. Without this call, a process notices that only at a room's next message. Raises
         `BrokerError`.
         """
 
     def checkpoint(self, rooms: Sequence[RoomKey], look: Look, timeout_s: float) -> bool:
         """Call `look` at a moment when no message is being delivered to these rooms. See `checkpoints`.
 
-        The reader's thread calls `look`. False if it was not called, or has not done its work, within `timeout_s`.
+        The reader's thread calls `look`. Returns false if `look` has not finished within `timeout_s`.
         """
 
     def register(self, path: str, listener: Listener) -> None:
-        """Register the rooms of an endpoint. Keeps only a weak reference."""
+        """Register the rooms of an endpoint, which are its `listener`. Keeps only a weak reference."""
 
     def close(self, path: str, name: str, code: int, reason: str, ban_s: float, session_id: str | None = None) -> None:
-        """Queue an order to other processes to close the members of a room, or one session. Raises like `publish`."""
+        """Queue an order to other processes: close the members of a room, or one session. Raises like `publish`."""
 
     def send_to_session(self, path: str, session_id: str, frame: bytes) -> None:
         """Queue a message for a session of another process. Raises like `publish`."""
 
     def ban_of(self, path: str, name: str) -> tuple[int, str, float] | None:
-        """The ban of the user of this hidden room: code, reason, and remaining seconds. Waits at most a second."""
+        """Returns the ban of the user of this hidden room: code, reason, and remaining seconds.
+
+        Waits at most a second.
+        """
 
     def take_seat(self, path: str, name: str, listener: Listener, max_members: int, take: Callable[[], None]) -> bool:
-        """Ask for a seat in a room for one more member. False if the room is full.
+        """Ask for a seat in a room, for one more member. Returns false if the room is full.
 
-        If there is a seat, `take` is called before members are counted again. It must take only locks that are leaves.
-        Waits at most a second, and not while the broker is unavailable; then raises `BrokerError`.
+        If there is a seat, `take` is called before the members are counted again. `take` must take only locks that are
+        leaves. This method waits at most a second. It raises `BrokerError` without an answer, or if the broker is
+        unavailable.
         """
 
     def give_seat_back(self, path: str, name: str, listener: Listener) -> None:
-        """Give back a seat that `take_seat` has granted, and that no session uses: count the members again."""
+        """Give back a seat that `take_seat` has granted, but no session uses. The members are then counted again."""
 
     def serial(self, path: str, name: str) -> int:
-        """The serial number of this process's subscription to a room; 0 without one."""
+        """The serial number of this process's subscription to a room. 0 if there is no subscription."""
 
     def has_room(self, path: str, name: str) -> bool:
         """Whether this process receives the messages of a room."""
 
     def is_subscribed(self, path: str, name: str) -> bool:
-        """Whether there is a subscription to a room, even if it does not receive yet. Takes no lock."""
+        """Remove from a room the sessions that were without a connection for too long, unless their processes do so.
+
+        Takes no lock.
+        """
 
     def change_presence(self, path: str, name: str, listener: Listener, session_id: str) -> None:
-        """The presence of a session of this process has changed."""
+        """Tell other processes the new presence of a session of this process."""
 
     def reap(self, path: str, name: str, listener: Listener) -> None:
-        """Let the broker remove the lost sessions whose time is over from a room, unless their processes do so."""
+        """Remove from a room the sessions that were without a connection for too long, unless their processes do so.
+        """
 
     def presences(self, path: str, name: str) -> list[PresenceChange] | None:
-        """All presences in a room, for a process that does not receive them. None if the broker is unavailable."""
+        """All presences in a room, for a process that is not subscribed to it. None if the broker is unavailable."""
 
     def shard(self, path: str, name: str) -> int:
-        """The number of the shard where a room is kept."""
+        """The number of the shard that has a room."""
 
     def own(self, path: str, name: str, keeper: Keeper) -> None:
-        """Begin to try to own a room, or stop trying, depending on `keeper.is_wanted`.
+        """Whether the ownership of a room can end: this process has no members in it, and has received all its posts.
 
         When this process owns the room, calls `keeper.begin`.
         """
@@ -240,51 +272,58 @@ class Link(Protocol):
         """Give up the ownership of a room that this process has had with this fencing number."""
 
     def is_closed(self, path: str, name: str) -> bool:
-        """Whether the ownership of a room can end: its keeper has no members, and has received all posts.
+        """Whether the ownership of a room can end: this process has no members in it, and has received all its posts.
 
-        Must also be called when members leave and join. If it returns false, the keeper's `go_on` is called later.
+        Must also be called when members leave and join. If this returns false, the keeper's `go_on` is called later.
         """
 
     def owns(self, path: str, name: str, fence: int) -> bool:
-        """Whether this process certainly owns a room with this fencing number. Takes no lock."""
+        """Whether this process surely owns a room with this fencing number. Takes no lock."""
 
     def post(self, path: str, name: str, payload: bytes, timeout_s: float, settled: Settled) -> None:
         """Send a post to the owner of a room. Does not wait. `settled` is called once, in any thread.
 
-        `settled` gets None or a `PostError`, after `timeout_s` at the latest.
+        `settled` gets None if the post was handled, otherwise a `PostError`. It is called after `timeout_s` at the
+        latest.
         """
 
     def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
-        """Answer questions of this kind from other processes: the function gets and returns JSON values."""
+        """Answer questions of this kind from other processes with `function`. It gets a JSON value and returns one."""
 
     def ask(
         self, kind: str, argument: Any, timeout_s: float = 1.0, enough: Callable[[Any], bool] | None = None
     ) -> list[dict[str, Any]]:
         """Ask all other processes, and return their answers: dicts with ``pid``, ``host``, ``process``, ``value``.
 
-        Waits until all have answered, until one has answered with a value that is `enough`, or for `timeout_s`.
+        Waits until all have answered, or until `enough` is true for the value of one answer, but at most `timeout_s`.
         """
 
     def ask_all(
         self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool]
     ) -> tuple[list[dict[str, Any]], bool]:
-        """Like `ask`, but also returns whether all have answered. Raises `BrokerError` if the broker is unavailable."""
+        """Like `ask`, but also returns whether all processes have answered.
+
+        Raises `BrokerError` if the broker is unavailable.
+        """
 
     def tell(self, kind: str, argument: Any) -> None:
-        """Send a question that needs no answer. Does not wait. While the broker is unavailable, no process gets it."""
+        """Send a question to all other processes that needs no answer.
+
+        Does not wait. Lost if the broker is unavailable.
+        """
 
     def waiting(self) -> int:
-        """How many broadcasts the broker has not acknowledged. A snapshot."""
+        """How many broadcasts the broker has not confirmed. The number may change at any time."""
 
     def stop(self, timeout_s: float) -> None:
-        """Send queued messages, for at most `timeout_s`, sign off at the broker, and end all threads."""
+        """Send queued messages for at most `timeout_s`, sign off at the broker, and end all threads."""
 
     def release(self) -> None:
-        """Stop soon. Takes no lock and does not wait, so a finalizer may call this."""
+        """Let the threads stop soon. Takes no lock and does not wait, so a finalizer may call this."""
 
 
 class Broker(Protocol):
-    """Describes how rooms are shared between processes. Has no connections of its own."""
+    """The configuration of a broker, which connects the rooms of several processes. Has no connections of its own."""
 
     def link(self, metrics: Metrics) -> Link:
-        """A new link for an app. It is not started."""
+        """Returns a new link for an app. The link is not started."""

@@ -1,4 +1,7 @@
-"""The Lua scripts for the owners of rooms, and for posts. `keys` describes what they read and write."""
+"""The Lua scripts for the owners of rooms, and for posts. `keys` describes the data that they read and write.
+
+The *poster* of a post is the process that has sent it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from wsthreads.brokers.log_scripts import NOW
 
 __all__ = ["CLAIM", "CONFIRM", "GIVE_BACK", "KEEP", "POST", "TURN"]
 
-# `left` returns for how many more milliseconds a lease lasts; negative if it has ended or is unknown. Needs `holders`.
+# Defines `left`. It returns how many milliseconds a lease still lasts. The result is negative if the lease has ended or
+# is unknown. Needs the variable `holders`.
 _LEFT = f"""
 {NOW}
 local known = {{}}
@@ -20,7 +24,8 @@ local function left(lease)
 end
 """
 
-# `has_heir` tells whether a process other than the one with the lease `owner` wants to own a room. Needs _LEFT.
+# Defines `has_heir`. It tells whether a process wants to own a room, other than the process with the lease `owner`.
+# Needs _LEFT.
 _HEIRS = """
 local function has_heir(lease, owner)
   for _, field in ipairs(redis.call('HKEYS', lease)) do
@@ -32,7 +37,8 @@ local function has_heir(lease, owner)
 end
 """
 
-# `is_awaited` tells whether members of a room are moving to other processes: one of these will own it. Needs NOW.
+# Defines `is_awaited`. It tells whether members of a room are moving to other processes. One of these processes will
+# then own the room. Needs NOW.
 _AWAITED = f"""
 local function is_awaited(members, processes)
   for _, name in ipairs(redis.call('HKEYS', members)) do
@@ -45,7 +51,8 @@ local function is_awaited(members, processes)
 end
 """
 
-# `tell` notes the outcome of a post. `publish` tells all posters, each by one message on its channel.
+# Defines `tell` and `publish`. `tell` notes the outcome of a post. `publish` sends the outcomes to the posters: one
+# message on each poster's channel.
 _TELL = """
 local told, channels = {}, {}
 local function tell(entry, outcome)
@@ -65,9 +72,9 @@ local function publish()
 end
 """
 
-# `finish` removes posts that were handled, and tells their posters. `first` is the number of the first outcome; the
-# outcomes are ARGV[from] and the following. Owners number the posts that they take, from 0 on. So a call that is
-# repeated, because its answer was lost, changes nothing.
+# Defines `finish`. It removes posts that were handled, and notes their outcomes with `tell`. `first` is the number of
+# the first outcome. The outcomes are the arguments from ARGV[from] on. Owners number the posts that they take, from 0
+# on. So a call that is repeated, because its answer was lost, changes nothing.
 _FINISH = """
 local function finish(lease, taken, first, from)
   local done = whole(redis.call('HGET', lease, 'done'))
@@ -84,9 +91,10 @@ local function finish(lease, taken, first, from)
 end
 """
 
-# `is_older` tells whether Redis has an older state of posts than the owner, which has told the outcomes of `first`
-# posts and has received `received`. Then Redis has restarted with a snapshot, or has failed over to a replica that
-# lagged. It is not known which of its posts were handled, so `give_up` ends them all. Needs _TELL.
+# Defines `is_older` and `give_up`. `is_older` tells whether Redis has an older state of the posts than the owner. The
+# owner has sent the outcomes of `first` posts, and has received `received` posts. If Redis has fewer, it has restarted
+# with a snapshot, or has failed over to a replica that lagged. Then nobody knows which of its posts were handled, so
+# `give_up` ends all of them. Needs _TELL.
 _OLDER = """
 local function is_older(lease, taken, first, received)
   local done = whole(redis.call('HGET', lease, 'done'))
@@ -102,10 +110,10 @@ local function give_up(...)
 end
 """
 
-#: KEYS: holders. ARGV: a lease, 1 if it is new; then leases of other processes. Extends the first lease. Returns a
-#: list: first 1, or 0 if the first lease has ended or is unknown; after that, for each other lease, how many more
-#: milliseconds it lasts, negative if it has ended. If Redis's clock went back, a lease may last too long. Such a lease
-#: is shortened to the length of a new one.
+#: Extends a lease. KEYS: holders. ARGV: the lease; 1 if the lease is new, otherwise 0; then leases of other processes.
+#: Returns a list. Its first item is 1, or 0 if the lease has ended or is unknown. An item for each other lease follows:
+#: how many milliseconds that lease still lasts, negative if it has ended. If Redis's clock was set back, a lease may
+#: last too long. Such a lease is shortened to the length of a new one.
 KEEP = f"""
 local holders = KEYS[1]
 {_LEFT}
@@ -126,9 +134,10 @@ end
 return answer
 """
 
-#: KEYS: the lease, the posts and the taken posts of each room. ARGV: a lease, its process's wake channel, the lease of
-#: the process before the last break or an empty text, then the fencing numbers of these rooms. Returns for each room 1
-#: if it is still owned with this number, else 0. Such a room then belongs to the first lease.
+#: Confirms the ownership of rooms. KEYS: for each room, the lease, the posts and the taken posts. ARGV: a lease; the
+#: wake channel of its process; the process's lease before the last break of the connection, or an empty text; then the
+#: fencing number of each room. Returns 1 for each room that is still owned with this number, otherwise 0. An owned room
+#: belongs to the first lease from then on.
 CONFIRM = f"""
 local answer = {{}}
 for i = 1, #KEYS, 3 do
@@ -146,15 +155,16 @@ end
 return answer
 """
 
-#: KEYS: holders; then the lease, the taken posts and the posts of each room. ARGV: a lease, its process's wake channel,
-#: 1 to take the rooms that are free, or 0; for how many milliseconds the process has received all outcomes, or -1 if it
-#: has missed none since its beginning. Notes that the process wants to own the rooms. Returns an empty list if the
-#: lease has ended. Else for each room: its fencing number as text, if it was taken; or the holder, and for how many
-#: milliseconds the holder's lease lasts (negative: the room is free). Tells the posters of posts that a dead owner had
-#: taken.
+#: Notes that a process wants to own rooms, and takes those that are free. KEYS: holders; then for each room, the lease,
+#: the taken posts and the posts. ARGV: a lease; the wake channel of its process; 1 to take rooms, or 0 only to note the
+#: wish; for how many milliseconds the process has received all outcomes, or -1 if it has never missed any.
 #:
-#: Posts from before the process missed outcomes are given up: Redis may have come back with an older state, and these
-#: posts may have been handled. If so, their posters have missed outcomes, too, and no longer wait.
+#: Returns an empty list if the lease has ended. Otherwise it returns an item for each room. If the room was taken, the
+#: item is its fencing number as text. If not, the item has the holder, and how many milliseconds the holder's lease
+#: still lasts (negative if the room is free). Posts that a dead owner had taken are lost: their posters are told.
+#:
+#: Posts that are older than the last missed outcome are given up. Redis may have come back with an older state, so
+#: these posts may have been handled already. In this case their posters have missed outcomes, too, and no longer wait.
 CLAIM = f"""
 local holders = KEYS[1]
 {_LEFT} {_TELL}
@@ -195,10 +205,13 @@ publish()
 return answer
 """
 
-#: KEYS: holders, and the lease, the posts, the taken posts, the members and the processes of a room. ARGV: a lease, the
-#: fencing number or an empty text if the process does not own the room, 1 if it wants to own it again; then as in
-#: `TURN`. Gives back the room, and the posts that were taken and not begun. Wakes processes that want to own the room.
-#: If no process wants it, and no member is moving to a process that would, tells the posters.
+#: Gives back a room, and the posts that were taken but not begun. KEYS: holders, and the lease, the posts, the taken
+#: posts, the members and the processes of the room. ARGV: a lease; the fencing number, or an empty text if the process
+#: does not own the room; 1 if the process wants to own the room again, otherwise 0; then the number of the first
+#: outcome and the outcomes, as for `TURN`.
+#:
+#: Wakes the processes that want to own the room. If there is none, and no member is moving to another process, the
+#: posters are told that no process owns the room.
 GIVE_BACK = f"""
 local holders = KEYS[1]
 {_LEFT} {_AWAITED} {_TELL} {_FINISH} {_OLDER}
@@ -235,16 +248,19 @@ end
 publish()
 """
 
-#: KEYS: as in `GIVE_BACK`. ARGV: the fencing number, how many posts the owner has received, how many more it takes at
-#: most, and how many bytes; 1 if the owner no longer has members, 0 if it has some again, or an empty text; then the
-#: number of the first post whose outcome follows, and the outcomes in the order of the posts. Returns 0 if the owner no
-#: longer owns the room. Else 1, and the posts that it receives now: for each, how many milliseconds it may wait to be
-#: handled, and the entry.
+#: Gives an owner its posts, and stores the outcomes of earlier posts. KEYS: as for `GIVE_BACK`. ARGV: the fencing
+#: number; how many posts the owner has received; how many more posts it takes at most, and how many bytes; 1 if the
+#: owner no longer has members, 0 if it has some again, or an empty text; then the number of the first post whose
+#: outcome follows, and the outcomes in the order of the posts.
 #:
-#: If Redis has an older state than the owner, all posts are given up, and the room is free.
+#: Returns 0 if the process no longer owns the room. Otherwise it returns 1, and two items for each post that the owner
+#: receives now: how many milliseconds the post may wait until it is handled, and the entry.
 #:
-#: If the owner has no members, and no other process wants to own the room, the room gets no further posts. Then 2
-#: instead of 1 means that the owner has received all posts. 2 also means that other processes want to own the room.
+#: If Redis has an older state than the owner, all posts are given up, and the room becomes free.
+#:
+#: If the owner has no members, and no other process wants to own the room, the room gets no further posts. The script
+#: then returns 2 instead of 1 when the owner has received all posts. It also returns 2 if the owner has no members and
+#: another process wants to own the room.
 TURN = f"""
 local holders = KEYS[1]
 {_LEFT} {_HEIRS} {_AWAITED} {_TELL} {_FINISH} {_OLDER}
@@ -297,10 +313,11 @@ end
 return answer
 """
 
-#: KEYS: as in `GIVE_BACK`. ARGV: the poster's wake channel, for how many milliseconds its posts may be handled, how
-#: many posts may wait; then the poster's number of each post, and the post. Queues the posts, and wakes the owner.
-#: Returns how many were queued; for the others, the queue was full. Returns -1 if no process owns the room or wants to,
-#: and no member is moving to a process that would.
+#: Queues posts, and wakes the owner. KEYS: as for `GIVE_BACK`. ARGV: the poster's wake channel; for how many
+#: milliseconds the posts may be handled; how many posts may wait; then for each post, the poster's number and the post.
+#: Returns how many posts were queued. The others were not, because the queue was full.
+#:
+#: Returns -1 if no process owns the room or wants to own it, and no member is moving to another process.
 POST = f"""
 local holders = KEYS[1]
 {_LEFT} {_HEIRS} {_AWAITED}

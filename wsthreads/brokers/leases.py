@@ -1,21 +1,21 @@
-"""Decides by leases in Redis which rooms this process owns.
+"""Decides, by leases in Redis, which rooms this process owns.
 
 A process has one lease for each shard in which it wants to own rooms. It extends its leases every `RENEW_S`, in one
-call for each shard, however many rooms it owns. A room belongs to a lease, and has a fencing number, which is higher
-for each later ownership. `keys` describes the data in Redis.
+call for each shard, however many rooms it owns. An owned room has a holder, which is the lease of its owner, and a
+fencing number. The number is higher for each later ownership. `keys` describes the data in Redis.
 
-- A process trusts its lease for `LEASE_S - MARGIN_S`, by its own clock, from the time when it sent the call that
-  extended the lease. So it stops before Redis gives the room to another process.
-- Processes that want a room know when its holder's lease ends. They take the room after that end, or when the holder
-  returns the room: then Redis wakes them.
-- Redis may have lost its data by a flush or a failover. Then a process may still trust a lease that Redis no longer
-  has. So after a break of the connection, and after its own lease was lost, a process takes no room for `LEASE_S`. It
-  keeps the rooms that Redis confirms.
+- A process relies on its lease for `LEASE_S - MARGIN_S`, by its own clock, from the time when it sent the call that
+  extended the lease. So the process stops to be the owner before Redis gives the room to another process.
+- Processes that want to own a room know when the holder's lease ends. They take the room after that. If the holder
+  returns the room earlier, Redis wakes them, and they take it at once.
+- Redis may lose its data by a flush or a failover. Then a process may still rely on a lease that Redis no longer has.
+  So a process takes no room for `LEASE_S` after a break of the connection, or after its own lease was lost. It keeps
+  the rooms that Redis confirms.
 - Redis may have come back with an older state, in which posts wait that were already handled. So a process that takes a
-  room gives up the posts from before its last break.
+  room gives up the posts from before its own last break.
 
-Outcomes of posts and returns of rooms are sent to Redis after all earlier broadcasts. Nothing here blocks, and no lock
-is held when a keeper is called.
+Outcomes of posts, and returns of rooms, are sent to Redis after all earlier broadcasts. Nothing in this module blocks.
+No lock is held when a method of a `Keeper` is called.
 """
 
 from __future__ import annotations
@@ -42,24 +42,27 @@ __all__ = ["Leases"]
 
 log = get_logger(__name__)
 
-#: The most rooms in one call of a script, because Redis does nothing else meanwhile.
+#: At most this many rooms are in one call of a script, because Redis does nothing else during the call.
 ROOMS_AT_ONCE = 200
 
-#: How long after the end of a lease other processes try to take its rooms.
+#: This long after the end of a lease, other processes try to take its rooms.
 AFTER_S = 0.01
 
 
 class Leases(Turns):
-    """The leases of this process over one link, and the rooms that it owns or wants to own. `place` names Redis."""
+    """The leases of this process over one link, and the rooms that it owns or wants to own.
+
+    `place` is the name of Redis in logs.
+    """
 
     def __init__(self, *parts: Any, place: str, **more: Any) -> None:
         super().__init__(*parts, **more)
         self._place = place
         self._shards: dict[int, ShardLease] = {}
-        self._next_at = float("inf")  # when there is work again
-        self._trusts: list[tuple[ShardLease, float]] = []  # the thread's own
+        self._next_at = float("inf")  # when something has to be sent
+        self._trusts: list[tuple[ShardLease, float]] = []  # used only by the writer's thread
 
-    # Any thread
+    # These methods are for any thread
 
     def look(self, key: RoomKey, address: Address, keeper: Keeper) -> None:
         """Begin to try to own a room, or stop trying, depending on `keeper.is_wanted`."""
@@ -74,7 +77,7 @@ class Leases(Turns):
             self._queue.not_empty.notify()
 
     def give_back(self, key: RoomKey, fence: int) -> None:
-        """Give back a room: the handler is done with it, or the lease was lost."""
+        """Give back a room, because the handler has finished with it, or because the lease was lost."""
         with self._lock:
             claim = look_up(self._claims, key)
             if claim is not None and claim.fence == fence:
@@ -82,18 +85,18 @@ class Leases(Turns):
                 self._queue.not_empty.notify()
 
     def _try_soon_locked(self, claim: Claim) -> None:
-        if not self._returning[claim.key]:  # else try later, when Redis has the room back
+        if not self._returning[claim.key]:  # otherwise it is tried later, when Redis has the room back
             self._due[claim.key] = claim
 
     def holds(self, key: RoomKey, fence: int) -> bool:
-        """Whether this process certainly owns a room. Takes no lock."""
+        """Whether this process surely owns a room. Takes no lock."""
         claim = look_up(self._claims, key)
         if claim is None or claim.fence != fence:
             return False
         return lease_time() < self._shards[claim.address.shard].trusted_until
 
     def woken(self, lease: bytes) -> None:
-        """Redis wakes this process: there is a post for a room of this process, or a room that it wants is free."""
+        """Called when Redis wakes this process: there is a post for an owned room, or a wanted room is free."""
         with self._lock:
             claim = look_up(self._by_lease, lease)
             if claim is not None:
@@ -104,7 +107,7 @@ class Leases(Turns):
                 self._queue.not_empty.notify()
 
     def look_again(self) -> None:
-        """Look at all rooms: messages that wake this process may have been lost."""
+        """Check all rooms again, because messages that wake this process may have been lost."""
         with self._lock:
             for key, claim in self._claims.items():
                 if claim.fence is not None:
@@ -126,16 +129,16 @@ class Leases(Turns):
         self._lose_all(lost)
 
     def _owned_locked(self, shards: Container[int]) -> list[tuple[Claim, int]]:
-        """The rooms of some shards that this process owns, with their fencing numbers."""
+        """The rooms that this process owns in some shards, with their fencing numbers."""
         claims = [claim for claim in self._claims.values() if claim.address.shard in shards]
         return [(claim, claim.fence) for claim in claims if claim.fence is not None]
 
-    # The writer's thread
+    # These methods are for the writer's thread
 
     def begin(self, lease: str) -> None:
-        """Begin with a new connection.
+        """Prepare for a new connection to Redis.
 
-        `lease` is the name of the leases from now on, so that late calls with the old name have no effect.
+        `lease` is the name of the leases from now on. Calls with the old name that arrive late have no effect.
         """
         with self._lock:
             now = lease_time()
@@ -156,7 +159,10 @@ class Leases(Turns):
             self._next_at = now
 
     def has_work(self, gate: float) -> bool:
-        """Whether there is something to send once Redis has the broadcasts before `gate`. The caller holds the lock."""
+        """Whether there is something to send.
+
+        `gate` is a ticket: broadcasts with lower tickets are already in Redis. The caller holds the lock.
+        """
         if self._due or self._turns or lease_time() >= self._next_at:
             return True
         first = next(iter(self._returns), None)
@@ -168,7 +174,7 @@ class Leases(Turns):
         return not self._returns
 
     def wait_s(self) -> float:
-        """The seconds until there is work again. The caller holds the lock."""
+        """The seconds until something has to be sent. The caller holds the lock."""
         return max(0.0, self._next_at - lease_time())
 
     def send_first(self, pipeline: Pipeline) -> None:
@@ -178,7 +184,7 @@ class Leases(Turns):
         with self._lock:
             now = lease_time()
             due, self._due = self._due, {}
-            is_time = now >= self._next_at  # else the other rooms need nothing
+            is_time = now >= self._next_at  # otherwise only the rooms in `due` need something
             by_shard: dict[int, list[Claim]] = {}
             for claim in (self._claims if is_time else due).values():
                 by_shard.setdefault(claim.address.shard, []).append(claim)
@@ -186,7 +192,8 @@ class Leases(Turns):
                 self._next_at = float("inf")
                 for number, shard in self._shards.items():
                     if number not in by_shard:
-                        shard.is_known, shard.former = False, None  # the lease will end by itself
+                        # without claims, the lease is not extended, and will end
+                        shard.is_known, shard.former = False, None
                         shard.holders.clear()
             for number, claims in by_shard.items():
                 shard = self._shards.setdefault(number, ShardLease())
@@ -235,7 +242,7 @@ class Leases(Turns):
             claim.keeper.lose(claim.key[1], fence)
 
     def _confirm(self, pipeline: Pipeline, number: int, shard: ShardLease, claims: list[Claim], now: float) -> None:
-        """Ask whether the rooms still belong to this process. This also extends the life of their keys."""
+        """Ask Redis whether the rooms still belong to this process. This also extends the life of their keys."""
         if now < shard.confirm_at:
             return
         shard.confirm_at = now + TOUCH_S
@@ -253,7 +260,7 @@ class Leases(Turns):
                 *fences,
                 then=partial(self._confirmed, some),
             )
-        if former is not None:  # so that late calls with that name have no effect
+        if former is not None:  # calls with the former name that arrive late have no effect then
             pipeline.call(scripts.FAREWELL, [self._keys.holders(number)], former)
 
     def _confirmed(self, some: list[tuple[Claim, int]], answer: list[int]) -> None:
@@ -261,7 +268,7 @@ class Leases(Turns):
             lost = [each for each, is_owned in zip(some, answer, strict=True) if not is_owned]
             for claim, fence in lost:
                 if claim.fence == fence and look_up(self._claims, claim.key) is claim:
-                    self._return_locked(claim)  # now, because its lease will be trusted again in a moment
+                    self._return_locked(claim)  # now, because this process will soon rely on its lease again
         self._events.append(partial(self._lose_all, lost))
 
     def _try(
@@ -273,7 +280,7 @@ class Leases(Turns):
         due: Container[RoomKey],
         now: float,
     ) -> None:
-        """Try to take rooms. While none may be taken, only tell Redis that they are wanted."""
+        """Try to take rooms. While this process may not take rooms, only tell Redis that it wants them."""
         ended = {holder for holder, ends_at in shard.holders.items() if ends_at <= now}
         for holder in ended:
             del shard.holders[holder]
@@ -304,7 +311,7 @@ class Leases(Turns):
             for claim, answer in zip(some, answers, strict=False):  # no answers: the lease has ended
                 if isinstance(answer, bytes):
                     fence = int(answer)
-                    if look_up(self._claims, claim.key) is not claim:  # it is no longer wanted
+                    if look_up(self._claims, claim.key) is not claim:  # this process no longer wants to own the room
                         self._return_locked(claim, fence)
                         continue
                     claim.fence, claim.holder, claim.taken = fence, None, TakenPosts()
@@ -319,7 +326,7 @@ class Leases(Turns):
                         self._next_at = min(self._next_at, shard.holders[holder])
 
     def finish(self) -> None:
-        """Redis has answered all calls: tell the keepers."""
+        """Tell the keepers what has changed. Called when Redis has answered all calls."""
         trusts, self._trusts = self._trusts, []
         events, self._events = self._events, []
         for shard, until in trusts:
@@ -332,7 +339,7 @@ class Leases(Turns):
                 log.exception("a change of a room's owner was not handled")
 
     def fail(self) -> None:
-        """Redis has not answered. The same is sent again after `begin`."""
+        """Called when Redis has not answered. The same calls are sent again after `begin`."""
         self._trusts.clear()
         self.finish()
 

@@ -1,7 +1,7 @@
 """An app's link to Redis. Rooms call it for broadcasts, joins and leaves, and members in other processes.
 
 Calls only put work into a queue. The writer's thread sends it, and the reader's thread receives messages. A call may
-wait for Redis, as `Availability` decides: at most a second, and not at all while Redis is unavailable.
+wait for Redis for at most a second, and not at all while Redis is unavailable (see `Availability`).
 
 The link makes its parts, starts them and ends them. In a forked process, it makes new parts.
 """
@@ -49,10 +49,10 @@ __all__ = ["RedisLink"]
 
 
 class RedisLink:
-    """A `Link` over Redis. `place` is the name of Redis in logs; `client_of_fork` makes the client of a forked process.
+    """A `Link` over Redis. `place` is the name of Redis in logs. `client_of_fork` makes a client for a forked process.
 
-    In a cluster, each link serves one node, with the rooms of `shards`. All these links share `cluster`, a `Process`,
-    and the `ClusterLink` handles forks.
+    In a cluster, each link serves one node, with the rooms of `shards`. All these links share `cluster`, a `Process`.
+    The `ClusterLink` handles forks.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class RedisLink:
     def _open_pubsub(self) -> Any:
         if self._cluster is None:
             return self._client.pubsub()
-        # By itself, redis-py takes the node of the first channel, and stays with it after the channel has moved.
+        # redis-py would take the node of the first channel, and stay with it even after the channel has moved.
         return self._client.pubsub(node=self._client.get_node_from_key(self._wake_key))
 
     def _disconnect(self) -> None:
@@ -171,9 +171,9 @@ class RedisLink:
                 return
             if self._made_in != os.getpid():
                 self._client = self._client_of_fork()
-                self._reset()  # a forked process must use nothing of its parent, and has a name of its own
+                self._reset()  # a forked process must not use its parent's parts, and needs a name of its own
                 self._process.is_forked = self._pid != 0
-            "".encode("idna")  # imports the codec now: after a fork during this import, the child would have half of it
+            "".encode("idna")  # imports the codec now: a fork during a later import leaves the child half of it
             self._writer.start()
             self._reader.start()
             self._pid = os.getpid()
@@ -372,7 +372,7 @@ class RedisLink:
                 self._questions.stop(WAIT_S)
 
     def flush_at_exit(self, timeout_s: float) -> None:
-        """Send queued messages if `stop` was not called, as in a program that only broadcasts."""
+        """Send queued messages at the end of a process that has not called `stop`."""
         if self._pid == os.getpid():
             self._writer.stop(timeout_s)
 
@@ -382,7 +382,7 @@ class RedisLink:
             self._questions.release()
 
     def _end_late(self) -> None:
-        """Called several times a second by the reader's thread; while that may wait, also by the flusher's."""
+        """Called several times a second by the reader's thread. While that may wait, the flusher calls this, too."""
         self._leases.end_late()
         self._posts.end_late()
         if self.pending.end_overdue() and self._cluster is None:
@@ -392,7 +392,7 @@ class RedisLink:
             self._end_pending()  # nothing waits for Redis any longer
 
     def _end_pending(self) -> None:
-        """Redis is unavailable: stop waiting for broadcasts."""
+        """Let no thread wait for broadcasts any longer. Called while Redis is unavailable."""
         if self._cluster is None:
             self.pending.end_all()
             return

@@ -1,4 +1,4 @@
-"""The Lua scripts that write and read the log of a room, and its history. `keys` describes these."""
+"""The Lua scripts that write and read the log of a room, and its history. `keys` describes the data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ __all__ = [
     "WHOLE",
 ]
 
-#: `whole` returns a number that a script has written; 0 for any other value, and for nothing.
+#: Defines `whole`. It returns a whole number that a script has written as text. For any other value, and for nil, it
+#: returns 0.
 WHOLE = """
 local function whole(text)
   return text and #text <= 16 and tonumber(string.match(text, '^%d+$')) or 0
 end
 """
 
-# `is_head` tells whether a log's head is one that a script has written: epoch, number and id. `begin` makes a log. A
-# moving session may already need the log, so its `hold` stays.
+# Defines `is_head` and `begin`. `is_head` tells whether a script has written this head of a log: epoch, number and id.
+# `begin` makes a log. It keeps the field `hold`, because a moving session may already need the log.
 _IS_HEAD = """
 local function is_head(head)
   local time, nth = string.match(head[3] or '', '^(%d+)%-(%d+)$')
@@ -47,14 +48,14 @@ local function begin(log, head, epoch)
 end
 """
 
-#: `now` is the time in milliseconds.
+#: Defines `now`, the time in milliseconds.
 NOW = f"""
 {WHOLE}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-#: `live_on` lets a key live for at least this many milliseconds. It never shortens the life of a key: a moving session
+#: Defines `live_on`. It lets a key live for at least `life` milliseconds, and never shortens its life. A moving session
 #: may count as a member for longer than its room is used.
 LIVE_ON = """
 local function live_on(key, life)
@@ -64,7 +65,8 @@ local function live_on(key, life)
 end
 """
 
-#: KEYS: log, head. `fresh` is the epoch for a new head, if there is no valid head. See `hold` in `HOLD_LOG`. Needs NOW.
+#: Reads the head of a log, or makes one if there is no valid head. KEYS: log, head. The variable `fresh` has the epoch
+#: of a new head. `HOLD_LOG` explains the field `hold`. Needs NOW.
 HEAD = f"""
 {_IS_HEAD}
 local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id', 'keep_ms', 'hold')
@@ -78,14 +80,15 @@ local head_ms = math.max({HEAD_S * 1000}, whole(head[4]), held_until - now)
 redis.call('PEXPIRE', KEYS[2], string.format('%.0f', head_ms))
 """
 
-#: KEYS: head. Returns the epoch of a log; empty if there is none, as in `FETCH`.
+#: Returns the epoch of a log, or an empty text if there is no log. KEYS: head.
 EPOCH = f"""
 {_IS_HEAD}
 local head = redis.call('HMGET', KEYS[1], 'epoch', 'number', 'id')
 return is_head(head) and head[1] or ''
 """
 
-#: KEYS: log, head. ARGV[1]: the channel. Needs NOW and HEAD. `append` adds a message to the log, and publishes it.
+#: Defines `append`, which adds a message to the log and publishes it. KEYS: log, head. ARGV[1]: the channel. Needs NOW
+#: and HEAD.
 APPEND = f"""
 local oldest = now - {LOG_S * 1000}
 if held_until > now then
@@ -102,7 +105,7 @@ local function append(message)
 end
 """
 
-#: KEYS: log. Trims the log after messages were added. Needs HEAD.
+#: Shortens the log after messages were added. KEYS: log. Needs HEAD.
 TRIM = f"""
 if redis.call('XLEN', KEYS[1]) > {LOG_ENTRIES} then
   redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', {LOG_ENTRIES})
@@ -111,10 +114,11 @@ redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max({LOG_S * 1000}, he
 """
 
 
-#: KEYS: log, head. ARGV[2]: for how many milliseconds. The log keeps all later messages for that long, because a moving
-#: session needs them. Needs NOW and LIVE_ON.
+#: Lets the log keep all later messages, because a moving session needs them. KEYS: log, head. ARGV[2]: for how many
+#: milliseconds. Needs NOW and LIVE_ON.
 #:
-#: The head's field `hold` is for all such sessions: from when, until when, and the longest of their times.
+#: The head's field `hold` is for all these sessions. It has from when and until when the log is needed, and the longest
+#: time that one session needs it.
 HOLD_LOG = f"""
 local held_ms = tonumber(ARGV[2])
 local from, till, most = string.match(redis.call('HGET', KEYS[2], 'hold') or '', '^(%d+) (%d+) (%d+)$')
@@ -132,7 +136,11 @@ end
 
 
 def _publish(first: int, ticket: str, *, before: str = "", stored: str = "", after: str = "") -> str:
-    """A script that publishes the messages from argument `first` on. It runs `ticket` and `stored` for each message."""
+    """Returns a script that publishes messages.
+
+    `first` is the number of the first argument with a message. The script runs the Lua code `ticket` and `stored` for
+    each message.
+    """
     return f"""
 {before}
 local fresh, field = ARGV[2], '@' .. ARGV[3]
@@ -173,13 +181,13 @@ end
 """
 
 
-#: KEYS: log, head. ARGV: channel, a random epoch, the sender; then the ticket and the bytes of each message, in order.
-#: Skips messages that it has already published.
+#: Publishes messages, except those that it has already published. KEYS: log, head. ARGV: channel, a random epoch, the
+#: sender; then the ticket and the bytes of each message, in order.
 PUBLISH = _publish(4, "local given = ARGV[i]")
 
-#: Like `PUBLISH`, but also stores messages in the room's history. KEYS: log, head, history, settings. ARGV: the same,
-#: with the limits before the first ticket, or a question mark if they are in `settings`. The ticket of a stored message
-#: is followed by a plus and the bytes of its payload.
+#: Like `PUBLISH`, but also stores messages in the room's history. KEYS: log, head, history, settings. ARGV: as for
+#: `PUBLISH`, but the limits come before the first ticket. They are a question mark if they are in `settings`. The
+#: ticket of a message that is stored is followed by a plus sign and the bytes of its payload.
 PUBLISH_KEPT = _publish(
     5,
     "local given, size = string.match(ARGV[i], '^(%d+)%+?(%d*)')",
@@ -237,11 +245,13 @@ end
 """,
 )
 
-#: KEYS: log, head, presence, history. ARGV: an epoch, a number and an id, which are a process's position; the largest
-#: number of entries; a random epoch if the history is wanted, or nothing. Returns the head, and the entries after the
-#: position; all entries, if the position is of another log. Without a log, the head has no epoch. Then the time in
-#: milliseconds, and the presence hash. If the history is wanted, the script makes a missing log, and also returns the
-#: mark of the last message in the history, and all entries of the history.
+#: Reads what a process has missed. KEYS: log, head, presence, history. ARGV: the process's position (an epoch, a number
+#: and an id); the largest number of entries; a random epoch if the history is wanted, otherwise an empty text. Returns
+#: the head, the entries after the position, the time in milliseconds, and the presence hash. If the position is of
+#: another log, it returns all entries. If there is no log, the head has no epoch.
+#:
+#: If the history is wanted, the script makes a missing log. It then also returns the mark of the last message in the
+#: history, and all entries of the history.
 FETCH = f"""
 {NOW} {_IS_HEAD}
 local head = redis.call('HMGET', KEYS[2], 'epoch', 'number', 'id')
@@ -270,9 +280,9 @@ end
 return answer
 """
 
-#: KEYS: log, head, history, settings. ARGV: a random epoch, the limits or a question mark as for `PUBLISH_KEPT`, and
-#: how many messages. Returns the limits, the epoch, the mark of the last entry, the time in milliseconds, and the
-#: entries. Without limits, returns only an empty text.
+#: Reads the newest messages of the history. KEYS: log, head, history, settings. ARGV: a random epoch; the limits or a
+#: question mark, as for `PUBLISH_KEPT`; how many messages. Returns the limits, the epoch, the mark of the last entry,
+#: the time in milliseconds, and the entries. If there are no limits, it returns only an empty text.
 HISTORY = f"""
 local fresh = ARGV[1]
 local limits = ARGV[2] ~= '?' and ARGV[2] or redis.call('GET', KEYS[4]) or ''
@@ -288,5 +298,5 @@ local entries = kept ~= '' and ARGV[3] ~= '0' and redis.call('LRANGE', KEYS[3], 
 return {{limits, head[1], kept, string.format('%.0f', now), entries}}
 """
 
-#: KEYS: settings. ARGV: the limits of histories; after how many milliseconds Redis deletes them.
+#: Stores the limits of histories. KEYS: settings. ARGV: the limits; after how many milliseconds Redis deletes them.
 SHARE_LIMITS = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"

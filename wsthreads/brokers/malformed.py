@@ -1,4 +1,4 @@
-"""Counts malformed data from Redis that was dropped, and logs it from time to time."""
+"""Counts malformed data from Redis, which is dropped, and logs it from time to time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPLAIN_S = 10.0
 
 
 class Malformed:
-    """The malformed data of one link. Any thread."""
+    """The count of malformed data of one link. Any thread."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -28,7 +28,7 @@ class Malformed:
         self._complained_at = float("-inf")
 
     def drop(self, what: str) -> None:
-        """Count malformed data. `what` describes it without its contents."""
+        """Count malformed data. `what` describes the data, but has nothing of its contents."""
         self._metrics.add("broker_malformed")
         self._count += 1
         if monotonic() - self._complained_at >= COMPLAIN_S:

@@ -4,15 +4,11 @@
 
     4 <sender> <ticket> <session> <kind><marks>\n<key><payload>
 
-========  ==============================================================================
-field     meaning
-========  ==============================================================================
-4         `VERSION` of the format
-sender    the process that sent the message; a dash for kind ``p``
-ticket    a number that this sender gives to each of its messages; each is higher
-session   the id of a session, or a dot
-kind      see below
-marks     of a message: ``-`` if no history stores it; ``=`` and the number of bytes of
+======== ============================================================================== field meaning ========
+============================================================================== 4 `VERSION` of the format sender the
+process that sent the message; a dash for kind ``p`` ticket a number that this sender gives to each of its messages;
+each is higher session the id of a session, or a dot kind see below marks of a message: ``-`` if no history stores it;
+``=`` and the number of bytes of
           the key, if it replaces an earlier one with the same key (`MarkedFrame`)
 key       in UTF-8, perhaps with lone surrogates
 payload   what the client receives, or JSON
@@ -29,17 +25,16 @@ p      the presence of a session has changed          the session; see `presence
 =====  =============================================  =====================================================
 
 The ticket serves two purposes. Redis and the receivers recognise a message that was sent twice, and the sender
-recognises its own message when it comes back. A change of presence needs no ticket: its version tells whether it is
-new.
+recognises its own message when it comes back from Redis. A change of presence needs no ticket: its version tells
+whether it is newer than the stored one.
 
 To add a kind of message, add a class with its fields, an encoder, and a line in `_DECODERS` here, and a handler in
-`arrivals.HANDLERS`. Everything between the two (the queue, the log in Redis, resending, duplicates) treats all kinds
-alike.
+`arrivals.HANDLERS`. Everything between encoder and handler treats all kinds alike: the queue, the log in Redis,
+resending, duplicates.
 
-A message that does not match the format is refused. The version also covers how Redis
-keeps and publishes messages (see `keys`). Processes with different versions do not understand each other: each drops
-what the other sends, and counts it as ``broker_malformed``. Version 1 had no tickets; version 2 had only broadcasts;
-version 3 had no marks.
+A message that does not match the format is refused. The version also stands for how Redis keeps and publishes messages
+(see `keys`). Processes with different versions do not understand each other: each drops what the other sends, and
+counts it as ``broker_malformed``. Version 1 had no tickets, version 2 had only broadcasts, and version 3 had no marks.
 """
 
 from __future__ import annotations
@@ -79,7 +74,7 @@ VERSION = 4
 #: The first line of a message is shorter than this.
 MAX_HEAD_BYTES = 160
 
-#: The largest times in a message, in seconds: a time of a clock, and a duration.
+#: The largest times in a message, in seconds: the time of a clock, and a duration.
 MAX_TIME = 1e11
 MAX_S = 366 * 86400
 
@@ -100,7 +95,7 @@ class Broadcast(NamedTuple):
 
 
 class Direct(NamedTuple):
-    """A message for one session, in the hidden room that all processes with sessions of the endpoint follow."""
+    """A message for one session. All processes with sessions of the endpoint receive it, in a hidden room."""
 
     sender: bytes
     ticket: int
@@ -117,51 +112,53 @@ class Close(NamedTuple):
     session_id: str | None
     code: int
     reason: str
-    #: The duration of a ban of the user of this hidden room, in seconds, from the publication on.
+    #: How long the user of this hidden room is banned, in seconds from the publication on.
     ban_s: float
 
 
 class PresenceChange(NamedTuple):
-    """The new presence of one session in a room, or its end. Has no sender and no ticket."""
+    """The new presence of one session in a room, or the end of the presence. Has no sender and no ticket."""
 
     session_id: str
     version: int
-    #: None if the session has left; then the other fields have no meaning.
+    #: None if the session has left. The other fields then have no meaning.
     value: str | None
     process: str = ""
     user: str | None = None
     since: float = 0.0
     set_at: int = 0
-    #: For a session whose connection was lost: for how many seconds it is kept, from the publication on.
+    #: None if the session has a connection. Otherwise, for how many seconds the session is kept, from the publication
+    #: on.
     lost_s: float | None = None
-    #: The session has not ended: it is moving to another process.
+    #: Whether the session is moving to another process, and so has not ended.
     waits: bool = False
 
 
-#: Any of the kinds.
+#: A message of any kind.
 Message: TypeAlias = Broadcast | Direct | Close | PresenceChange
 
 
 def encode_broadcast(sender: str, ticket: int, exclude_id: str | None, frame: bytes) -> bytes:
-    """A broadcast for other processes. `frame` is the plain frame, perhaps a `MarkedFrame`."""
+    """Encode a broadcast for other processes. `frame` is the plain frame, and may be a `MarkedFrame`."""
     return _encode(sender, ticket, exclude_id, _KINDS[frame[0] & 0x0F], _payload(frame), frame)
 
 
 def encode_direct(sender: str, ticket: int, session_id: str, frame: bytes) -> bytes:
-    """A message for one session; `frame` as in `encode_broadcast`."""
+    """Encode a message for one session. `frame` is as for `encode_broadcast`."""
     return _encode(sender, ticket, session_id, _DIRECT_KINDS[frame[0] & 0x0F], _payload(frame), frame)
 
 
 def encode_close(sender: str, ticket: int, session_id: str | None, code: int, reason: str, ban_s: float = 0.0) -> bytes:
-    """An order to close all members of a room, or one session."""
+    """Encode an order to close all members of a room, or one session."""
     return _encode(sender, ticket, session_id, b"c", json.dumps([code, reason, round(ban_s, 3)]).encode())
 
 
 def presence_payload(change: PresenceChange) -> bytes:
-    """The payload of a `PresenceChange`.
+    """Encode the payload of a `PresenceChange`.
 
-    The first line is a JSON list of all fields except the session and the value; the value is in the next line. The
-    last field is there only if the session `waits`. For a session that has left, the payload is only ``[version]``.
+    The first line is a JSON list of all fields except the session and the value. The value is in the next line. The
+    last field is only there if the session is moving (`waits`). For a session that has left, the payload is only
+    ``[version]``.
     """
     if change.value is None:
         return b"[%d]" % change.version
@@ -185,15 +182,15 @@ def parse_stored(process: bytes, session_id: bytes, stored: bytes, now_ms: int) 
 
 
 def parse_presences(now_ms: int, stored: Sequence[bytes]) -> tuple[list[PresenceChange], list[str]]:
-    """Parse the presences of a room from Redis, alternating fields and values.
+    """Parse the presences of a room from Redis. `stored` has fields and values in turn.
 
-    Also returns the errors of malformed ones.
+    Also returns a description of each malformed presence.
     """
     present: list[PresenceChange] = []
     malformed: list[str] = []
     for field, value in zip(stored[::2], stored[1::2], strict=False):
         process, space, session_id = field.partition(b" ")
-        if space:  # else it is not a presence
+        if space:  # otherwise the field is not a presence
             try:
                 present.append(parse_stored(process, session_id, value, now_ms))
             except BrokerError as error:
@@ -202,7 +199,10 @@ def parse_presences(now_ms: int, stored: Sequence[bytes]) -> tuple[list[Presence
 
 
 def parse_ban(value: bytes, left_ms: int) -> tuple[int, str, float] | None:
-    """Parse a ban from Redis: code, reason, and remaining seconds. None if there is none, or if it is malformed."""
+    """Parse a ban from Redis: code, reason, and remaining seconds.
+
+    Returns None if there is no ban, or if it is malformed.
+    """
     try:
         fields = json.loads(value)
         code, reason = fields
@@ -213,7 +213,7 @@ def parse_ban(value: bytes, left_ms: int) -> tuple[int, str, float] | None:
 
 
 def whole(text: bytes) -> int:
-    """A whole number of at most 16 digits. Raises ValueError."""
+    """Parse a whole number of at most 16 digits. Raises ValueError."""
     if not _WHOLE.fullmatch(text):
         raise ValueError("no whole number")
     return int(text)
@@ -235,9 +235,9 @@ def _payload(frame: bytes) -> memoryview:
 
 
 def decode(message: bytes) -> Message:
-    """A message from its bytes.
+    """Parse a message.
 
-    Raises `BrokerError` for malformed bytes; the error's text contains nothing of the payload.
+    Raises `BrokerError` if the message is malformed. The error's text has nothing of the payload.
     """
     end = message.find(b"\n", 0, MAX_HEAD_BYTES)
     head = _HEAD.fullmatch(message, 0, max(end, 0))
@@ -259,7 +259,7 @@ def decode(message: bytes) -> Message:
 
 
 def decode_presence(session_id: str, payload: bytes) -> PresenceChange:
-    """Parse a payload of `presence_payload`. Raises `BrokerError`."""
+    """Parse the payload of a presence, as `presence_payload` makes it. Raises `BrokerError`."""
     line, newline, value = payload.partition(b"\n")
     fields = _list(line, "presence")
     if not newline and len(fields) == 1 and _is_version(fields[0]):
@@ -363,7 +363,7 @@ def _is_time(value: object, most: float = MAX_TIME) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most  # nor NaN
 
 
-#: The decoder of each kind. It gets the sender, the ticket, the id of the session, and the payload.
+#: The decoder of each kind. A decoder gets the sender, the ticket, the id of the session, and the payload.
 _DECODERS: dict[bytes, Callable[[bytes, int, str | None, bytes], Message]] = {
     b"t": _decode_text,
     b"b": _decode_bytes,

@@ -1,8 +1,8 @@
-"""Reads the messages that a session has missed in its rooms, between two positions, while it moved to this process.
+"""Reads the messages that a session has missed in its rooms while it moved to this process.
 
-The logs of the rooms have these messages. Messages of several rooms are put into one order, by their times in Redis.
-Within the same millisecond, the order is that of each sender's tickets, and a close comes after the messages of other
-senders, because the session may have been meant to get these first.
+The logs of the rooms have these messages. The messages of several rooms are put into one order, by their times in
+Redis. Within one millisecond, the messages of each sender are in the order of their tickets. A close comes after the
+messages of other senders, because the session may have been meant to get these first.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from wsthreads.rooms.names import SESSIONS_ROOM
 
 __all__ = ["MISSED", "Gap", "Missed", "Replay", "in_order", "read_missed", "replay_for"]
 
-#: KEYS: log. ARGV: the id of an entry, the id of a later entry, a number, and perhaps a session. Returns the entries
-#: after the first one, up to the second one, at most that number. With a session, leaves out the messages for others.
+#: Reads a part of a log. KEYS: log. ARGV: the id of an entry; the id of a later entry; the largest number of entries;
+#: the id of a session, or an empty text. Returns the entries after the first one, up to the second one. If a session is
+#: given, the messages for other sessions are replaced by empty texts.
 MISSED = """
 local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], ARGV[2], 'COUNT', ARGV[3])
 for i = 1, ARGV[4] ~= '' and #entries or 0 do
@@ -31,7 +32,7 @@ end
 return entries
 """
 
-#: How many entries are read at once.
+#: How many entries one call reads.
 READ_ENTRIES = 500
 
 
@@ -54,10 +55,11 @@ class Missed(NamedTuple):
 def read_missed(
     call: Callable[..., Any], session_id: str, spans: Mapping[str, tuple[Position, Position]], max_bytes: int
 ) -> list[Missed]:
-    """The messages that a session has missed in some rooms between two positions, in order.
+    """Read the messages that a session has missed in some rooms, in order. `spans` has two positions for each room.
 
-    `call` runs a script for a room: its name, the script, the names of the keys, and the arguments. Raises `Gap`.
-    Raises `BrokerError` if Redis is unavailable.
+    `call` runs a script for a room. It gets the room's name, the script, the names of the keys, and the arguments.
+
+    Raises `Gap`. Raises `BrokerError` if Redis is unavailable.
     """
     left, streams = max_bytes, []
     for name, (after, until) in spans.items():
@@ -90,7 +92,7 @@ def _missed(name: str, after: Position, until: Position) -> int:
 
 
 def _parse(name: str, epoch: bytes, entry: bytes, fields: list[bytes]) -> tuple[Position, bytes, bytes]:
-    """An entry's position, the id of the entry before it, and the message."""
+    """Parse an entry of a log: its position, the id of the entry before it, and the message."""
     try:
         _, number, _, former, _, data = fields
         return Position(epoch, messages.whole(number), entry), former, data
@@ -110,16 +112,16 @@ def _malformed(name: str) -> Gap:
 
 
 class Replay(NamedTuple):
-    """The part of the missed messages that is for the session."""
+    """Those of the missed messages that the session has to get."""
 
-    #: Plain frames, in order. Later frames do not replace earlier ones.
+    #: Plain frames, in order. No frame replaces an earlier one with the same key.
     frames: list[bytes]
-    #: The code and the reason with which the session was closed meanwhile; None if it was not closed.
+    #: The code and the reason with which the session was closed while it moved. None if it was not closed.
     ending: tuple[int, str] | None
 
 
 def replay_for(session_id: str, missed: Iterable[Missed]) -> Replay:
-    """What a session gets of the messages in its rooms: frames, up to a close, and code and reason of that close."""
+    """What a session gets of the messages in its rooms: all frames before the first close, and that close."""
     frames: list[bytes] = []
     tickets: dict[tuple[str, bytes], int] = {}
     for name, _, message in missed:
@@ -139,7 +141,7 @@ def replay_for(session_id: str, missed: Iterable[Missed]) -> Replay:
 
 
 def in_order(streams: Iterable[list[Missed]]) -> list[Missed]:
-    """The messages of several rooms in one order, which keeps the order of each room."""
+    """Put the messages of several rooms into one order. The order within each room stays."""
     waiting = [list(reversed(stream)) for stream in streams]
     merged: list[Missed] = []
     while waiting := [stream for stream in waiting if stream]:

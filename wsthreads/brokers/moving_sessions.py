@@ -1,8 +1,8 @@
-"""Finds sessions that are moving between two processes. They count as open.
+"""Finds sessions that are moving between two processes. Such sessions count as open.
 
-While a session is away, no process has it. It is in Redis, and counts as a member of its user's hidden room, under the
-name `away_name`. A session may arrive or leave during a search. So a search asks here, then all processes, and then
-here again.
+While a session moves, no process has it: it is *away*. Redis has its state, and counts it as a member of its user's
+hidden room, under the name `away_name`. The session may become away, or arrive in a process, during a search. So a
+search looks here, then asks all processes, and then looks here again.
 """
 
 from __future__ import annotations
@@ -17,27 +17,30 @@ from wsthreads.rooms.directory import UserSession
 
 __all__ = ["away_sessions", "ids_away", "is_away"]
 
-#: A function that runs a script on the keys of a room or a session. Raises `BrokerError`.
+#: A function that runs a script on the keys of a room or of a session. Raises `BrokerError`.
 Call = Callable[..., Any]
 
 
 def ids_away(call: Call) -> set[str]:
-    """The ids of a user's sessions that are away. `call` has the members and processes of the user's hidden room."""
+    """The ids of a user's sessions that are away.
+
+    `call` uses the members and the processes of the user's hidden room.
+    """
     return {bytes(name).decode("ascii", "replace").removesuffix(AWAY) for name in call(AWAY_IN)}
 
 
 def is_away(call: Call, session_id: str) -> bool:
-    """Whether a session is away, and its client may still come back. `call` has the keys of the session."""
+    """Whether a session is away, and its client may still come back. `call` uses the keys of the session."""
     return bool(call(WAITS, session_id))
 
 
 def away_sessions(call_for: Callable[[str], Call], ids: Iterable[str], user: str) -> list[UserSession]:
-    """The entries of these sessions that are away. `call_for` returns a `Call` with the keys of a session."""
+    """Describe those of the sessions `ids` that are away. `call_for` returns a `Call` for the keys of a session."""
     found = []
     for session_id in ids:
         try:
             state, _ = decode_state(call_for(session_id)(LOOK) or b"")
-        except StateError:  # a process has it by now
+        except StateError:  # a process has the session by now
             continue
         if state.user == user:
             found.append(UserSession(session_id, state.opened_at))

@@ -1,4 +1,4 @@
-"""For processes without an app: publishes over Redis, asks processes with an app, and posts to rooms."""
+"""Publishes messages, asks questions and sends posts over Redis, for a process without an app."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ASK_S", "MAX_POST_S", "Outside"]
 
-#: How long to wait for answers, in seconds.
+#: How long to wait for answers to a question, in seconds.
 ASK_S = 1.0
 
 #: How long Redis keeps posts, in seconds.
@@ -39,8 +39,8 @@ MAX_POST_S = 300
 class Outside:
     """A connection to Redis for a process without an app. Any thread.
 
-    A forked process makes its own object, because a thread of the parent may have held the lock, and tickets belong to
-    a process.
+    A forked process needs a new object. A thread of the parent may have held the lock during the fork, and the tickets
+    belong to the parent.
     """
 
     def __init__(self, client: Any, keys: Keys, *, place: str, wait_s: float, is_cluster: bool) -> None:
@@ -49,8 +49,8 @@ class Outside:
         self._place = place
         self._wait_s = wait_s
         self._is_cluster = is_cluster
-        self._scripts = Scripts(client, is_cluster=is_cluster)  # unlike a cluster's client, this repeats no call
-        self._sending = Lock()  # held until Redis has a message, so that Redis gets tickets in order
+        self._scripts = Scripts(client, is_cluster=is_cluster)  # unlike the client of a cluster, this repeats no call
+        self._sending = Lock()  # held until Redis has a message, so that Redis gets the tickets in order
         self.sender = secrets.token_urlsafe(12)
         self._tickets = count()
 
@@ -59,7 +59,7 @@ class Outside:
     ) -> None:
         """Publish a message.
 
-        `encode` makes it from the sender and the ticket; `kept` is as in `Queued`. Raises `BrokerError`.
+        `encode` makes the message from the sender and the ticket. `kept` is as in `Queued`. Raises `BrokerError`.
         """
         if not self._sending.acquire(timeout=self._wait_s):
             raise BrokerError(f"{self._place} has not answered another thread's broadcast for {self._wait_s:g} s")
@@ -90,7 +90,7 @@ class Outside:
         return int(self.call(scripts.COUNT, [address.members, self.keys.processes(address.shard)], ""))
 
     def ask(self, kind: str, argument: Any, *, is_one_enough: bool = False) -> list[dict[str, Any]]:
-        """Ask all processes, and wait `ASK_S` for their answers. Raises `BrokerError`."""
+        """Ask all processes with an app, and wait at most `ASK_S` for their answers. Raises `BrokerError`."""
         process, question = secrets.token_urlsafe(12), secrets.token_urlsafe(9)
         asked = {"question": question, "process": process, "kind": kind, "argument": argument}
         key, channel = self.keys.ask()
@@ -131,13 +131,17 @@ class Outside:
 
     @contextmanager
     def _listening(self, wake_key: bytes, channel: bytes) -> Iterator[Callable[[float], bytes | None]]:
-        """Yields a function that returns the next message of a channel, or None. Raises `BrokerError`."""
+        """A context that receives from a channel. Gives a function that returns the next message, or None.
+
+        Raises `BrokerError`.
+        """
         node = {"node": self.client.get_node_from_key(wake_key)} if self._is_cluster else {}
         try:
             with self.client.pubsub(**node) as pubsub:
                 pubsub.subscribe(channel)
                 deadline = monotonic() + self._wait_s
-                while pubsub.get_message(timeout=max(0.0, deadline - monotonic())) is None:  # until it is subscribed
+                # until Redis has confirmed the subscription
+                while pubsub.get_message(timeout=max(0.0, deadline - monotonic())) is None:
                     if monotonic() >= deadline:
                         raise BrokerError(f"{self._place} has not answered for {self._wait_s:g} s")
 
@@ -151,7 +155,7 @@ class Outside:
 
 
 def _outcome_in(data: bytes | None) -> str | None:
-    """The outcome of the only post of this process; None if `data` has no outcome."""
+    """The outcome of the only post of this connection. None if `data` has no outcome."""
     if data is None or not data.startswith(b"="):
         return None
     with suppress(ValueError):

@@ -1,6 +1,7 @@
-"""The ownership of rooms among all processes: leases and posts are in Redis.
+"""The ownership of rooms among all processes. The leases and the posts are in Redis.
 
-Posts of this process to a room that it owns also go over Redis. So all posts to a room have one order.
+If a process posts to a room that it owns itself, the post goes through Redis, too. So all posts to a room have one
+order.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedOwnership"]
 
-#: KEYS: the posts of a room that its owner has not taken yet.
+#: Returns how many posts the owner of a room has not taken yet. KEYS: the posts of the room.
 POSTS_WAITING = "return redis.call('LLEN', KEYS[1])"
 
 
 class SharedOwnership(Ownership):
-    """An `Ownership` over `link`. Any thread."""
+    """An `Ownership` that `link` shares with other processes. Any thread."""
 
     def __init__(self, *, path: str, link: Link, **parts: Any) -> None:
         super().__init__(**parts)
@@ -40,7 +41,10 @@ class SharedOwnership(Ownership):
         self._link.disown(self._path, name, fence)
 
     def lose(self, name: str, fence: int) -> None:
-        """As in `Ownership`. Redis may still count this process as the owner."""
+        """Like `lose` of `Ownership`.
+
+        Also gives back the room, because Redis may still count this process as the owner.
+        """
         self._link.disown(self._path, name, fence)
         super().lose(name, fence)
 
@@ -48,7 +52,11 @@ class SharedOwnership(Ownership):
         return self._link.owns(self._path, name, fence)
 
     def look(self, name: str) -> None:
-        """As in `Ownership`. When a session has left, later posts of the same thread do not count it as a member."""
+        """Like `look` of `Ownership`.
+
+        Also tells the link that members may have left, so that later posts of the same thread do not find the room
+        owned because of them.
+        """
         self._link.is_closed(self._path, name)
         super().look(name)
 
@@ -60,15 +68,15 @@ class SharedOwnership(Ownership):
         return self._has_members(name)
 
     def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
-        """As in `Ownership`. The owner's handler may have an `on_post` even if this process's has none."""
+        """Whether a room has members in this process."""
         self._link.post(self._path, name, post_payload(sender, value), self._post_timeout_s, settled)
 
     def posts_elsewhere(self, name: str) -> int:
-        """As in `Ownership`: the posts in Redis. Raises `BrokerError`."""
+        """Like `posts_elsewhere` of `Ownership`: the posts in Redis. Raises `BrokerError`."""
         return int(self._link.call(self._path, name, POSTS_WAITING, ["posts"])) if self.is_on else 0
 
     def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool:
-        """As in `Ownership`."""
+        """Like `deliver` of `Ownership`."""
         if "on_post" in self.hooks:
             return super().deliver(name, fence, posts)
         error = PostError(

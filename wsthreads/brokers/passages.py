@@ -1,6 +1,8 @@
-"""Takes a session out of its rooms in this process, to move it to another process; or takes a moved session into them.
+"""Takes a session out of its rooms in this process, or makes a session that has moved here a member of its rooms.
 
-The new process continues exactly after the last message that the session has in each room: `cut` returns these
+A *passage* is the step of a session out of the rooms of one process and into those of another.
+
+The new process continues exactly after the last message that the session has received in each room. `cut` returns these
 positions, and `enter` reads all later messages from the logs.
 """
 
@@ -26,26 +28,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Passages"]
 
-#: The pause before Redis is asked again.
+#: The pause in seconds before a call to Redis is repeated.
 RETRY_S = 0.05
 
 
 class Passages:
-    """For the rooms of one endpoint. Any thread except the reader's."""
+    """Passages for the rooms of one endpoint. Any thread except the reader's."""
 
     def __init__(self, rooms: SharedRooms, link: Link) -> None:
         self._rooms = rooms
         self._link = link
 
     def cut(self, session: SharedSession, copy: Callable[[], None], timeout_s: float) -> dict[str, Position]:
-        """The positions of a session in the log of each of its rooms, and in the log for single sessions.
+        """The positions of a session in the logs of its rooms, and in the log for single sessions.
 
-        Calls `copy` at the same moment, to copy the frames that the client has yet to get. Changes nothing. Raises
-        `BrokerError` if the positions are not known within `timeout_s`, because Redis is unavailable or frames are
+        Calls `copy` at the moment of these positions, to copy the frames that the client has yet to get. Changes
+        nothing. Raises `BrokerError` if this takes longer than `timeout_s`, because Redis is unavailable or frames are
         held.
 
-        From the call on, until `stay` or `forget`, messages to this session go through Redis. So each message is either
-        in the copy or in the log.
+        From this call until `stay` or `forget`, messages to this session go through Redis. So each message is either in
+        the copy or in the log.
         """
         session._is_leaving = True
         while True:
@@ -60,22 +62,22 @@ class Passages:
             ) -> bool:
                 if session._joined == joined:
                     if not session._held_frames.is_empty:
-                        return False  # held frames come after a broadcast that will soon come back
+                        return False  # held frames wait for a broadcast that will soon come back
                     copy()
                     found.update({name: position for (_, name), position in positions.items()})
                 return True
 
             keys = [(self._rooms.path, name) for name in names]
-            self._refresh(keys, timeout_s)  # so that the positions are of the current logs
+            self._refresh(keys, timeout_s)  # makes sure that the positions are of the current logs
             if not self._link.checkpoint(keys, look, timeout_s):
                 raise BrokerError("Redis does not answer")
             if found:
                 return found
 
     def _refresh(self, keys: list[RoomKey], timeout_s: float) -> None:
-        """Compare the rooms' logs with Redis.
+        """Compare this process's positions in rooms with those in Redis.
 
-        While Redis is unavailable, waits up to `timeout_s`, then raises `BrokerError`.
+        While Redis is unavailable, waits up to `timeout_s`, and then raises `BrokerError`.
         """
         deadline = monotonic() + timeout_s
         while True:
@@ -88,7 +90,7 @@ class Passages:
             sleep(RETRY_S)
 
     def stay(self, session: SharedSession) -> None:
-        """After `cut`: the session stays in this process."""
+        """Keep the session in this process after all. Undoes `cut`."""
         session._is_leaving = False
 
     def enter(
@@ -100,11 +102,13 @@ class Passages:
         max_bytes: int,
         timeout_s: float,
     ) -> Replay:
-        """Make a session a member of rooms, and return the messages that it has missed in them since these positions.
+        """Make a session a member of rooms. Returns the messages that it has missed since these positions.
 
-        From then on, later messages go to its outbox. `on_entered` is called at that moment, because later messages for
-        this session alone must reach it, too. Raises `Gap` if the logs do not have all missed messages, or if these are
-        more than `max_bytes`. Raises `BrokerError` if Redis does not answer. After an error, the session is in no room.
+        All later messages go to the session's outbox. `on_entered` is called at the same moment, because later messages
+        for this session alone must reach it, too.
+
+        Raises `Gap` if the logs do not have all missed messages, or if these are larger than `max_bytes` together.
+        Raises `BrokerError` if Redis does not answer. After an error, the session is in no room.
         """
         rooms, path = self._rooms, self._rooms.path
         names = [name for name in positions if name != SESSIONS_ROOM]
@@ -123,7 +127,7 @@ class Passages:
             return True
 
         with ExitStack() as stack:
-            for name in names:  # from here on, it counts as a member
+            for name in names:  # from here on, the room counts the session as a member
                 rooms._change_seats(name, session, 1)
                 stack.callback(rooms._update, name)
                 stack.callback(rooms._change_seats, name, session, -1)
@@ -140,9 +144,9 @@ class Passages:
         return replay_for(session.id, missed)
 
     def forget(self, session: SharedSession, keep_s: float = 0.0) -> None:
-        """Take a session out of all rooms of this process: it has moved to another process, or has not arrived here.
+        """Take a session out of all rooms of this process, because it has moved away, or did not get here.
 
-        Its presences stay for `keep_s`, or until the other process has them.
+        The session's presences stay for `keep_s`, or until the other process has them.
         """
         rooms = self._rooms
         with session._membership:
@@ -157,7 +161,7 @@ class Passages:
                     stack.callback(roster.keep, name, session.id, keep_s)
 
     def presences(self, session: SharedSession) -> dict[str, PresenceState]:
-        """The presences of a session, by room."""
+        """The presences of a session, by the name of the room."""
         roster = self._rooms.roster
         if roster is None or not roster.is_used:
             return {}
@@ -169,7 +173,10 @@ class Passages:
         }
 
     def take_presences(self, session: SharedSession, presences: Mapping[str, PresenceState]) -> dict[str, str]:
-        """Take over the presences of a session from another process. Returns that process by room, if known."""
+        """Take over the presences of a session from another process.
+
+        Returns, for each room, the process that had the presence, if this process knows it.
+        """
         roster = self._rooms.roster
         found: dict[str, str] = {}
         for name, each in presences.items():

@@ -1,25 +1,35 @@
-"""Tracks pending broadcasts, which were sent to the broker and have not come back.
+"""Tracks pending broadcasts: those that were sent to the broker and have not come back.
+
+Later messages must not overtake pending broadcasts.
 
 Later messages must not overtake them.
 
-A broadcast reaches the members in this process when it comes back from the broker, which gives it its place in the
-room's order. The thread that broadcasts does not wait. Meanwhile, later frames for a session are held in the session's
-`HeldFrames` (see `held_frames`).
+A broadcast gets its place in the room's order from the broker. It reaches the members in this process when it comes
+back from the broker. The thread that broadcasts does not wait for that. Until then, later frames for a session are held
+in the session's `HeldFrames` (see `held_frames`).
 
 Guarantees for each session:
 
-- Messages of `send`, and `close`, from any threads arrive in the order of the calls.
-- Messages that one thread sends to the session, and broadcasts to its rooms, arrive in the order of the calls.
+- Messages of `send`, and a `close`, arrive in the order of the calls, whichever threads make them.
+- Messages that one thread sends to the session, and broadcasts of the same thread to the session's rooms, arrive in the
+  order of the calls.
 
-The exception is a late broadcast: later frames overtake it. A broadcast is late in four cases. It has not come back
-after `LONGEST_S`. An answer of the broker is missing for that long. More than `held_frames.MAX_HELD_BYTES` are held for
-one session. Or the session receives a later broadcast of the same thread first: the nodes of a cluster answer in any
-order, and after a break the rooms' logs are read one after the other. While something waits, the flusher looks for late
-broadcasts, because it never waits for the broker.
+The exception is a late broadcast, which later frames overtake. A broadcast is late in four cases:
 
-A finalizer may call `send` and `close` at any point of this module, in the thread that it interrupts. So these calls
-only try to take locks, and do not wait. The module relies on each single operation on a list or dict being atomic, with
-and without the GIL.
+- It has not come back after `LONGEST_S`.
+
+- The broker has not answered a call for that long.
+
+- More than `held_frames.MAX_HELD_BYTES` are held for one session.
+
+- The session receives a later broadcast of the same thread first. The nodes of a cluster answer in any order, and after
+  a break the rooms' logs are read one after the other.
+
+While a thread or a frame waits, the flusher looks for late broadcasts, because the flusher never waits for the broker.
+
+A finalizer may run in any thread, at any line of this module, and may call `send` and `close`. So these calls only try
+to take locks, and do not wait. The module relies on each single operation on a list or dict being atomic, with and
+without the GIL.
 """
 
 from __future__ import annotations
@@ -52,7 +62,7 @@ RoomKey = tuple[str, str]
 
 
 class Bell(SimpleQueue[None]):
-    """Wakes the thread that waits for an item. `SimpleQueue.put` is re-entrant, the methods of a Condition are not."""
+    """Wakes a thread that waits. Uses `SimpleQueue.put`, which is re-entrant; the methods of a Condition are not."""
 
     def wait(self, timeout_s: float) -> None:
         """Wait for an item, at most `timeout_s`."""
@@ -61,7 +71,7 @@ class Bell(SimpleQueue[None]):
 
 
 class EndpointRooms(Protocol):
-    """The rooms of one endpoint."""
+    """The part of the rooms of one endpoint that this module uses."""
 
     path: str
 
@@ -98,7 +108,7 @@ class Addressee(Protocol):
 
 
 class PendingBroadcast:
-    """A broadcast of this process, from the call until the members have it, or until it is late."""
+    """A broadcast of this process that the members do not have yet, and that is not late."""
 
     __slots__ = ("bells", "due", "exclude_id", "is_back", "sessions", "thread", "ticket")
 
@@ -108,8 +118,8 @@ class PendingBroadcast:
         self.thread = threading.get_ident()
         self.due = monotonic() + LONGEST_S
         self.is_back = False
-        # The waiting threads and sessions. A thread that adds to these must check is_back afterwards.
-        self.sessions: dict[Addressee, None] = {}  # sessions with a held frame that waits for it
+        # The sessions and threads that wait. A thread that adds an item to these must check is_back after that.
+        self.sessions: dict[Addressee, None] = {}  # sessions with a held frame that waits for this broadcast
         self.bells: list[Bell] = []
 
 
@@ -117,37 +127,42 @@ class _Last(NamedTuple):
     """The last broadcast of a thread to a room."""
 
     broadcast: PendingBroadcast
-    other: PendingBroadcast | None  # the last earlier broadcast that the excluded session does receive
+    # the last earlier broadcast that the session `exclude_id` of `broadcast` does receive
+    other: PendingBroadcast | None
 
     def of(self, session: Addressee) -> PendingBroadcast | None:
-        """The last broadcast that the session may receive, if it is pending. (Earlier ones come back earlier.)"""
+        """The thread's last broadcast that the session may receive.
+
+        None if it has come back, as have all earlier ones then.
+        """
         broadcast = self.broadcast if self.broadcast.exclude_id != session.id else self.other
         return None if broadcast is None or broadcast.is_back else broadcast
 
 
 class _ThreadState(threading.local):
-    """The broadcasts of the current thread. Without `__init__`, because a finalizer could find the object half made."""
+    """The broadcasts of the current thread. It has no `__init__`, because a finalizer could find a half-made object."""
 
-    rooms: Mapping[RoomKey, _Last] = MappingProxyType({})  # never changed, only replaced
-    newest: PendingBroadcast | None = None  # None: rooms is empty
+    rooms: Mapping[RoomKey, _Last] = MappingProxyType({})  # never changed, only replaced by a new mapping
+    newest: PendingBroadcast | None = None  # None if rooms is empty
 
 
 class PendingBroadcasts:
-    """The pending broadcasts of this process, by ticket; tickets grow. Any thread."""
+    """The pending broadcasts of this process, by ticket. Any thread."""
 
     def __init__(self) -> None:
         self._out: dict[int, PendingBroadcast] = {}
-        self._awaited: dict[int, PendingBroadcast] = {}  # the pending broadcasts that something waits for
+        self._awaited: dict[int, PendingBroadcast] = {}  # the pending broadcasts for which a thread or a frame waits
         self._rooms: dict[RoomKey, PendingBroadcast] = {}  # the last broadcast to each room, by any thread
         self._next = 0  # the next ticket
         self._low = 0  # all lower tickets have come back; only for the reader's thread
         self._thread_state = _ThreadState()
-        #: Functions that end late broadcasts. The flusher calls them while a thread or a frame may have to wait.
+        #: Functions that end late broadcasts. The flusher calls them regularly while a thread or a frame may have to
+        #: wait.
         self.checks: list[Callable[[], object]] = []
-        self._looking = threading.Lock()  # held while the flusher has a timer; taken without waiting
+        self._looking = threading.Lock()  # held while the flusher has a timer for `_look`; taken without waiting
 
     def begin(self, ticket: int, room: RoomKey, exclude_id: str | None) -> None:
-        """Add a broadcast of the current thread. Calls are made under one lock, in the order of the tickets."""
+        """Add a broadcast of the current thread. The calls are made under one lock, in the order of the tickets."""
         broadcast = PendingBroadcast(ticket, exclude_id)
         self._out[ticket] = self._rooms[room] = broadcast
         self._next = ticket + 1
@@ -158,21 +173,21 @@ class PendingBroadcasts:
         state.newest = broadcast
 
     def forget(self, room: RoomKey) -> None:
-        """The last member in this process has left a room. Called under the same lock as `begin`."""
+        """Forget a room because its last member in this process has left. Called under the same lock as `begin`."""
         self._rooms.pop(room, None)
 
     def end(self, ticket: int) -> None:
-        """A broadcast has come back and the members have it, or it will not come back."""
+        """End a broadcast: it has come back and the members have it, or it will not come back."""
         self._end([ticket])
 
     def end_all(self) -> None:
-        """End all broadcasts: the broker is unavailable."""
+        """End all broadcasts, because the broker is unavailable."""
         self._end(self._out.copy())
 
     def end_overdue(self) -> bool:
         """End broadcasts that have not come back after `LONGEST_S`.
 
-        Returns whether there were any. Called several times a second.
+        Returns whether there were such broadcasts. Called several times a second.
         """
         if not self._out:
             return False
@@ -182,9 +197,10 @@ class PendingBroadcasts:
         return bool(overdue)
 
     def coming(self, ticket: int, rooms: EndpointRooms, name: str, exclude_id: str | None) -> None:
-        """A broadcast is about to reach the members of a room. Called by the reader's thread.
+        """Called by the reader's thread when a broadcast is about to reach the members of a room.
 
-        In each session that receives this broadcast, it overtakes earlier ones that are still pending.
+        In each session that receives this broadcast, it overtakes earlier broadcasts that are still pending. Their held
+        frames go first.
         """
         while self._low < ticket and self._low not in self._out:
             self._low += 1
@@ -198,7 +214,7 @@ class PendingBroadcasts:
                         session._held_frames.let_go(broadcast, surely=True)
 
     def before_message(self, session: Addressee) -> list[PendingBroadcast]:
-        """The broadcasts that the current thread's next message to a session must not overtake."""
+        """The broadcasts that the next message of the current thread to a session must not overtake."""
         rooms = self._current().rooms
         if not rooms:
             return []
@@ -210,7 +226,7 @@ class PendingBroadcasts:
         return [broadcast for broadcast in found if broadcast is not None]
 
     def before_close(self, session: Addressee) -> list[PendingBroadcast]:
-        """The broadcasts to a session's rooms, of any thread, that the session's close frame must not overtake."""
+        """The broadcasts that a session's close frame must not overtake: those of any thread to its rooms."""
         path = session._rooms.path
         found = [look_up(self._rooms, (path, name)) for name in session._joined]
         return [broadcast for broadcast in found if broadcast is not None and not broadcast.is_back]
@@ -218,7 +234,7 @@ class PendingBroadcasts:
     def hold(
         self, session: Addressee, frame: bytes, broadcasts: list[PendingBroadcast], *, closes: bool = False
     ) -> None:
-        """Send a frame when `broadcasts` have come back and all earlier held frames of the session were sent."""
+        """Hold a frame until `broadcasts` have come back and all earlier held frames of the session were sent."""
         for broadcast in broadcasts:
             broadcast.sessions[session] = None
             self._awaited[broadcast.ticket] = broadcast
@@ -229,7 +245,7 @@ class PendingBroadcasts:
         self._have_looked_after(session)
 
     def wait(self, session: Addressee, name: str) -> None:
-        """Wait until the session has all broadcasts of the current thread to a room that it may receive."""
+        """Wait until a session has all those broadcasts of the current thread to a room that it may receive."""
         last = self._current().rooms.get((session._rooms.path, name))
         broadcast = None if last is None else last.of(session)
         if broadcast is not None:
@@ -240,11 +256,14 @@ class PendingBroadcasts:
                 bell.wait(max(0.0, broadcast.due - monotonic()))
 
     def wait_room(self, room: RoomKey) -> None:
-        """Wait until the members have all earlier broadcasts to a room, of any thread, except late ones."""
+        """Wait until the members have all earlier broadcasts to a room, of any thread. Does not wait for late ones."""
         _wait_back(look_up(self._rooms, room))
 
     def wait_all(self, timeout_s: float) -> None:
-        """Wait until the members have all earlier broadcasts, of any thread, except late ones; at most `timeout_s`."""
+        """Wait until the members have all earlier broadcasts, of any thread.
+
+        Waits at most `timeout_s`, and not for late ones.
+        """
         deadline = monotonic() + timeout_s
         for broadcast in self._out.copy().values():
             _wait_back(broadcast, deadline)
@@ -255,7 +274,7 @@ class PendingBroadcasts:
             flusher.call_later(LOOK_S, partial(self._look, flusher))
 
     def _look(self, flusher: Flusher) -> None:
-        """Called by the flusher."""
+        """Called by the flusher's timer."""
         self._looking.release()
         for check in self.checks:
             check()
@@ -263,7 +282,7 @@ class PendingBroadcasts:
             flusher.call_later(LOOK_S, partial(self._look, flusher))
 
     def _current(self) -> _ThreadState:
-        """The current thread's broadcasts that have not come back."""
+        """The broadcasts of the current thread, after those that have come back were removed."""
         state = self._thread_state
         if state.newest is not None and state.newest.is_back:
             state.rooms = {room: last for room, last in state.rooms.items() if not last.broadcast.is_back}
@@ -282,7 +301,7 @@ class PendingBroadcasts:
                     stack.callback(session._held_frames.let_go, surely=True)
                 for bell in broadcast.bells.copy():
                     bell.put(None)
-                broadcast.sessions.clear()  # its thread may keep the broadcast object for a long time
+                broadcast.sessions.clear()  # the broadcast's thread may keep the broadcast object for a long time
                 broadcast.bells.clear()
 
 

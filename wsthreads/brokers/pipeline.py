@@ -20,16 +20,17 @@ class Scripts:
         self._is_cluster = is_cluster
 
     def pipeline(self, *, transaction: bool = True) -> Pipeline:
-        """A new pipeline. A `transaction` is atomic, except in a cluster."""
+        """Returns a new pipeline. A `transaction` is atomic, except in a cluster."""
         return Pipeline(self._client, is_cluster=self._is_cluster, transaction=transaction and not self._is_cluster)
 
 
 class Pipeline:
-    """Calls of scripts in one round trip, whether or not Redis has the scripts cached.
+    """Calls scripts in one round trip, even if Redis does not have the scripts in its cache.
 
-    Messages must not be published twice or in another order. So no single call may fail because Redis does not have its
-    script. In a transaction, no SCRIPT FLUSH can come between the calls, and calls of different scripts carry their
-    scripts. In a cluster, each call carries its script, because the calls go to several nodes.
+    Messages must not be published twice or in another order. So it must not happen that one call of several fails
+    because Redis does not have its script. In a transaction, no SCRIPT FLUSH can come between the calls, and calls of
+    different scripts carry their scripts. In a cluster, each call carries its script, because the calls go to several
+    nodes.
     """
 
     def __init__(self, client: Any, *, is_cluster: bool, transaction: bool) -> None:
@@ -42,18 +43,19 @@ class Pipeline:
     def call(
         self, script: str, keys: Sequence[bytes], *arguments: object, then: Callable[[Any], None] | None = None
     ) -> None:
-        """Add a call. `then` gets the answer, if no call has failed."""
+        """Add a call. `then` gets the answer, unless a call has failed."""
         self._calls.append((script, keys, arguments))
         self._takers.append(then)
 
     def execute(self) -> list[Any]:
         """Make the calls.
 
-        Returns the answers, and passes them to the calls' `then`. Raises the first `RedisError` among them.
+        Returns the answers, and passes each to the `then` of its call. Raises the first `RedisError` among them.
         """
         scripts = {script for script, _, _ in self._calls}
         answers = self._execute(known=scripts if len(scripts) == 1 and not self._is_cluster else set())
-        if any(isinstance(answer, NoScriptError) for answer in answers):  # nothing was done, or nothing changes
+        # Redis did nothing, or the same calls again change nothing
+        if any(isinstance(answer, NoScriptError) for answer in answers):
             answers = self._execute(known=set())
         for answer in answers:
             if isinstance(answer, Exception):
@@ -93,7 +95,7 @@ class Pipeline:
             pipeline.execute_command(*how, len(keys), *keys, *arguments)
             if not self._is_cluster:
                 known.add(script)
-        # redis-py must not raise here: it adds the arguments, with the message, to the text of an exception.
+        # With raise_on_error, redis-py would put the arguments, and so the message, into the text of an exception.
         answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
 

@@ -15,20 +15,20 @@ _PUBLISHED = re.compile(rb"([A-Za-z0-9_-]{1,40}) ([0-9]{1,16}) ([0-9]{1,20}-[0-9
 
 
 class Position(NamedTuple):
-    """A place in a room's log: the last message that a process has received."""
+    """A position in a room's log: that of the last message that a process has received."""
 
     epoch: bytes
     number: int
     id: bytes
 
     def is_followed_by(self, other: Position, former: bytes) -> bool:
-        """Whether `other` is the next message. `former` is the id of the message before `other`."""
+        """Whether `other` is the position of the next message. `former` is the id of the message before `other`."""
         return (
             other.number == self.number + 1 and former == self.id and (other.epoch == self.epoch or not self.epoch)
         )  # fmt: skip
 
     def missed_until(self, last: Position) -> int | None:
-        """How many messages come after this one, up to `last`. None if `last` is in another log."""
+        """How many messages come after this position, up to `last`. None if `last` is in another log."""
         if self.epoch not in (b"", last.epoch) or last.number < self.number:
             return None
         return None if last.number == self.number and last.id != self.id else last.number - self.number
@@ -39,12 +39,15 @@ START = Position(b"", 0, b"0-0")
 
 
 def new_epoch() -> str:
-    """A random name for a new log. Redis uses it if it has to make a log."""
+    """Returns a random name for a new log. Redis uses it if a script has to make a log."""
     return secrets.token_urlsafe(6)
 
 
 def parse_published(data: bytes) -> tuple[Position, bytes, bytes] | None:
-    """Parse data from a channel: the position, the id before it, and the message. None if the data is malformed."""
+    """Parse data from a channel: the position, the id before it, and the message.
+
+    Returns None if the data is malformed.
+    """
     head = _PUBLISHED.match(data)
     if head is None:
         return None

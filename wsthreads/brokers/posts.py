@@ -1,10 +1,12 @@
-"""Posts to rooms whose owner may be another process: posts that this process sends, and posts that it handles.
+"""Posts to rooms whose owner may be another process. Some are sent by this process, others are handled by it.
 
-A post is sent once. If a connection to Redis breaks before its outcome is known, the poster is told that the outcome is
-unknown. So no post is handled twice.
+The *poster* of a post is the process that sends it. The owner tells the poster the *outcome*.
 
-An owner numbers the posts of a room from 0, in the order in which it takes them. Until Redis has their outcomes, they
-stay in the room's list of taken posts. So the next owner knows which posts are lost.
+A post is sent once, so no post is handled twice. If the connection to Redis breaks before the outcome is known, the
+poster is told that the outcome is unknown.
+
+An owner numbers the posts of a room from 0, in the order in which it takes them. The posts stay in the room's list of
+taken posts until Redis has their outcomes. So the next owner knows which posts are lost.
 """
 
 from __future__ import annotations
@@ -43,21 +45,22 @@ __all__ = [
     "post_payload",
 ]
 
-#: The most posts of a room in the owner's process.
+#: At most this many posts of a room are in the owner's process.
 WINDOW = 200
 
-#: The most posts to send at once.
+#: At most this many posts, and bytes, are sent in one batch.
 BATCH_POSTS = 256
 BATCH_BYTES = 1024 * 1024
 
-#: The most posts that wait in a process to be sent.
+#: At most this many posts wait in a process to be sent.
 MAX_UNSENT = 10_000
 
 #: A post may be handled within this part of `post_timeout_s`. An owner that takes a post later does not handle it. The
-#: rest of the time is for its answer.
+#: rest of the time is for the outcome on its way back.
 PART = 0.9
 
-#: The first character of an outcome: the post was perhaps handled, or certainly not. (Empty if it was handled.)
+#: The first character of an outcome. `_UNKNOWN`: the post was perhaps handled. `_REFUSED`: it was surely not handled.
+#: The text is empty if the post was handled.
 _UNKNOWN, _REFUSED = "?", "!"
 
 _NUMBER = re.compile("[0-9]{1,18}")
@@ -83,7 +86,7 @@ class SentPost:
 
 
 class PostBox:
-    """The posts that this process sends over one link, whose lock guards them. `clock` returns the time."""
+    """The posts that this process sends over one link. The link's lock guards them. `clock` returns the time."""
 
     def __init__(self, keys: Keys, channel: bytes, *, lock: Lock, queue: SendQueue, clock: Callable[[], float]) -> None:
         self._keys = keys
@@ -91,17 +94,20 @@ class PostBox:
         self._lock = lock
         self._queue = queue
         self._clock = clock
-        self._hears = False  # whether this process receives outcomes
-        self._has_missed = False  # whether it may have missed outcomes since it began to receive them
+        self._hears = False  # whether this process receives outcomes now
+        self._has_missed = False  # whether this process may have missed outcomes since it first received them
         self._heard_since = 0.0
         self._next = 0
-        #: Posts and calls to send, in this order: the ticket (lower broadcasts are sent first), a number, and the post
-        #: or call.
+        #: Posts and calls to send, in order. Each has a ticket, a number, and the post or the call. Broadcasts with
+        #: lower tickets are sent first.
         self._unsent: deque[tuple[int, int, SentPost | Callable[[Pipeline], None]]] = deque()
-        self._open: dict[int, SentPost] = {}  # unfinished posts by number, the oldest first
+        self._open: dict[int, SentPost] = {}  # posts without an outcome, by number, the oldest first
 
     def add(self, post: SentPost, ticket: int) -> bool:
-        """Queue a post, after the broadcasts before `ticket`. False if too many posts wait. With the lock held."""
+        """Queue a post. Broadcasts before `ticket` are sent first. Returns false if too many posts wait.
+
+        The caller holds the lock.
+        """
         if len(self._unsent) >= MAX_UNSENT:
             return False
         post.give_up_at = self._clock() + post.timeout_s
@@ -110,37 +116,40 @@ class PostBox:
         return True
 
     def add_call(self, call: SentPost | Callable[[Pipeline], None], ticket: int) -> None:
-        """Queue a call in order with the posts. It gets the pipeline. The caller holds the lock."""
+        """Queue a call, in one order with the posts. The call gets the pipeline. The caller holds the lock."""
         self._unsent.append((ticket, self._next, call))
         self._next += 1
         self._queue.not_empty.notify()
 
     def has_work(self, gate: float) -> bool:
-        """Whether a post can be sent once Redis has the broadcasts before `gate`. The caller holds the lock."""
+        """Whether a post can be sent once Redis has the broadcasts before `gate`, a ticket.
+
+        The caller holds the lock.
+        """
         return self._hears and bool(self._unsent) and self._unsent[0][0] <= gate
 
     def hear(self) -> None:
-        """From now on, outcomes arrive. Outcomes of earlier posts may have been missed."""
+        """From now on, this process receives outcomes. It may have missed outcomes of earlier posts."""
         self.deafen()
         with self._lock:
             self._hears, self._heard_since = True, self._clock()
             self._queue.not_empty.notify()
 
     def deafen(self) -> None:
-        """From now on, no outcomes arrive: send no posts."""
+        """From now on, this process receives no outcomes. So it sends no posts."""
         with self._lock:
             self._has_missed = self._has_missed or self._hears
             self._hears = False
         self.lose_sent("the connection broke before the outcome arrived")
 
     def hearing_ms(self) -> int:
-        """For how many milliseconds no outcome was missed; -1 if none was missed since the beginning."""
+        """For how many milliseconds no outcome was missed. -1 if none was ever missed."""
         if not self._has_missed:
             return -1
         return int((self._clock() - self._heard_since) * 1000) if self._hears else 0
 
     def send(self, pipeline: Pipeline, gate: float) -> None:
-        """Add the calls for the posts that wait. For the writer's thread."""
+        """Add calls to the pipeline that send the waiting posts. For the writer's thread."""
         if not self._unsent:
             return
         by_room: dict[Address, list[tuple[int, SentPost]]] = {}
@@ -154,7 +163,7 @@ class PostBox:
                 _, number, what = self._unsent.popleft()
                 if not isinstance(what, SentPost):
                     calls.append(what)
-                elif number in self._open:  # else the post was given up
+                elif number in self._open:  # otherwise the post was given up
                     what.is_sent = True
                     by_room.setdefault(what.address, []).append((number, what))
                     count, size = count + 1, size + len(what.payload)
@@ -185,7 +194,7 @@ class PostBox:
             self._settle(number, "nobody" if answer < 0 else "full")
 
     def take_outcomes(self, data: bytes) -> None:
-        """Take outcomes. For the reader's thread. Raises ValueError for malformed data."""
+        """Settle posts with these outcomes. For the reader's thread. Raises ValueError for malformed data."""
         for number, outcome in parse_outcomes(data):
             self._settle(number, outcome)
 
@@ -196,14 +205,17 @@ class PostBox:
             post.settled(error_of(post, outcome))
 
     def lose_sent(self, why: str) -> None:
-        """A connection has broken. Posts that were sent may have been handled, or may be handled later."""
+        """Settle all sent posts as unknown, because a connection has broken.
+
+        They may have been handled, or may be later.
+        """
         self._give_up(lambda post: post.is_sent, why, is_unknown=True)
 
     def refuse_unsent(self, why: str) -> None:
         self._give_up(lambda post: not post.is_sent, why, is_unknown=False)
 
     def end_late(self) -> None:
-        """Give up posts without an outcome. Called several times a second."""
+        """Give up posts whose time is over without an outcome. Called several times a second."""
         now = self._clock()
         with self._lock:
             first = next(iter(self._open.values()), None)
@@ -227,7 +239,7 @@ class Outcome(NamedTuple):
 
 
 class TakenPosts:
-    """The posts that the owner of a room has taken.
+    """The posts of one room that its owner has taken.
 
     The link's lock guards them. Only the writer's thread changes `received` and `first`.
     """
@@ -235,10 +247,10 @@ class TakenPosts:
     __slots__ = ("_ahead", "first", "outcomes", "received")
 
     def __init__(self) -> None:
-        self.received = 0  # how many were passed on to be handled
+        self.received = 0  # how many posts were passed on to be handled
         self.first = 0  # the number of the first post whose outcome Redis does not have
-        self.outcomes: deque[Outcome] = deque()  # of the post `first` and the following
-        self._ahead: dict[int, Outcome] = {}  # of later posts, by number
+        self.outcomes: deque[Outcome] = deque()  # the outcomes of the post `first` and the following posts
+        self._ahead: dict[int, Outcome] = {}  # the outcomes of later posts, by number
 
     @property
     def open(self) -> int:
@@ -246,13 +258,13 @@ class TakenPosts:
         return self.received - self.first - len(self.outcomes) - len(self._ahead)
 
     def settle(self, number: int, ticket: int, text: str) -> None:
-        """Set the outcome of a post."""
+        """Store the outcome of a post."""
         self._ahead[number] = Outcome(ticket, text)
         while (outcome := self._ahead.pop(self.first + len(self.outcomes), None)) is not None:
             self.outcomes.append(outcome)
 
     def ready(self, gate: float) -> list[str]:
-        """The outcomes that can be sent once Redis has the broadcasts before `gate`."""
+        """The outcomes that can be sent once Redis has the broadcasts before `gate`, a ticket."""
         ready = []
         for outcome in self.outcomes:
             if outcome.ticket > gate:
@@ -261,26 +273,26 @@ class TakenPosts:
         return ready
 
     def rest(self) -> list[str]:
-        """The outcomes of all posts, for the case that no further one is handled."""
+        """The outcomes of all taken posts, for an owner that handles no more of them."""
         ready = [outcome.text for outcome in self.outcomes]
         numbers = range(self.first + len(ready), self.received)
         return ready + [self._ahead[n].text if n in self._ahead else "lost" for n in numbers]
 
     def told(self, count: int) -> None:
-        """Redis has the first `count` outcomes."""
+        """Forget the first `count` outcomes, because Redis has them."""
         for _ in range(count):
             self.outcomes.popleft()
         self.first += count
 
 
 def post_payload(sender: Sender | None, value: str) -> bytes:
-    """The stored form of a post: the sender in the first line, then the value, both as JSON."""
+    """Encode a post: the sender in the first line, and the value in the second line, both as JSON."""
     head = None if sender is None else [sender.id, sender.user]
     return f"{json.dumps(head)}\n{value}".encode()
 
 
 def parse_entry(entry: bytes, settled: Settled) -> Post | None:
-    """Parse a post from the room's list. None if it is malformed."""
+    """Parse a post from the room's list. Returns None if it is malformed."""
     _, _, payload = entry.partition(b"\n")
     head, newline, value = payload.partition(b"\n")
     try:
@@ -302,14 +314,14 @@ def parse_entry(entry: bytes, settled: Settled) -> Post | None:
 
 
 def outcome_of(error: WSThreadsError | None) -> str:
-    """The text of an outcome for the poster."""
+    """The outcome as text, for the poster."""
     if error is None:
         return ""
     return (_UNKNOWN if getattr(error, "is_unknown", False) else _REFUSED) + str(error)[:1000]
 
 
 def parse_outcomes(data: bytes) -> list[tuple[int, str]]:
-    """Parse outcomes of posts, each with the poster's number of the post. Raises ValueError for malformed data."""
+    """Parse outcomes. Each has the poster's number of the post, and the text. Raises ValueError for malformed data."""
     try:
         outcomes = json.loads(data)
     except RecursionError:
@@ -320,7 +332,7 @@ def parse_outcomes(data: bytes) -> list[tuple[int, str]]:
 
 
 def error_of(post: SentPost, outcome: str) -> PostError | None:
-    """The error for the poster; None if the post was handled."""
+    """The error for the caller of `post`. None if the post was handled."""
     if not outcome:
         return None
     if outcome == "nobody":

@@ -1,15 +1,15 @@
 """The presence of an endpoint's rooms, in all processes.
 
-Each process follows the rooms in which it has members. At the beginning, it gets all presences from Redis; then it gets
-each change from the room's log, in the order of the room's broadcasts. A process changes only the presences of its own
-sessions. It applies its changes at once, and the writer updates the copy in Redis.
+A process is subscribed to the rooms in which it has members. When it subscribes, it gets all presences of a room from
+Redis. After that, it gets each change from the room's log, in one order with the room's broadcasts. A process changes
+only the presences of its own sessions. It applies its changes at once, and the writer updates the copy in Redis.
 
-- A process that ends normally leaves the presences of lost sessions in Redis, until their time is over. A killed
-  process leaves all its presences. Other processes request their removal. Redis removes each presence once, and
-  publishes the removal.
-- When Redis has lost its data, the other processes will soon send their presences again. Until then, but at most for
-  `CONFIRM_S`, their presences stay.
-- A process without members in a room asks Redis.
+- A session without a connection is *lost*. A process that ends normally leaves the presences of its lost sessions in
+  Redis, until their time is over. A killed process leaves all its presences. Other processes request their removal.
+  Redis removes each presence once, and publishes the removal.
+- When Redis has lost its data, the other processes will soon send their presences again. Until then, this process keeps
+  their presences, but for at most `CONFIRM_S`.
+- A process without members in a room asks Redis for its presences.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedRoster", "entry_of"]
 
-#: How long presences stay that Redis no longer has.
+#: How long a process keeps presences that Redis no longer has.
 CONFIRM_S = 8.0
 
-#: How long another process may take to remove a session whose time is over, before its removal is requested again.
+#: How long another process may take to remove a session whose time is over. After that, its removal is requested again.
 REAP_S = 1.0
 
 
 class SharedRoster(Roster):
-    """A `Roster` over `link`. `listener` has the rooms. Any thread.
+    """A `Roster` that `link` shares with other processes. `listener` has the rooms. Any thread.
 
     Only the reader's thread applies changes from Redis, in the order of each room.
     """
@@ -52,11 +52,13 @@ class SharedRoster(Roster):
         self._path = path
         self._link = link
         self._listener = listener
-        self._changed: deque[tuple[str, str]] = deque()  # rooms, and sessions of this process in them
-        # By room and session: until when the presence may be confirmed, and its version.
+        # pairs: a room, and a session of this process whose presence in it has changed
+        self._changed: deque[tuple[str, str]] = deque()
+        # For each room and session: until when Redis may confirm the presence, and the presence's version.
         self._unconfirmed: dict[str, dict[str, tuple[float, int]]] = {}
-        self._watching = Lock()  # guards the attributes below; a leaf, taken under a stripe
-        # How many presences of a process each room has, by the room's shard and the process.
+        # guards the attributes below; no other lock is taken under it, but it is taken under a stripe
+        self._watching = Lock()
+        # The number of presences of a process in each room. The key is the room's shard and the process.
         self._watched: dict[tuple[int, str], Counter[str]] = {}
 
     def give_up(self) -> None:
@@ -74,16 +76,19 @@ class SharedRoster(Roster):
         while self._changed:
             try:
                 name, session_id = self._changed.popleft()
-            except IndexError:  # another thread has taken it
+            except IndexError:  # another thread has taken the change
                 return
             self._send_again(name, session_id)
 
     def _send_again(self, name: str, session_id: str) -> None:
-        """Send this process's state of a presence to Redis again."""
+        """Send this process's state of a presence to Redis."""
         self._link.change_presence(self._path, name, self._listener, session_id)
 
     def own_presences(self, name: str, session_ids: Iterable[str] | None) -> list[tuple[str, PresenceChange | None]]:
-        """The presence of some sessions of this process, or of all. None for a session without one."""
+        """The presence of some sessions of this process, or of all its sessions.
+
+        None for a session without a presence.
+        """
         found: list[tuple[str, PresenceChange | None]] = []
         now = self.timers.now()
 
@@ -107,21 +112,27 @@ class SharedRoster(Roster):
         """The rooms in which sessions of this process have a presence."""
         return [name for name in self.names() if self.entries(name, "")]
 
-    # Sessions that move to another process, or come from there
+    # Sessions that move to another process, or to this one
 
     def own_entry(self, name: str, session_id: str) -> Entry | None:
-        """The presence of a session of this process in a room."""
+        """The presence of a session of this process in a room. None if it has none."""
         state = self._states.get(name)
         entry = None if state is None else state.presence.entry(session_id)
         return None if entry is None or entry.process else entry
 
     def keep(self, name: str, session_id: str, keep_s: float) -> None:
-        """A session moves to another process. If it does not arrive there, its presence ends after `keep_s`."""
+        """Keep the presence of a session that moves to another process.
+
+        If the session does not arrive there, the presence ends after `keep_s`.
+        """
         self._end(name, session_id, self.timers.now() + keep_s, waits=True)
         self.tell(name)
 
     def take_over(self, name: str, entry: Entry) -> str:
-        """A session has moved to this process: take over its presence. Returns the old process, if it is known."""
+        """Take over the presence of a session that has moved to this process.
+
+        Returns its former process, if this is known.
+        """
         self.is_used = True
         wants_reports = self._wants_reports()
         before = ""
@@ -148,7 +159,7 @@ class SharedRoster(Roster):
     # Changes by other processes
 
     def take(self, name: str, change: PresenceChange) -> None:
-        """Take a change by any process from Redis."""
+        """Apply a change of presence, by any process, that has come from Redis."""
         session_id = change.session_id
         if self._has_moved(name, change):
             self.apply_set(name, self._entry(change, change.value or ""))
@@ -165,10 +176,10 @@ class SharedRoster(Roster):
             self.apply_set(name, self._entry(change, change.value))
 
     def take_all(self, name: str, present: Iterable[PresenceChange], *, is_first: bool, is_surely: bool) -> None:
-        """Take all presences of a room from Redis.
+        """Store all presences of a room, which have come from Redis.
 
-        `is_first`: this process begins to follow the room, so the current persons are not reported to its members.
-        Unless `is_surely` is true, Redis may have lost other presences, and these may come again.
+        `is_first`: this process has just subscribed to the room, so the current persons are not reported to its
+        members. If `is_surely` is false, Redis may have lost other presences, and these may come again.
         """
         theirs: list[Entry] = []
         mine: set[str] = set()
@@ -226,9 +237,9 @@ class SharedRoster(Roster):
                 self.apply_gone(name, session_id, version)
 
     def forget_others(self, name: str) -> None:
-        """Forget the presences of other processes in a room without members.
+        """Forget the presences of other processes in a room without members in this process.
 
-        Does nothing while this process follows the room.
+        Does nothing while this process is subscribed to the room.
         """
 
         def forget(state: State) -> State | None:
@@ -252,7 +263,7 @@ class SharedRoster(Roster):
             super()._lapse(name, entry)
         elif not self._is_followed(name):
             self.forget_others(name)
-        else:  # its own process removes it, if it still runs
+        else:  # the session's own process removes the presence, if that process still runs
             until = self.timers.now() + REAP_S
 
             def wait(state: State) -> State:
@@ -263,7 +274,7 @@ class SharedRoster(Roster):
             self._link.reap(self._path, name, self._listener)
 
     def watched(self) -> dict[tuple[int, str], list[str]]:
-        """The rooms with presences of other processes: by the shard of the rooms, and the process."""
+        """The rooms with presences of other processes. The key is the shard of the rooms, and the process."""
         with self._watching:
             watched = {key: list(rooms) for key, rooms in self._watched.items()}
         for rooms in watched.values():
@@ -277,7 +288,7 @@ class SharedRoster(Roster):
     def persons(self, name: str, reader: str | None = None) -> list[Person]:
         """All persons in a room, in order of arrival.
 
-        Without members in this process, waits for Redis, at most a second.
+        If the room has no members in this process, asks Redis, and waits at most a second.
         """
         if not self._has_members(name):
             present = self._link.presences(self._path, name)
@@ -285,7 +296,7 @@ class SharedRoster(Roster):
                 return persons_of(self._entry(each, each.value) for each in present if each.value is not None)
         return super().persons(name, reader)
 
-    # Inside
+    # Internal
 
     def _put(self, name: str, state: State, entry: Entry) -> None:
         old = state.presence.entry(entry.session_id)
@@ -301,7 +312,7 @@ class SharedRoster(Roster):
             self._count_presence(name, old.process, -1)
 
     def _count_presence(self, name: str, process: str, change: int) -> None:
-        """Count one more, or one less, presence of a process in a room."""
+        """Count one presence of a process in a room more, or one less. `change` is 1 or -1."""
         key = (self._link.shard(self._path, name), process)
         with self._watching:
             rooms = self._watched.setdefault(key, Counter())
@@ -315,7 +326,7 @@ class SharedRoster(Roster):
         return self.own_entry(name, session_id) is not None
 
     def _has_moved(self, name: str, change: PresenceChange) -> bool:
-        """Whether a session that this process has kept has moved to another one."""
+        """Whether a session whose presence this process has kept has moved to another process."""
         if change.value is None or change.process == self._link.process:
             return False
         own = self.own_entry(name, change.session_id)
@@ -326,7 +337,7 @@ class SharedRoster(Roster):
 
 
 def entry_of(change: PresenceChange, value: str, now: float) -> Entry:
-    """The entry for a change by another process. `now` is the time on the clock of `Entry.lost_until`."""
+    """The entry for a change by another process. `now` is the current time, on the clock of `Entry.lost_until`."""
     lost_until = None if change.lost_s is None else now + change.lost_s
     return Entry(
         change.session_id,
@@ -342,7 +353,7 @@ def entry_of(change: PresenceChange, value: str, now: float) -> Entry:
 
 
 def _change(entry: Entry, now: float) -> PresenceChange:
-    """The change for other processes, for an entry of this process."""
+    """The change that tells other processes of an entry of this process."""
     lost_s = None if entry.lost_until is None else max(0.0, entry.lost_until - now)
     return PresenceChange(
         entry.session_id, entry.version, entry.value, "", entry.user, entry.since, entry.set_at, lost_s, entry.waits

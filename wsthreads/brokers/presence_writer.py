@@ -1,4 +1,7 @@
-"""The writer's calls for presence: changes of this process's sessions, and removals for dead processes."""
+"""The writer's calls to Redis for presence.
+
+They send changes of this process's sessions, and remove dead processes' presences.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PresenceWriter"]
 
-#: After a break, other processes count as dead only after this time, because they may come back a little later.
+#: After a break, other processes count as dead only after this time, because they may reconnect a little later.
 HOLD_OFF_S = 6.0
 
 
 class PresenceWriter:
-    """For the writer's thread. The arguments are parts of the `Writer`."""
+    """Makes the calls for presence. For the writer's thread. The arguments are parts of the `Writer`."""
 
     def __init__(
         self,
@@ -44,13 +47,13 @@ class PresenceWriter:
         self._queue = queue
         self._listeners = listeners
         self._owned = owned
-        self._calls = 0  # the number of the last call; it grows with the time, even over a restart
-        #: When this process last had a new connection, or was taken for dead.
+        self._calls = 0  # the number of the last call; it is at least the time, so that it also grows over a restart
+        #: When this process last made a connection, or Redis counted it as dead.
         self.greeted_at = 0.0
 
     def look_for_dead(self, pipeline: Pipeline, now: float) -> None:
-        """Remove the presences of processes that have ended without removing them."""
-        if now - self.greeted_at < HOLD_OFF_S:  # other processes may soon come back, too
+        """Request the removal of presences that processes left when they ended."""
+        if now - self.greeted_at < HOLD_OFF_S:  # other processes may soon reconnect, too
             return
         by_shard: dict[int, dict[str, list[PresenceKey]]] = {}
         for path, listener in self._listeners():
@@ -90,6 +93,6 @@ class PresenceWriter:
         pipeline.call(scripts.PRESENCE, self.keys_of(address), *arguments)
 
     def reap(self, pipeline: Pipeline, key: PresenceKey, dead: Iterable[str], epoch: str) -> None:
-        """Remove presences from a room: those that were kept for a time that is over, and those of dead processes."""
+        """Remove presences from a room: those whose time is over, and those of dead processes."""
         address = self._keys.address(key.path, key.name)
         pipeline.call(scripts.REAP, self.keys_of(address), address.channel, epoch, *dead)

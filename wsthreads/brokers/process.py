@@ -18,11 +18,11 @@ __all__ = ["Endpoints", "Process"]
 
 
 class Endpoints:
-    """The functions of an app that its link calls. They stay valid after a fork."""
+    """The functions of an app that its link calls. They are the same after a fork."""
 
     def __init__(self) -> None:
         self._listeners: WeakValueDictionary[str, Listener] = WeakValueDictionary()  # by path
-        #: By the kind of question: returns the function that answers.
+        #: For each kind of question: a function that returns the function that answers.
         self.answers: dict[str, Callable[[], Callable[[Any], Any] | None]] = {}
 
     def register(self, path: str, listener: Listener) -> None:
@@ -37,16 +37,16 @@ class Endpoints:
 
 
 class Process:
-    """This process, among the processes that share rooms. A forked process makes another `Process`."""
+    """This process, as one of those that share rooms. A forked process makes another `Process`."""
 
     def __init__(self, endpoints: Endpoints) -> None:
         self.endpoints = endpoints
         self.name = secrets.token_urlsafe(12)
         self.pending = PendingBroadcasts()
-        #: Guards the queues, the rooms and their tickets, and the ends of the writers. Under it, only locks that are
-        #: leaves are taken, and nothing blocks except waits for the lock's own conditions.
+        #: Guards the queues, the rooms and their tickets, and the ends of the writers. A thread that holds this lock
+        #: takes only locks that are leaves, and waits only for the lock's own conditions.
         self.lock = Lock()
         self.next_ticket = 0  # guarded by the lock
-        #: Whether this process was forked from a server's, and serves no clients itself. Its broadcasts wait until
-        #: Redis has them, because it may end at any time by os._exit(), as in multiprocessing.
+        #: Whether this process was forked from a server's process, and serves no clients itself. Its broadcasts wait
+        #: until Redis has them, because it may end at any time by os._exit(), as in multiprocessing.
         self.is_forked = False

@@ -1,6 +1,6 @@
 """Queues the messages that this process publishes: broadcasts, messages to single sessions, closes.
 
-To add a kind of message between processes, add a method beside `Publisher.publish`. `messages` encodes it, and
+To add a kind of message between processes, add a method to `Publisher`. `messages` encodes the message, and
 `arrivals.HANDLERS` has the handler of the receiver.
 """
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Publisher"]
 
-#: How long a process that was forked from a server waits until Redis has its broadcast. The process may end right
-#: afterwards.
+#: How long a process that was forked from a server's process waits until Redis has its broadcast. Such a process may
+#: end right after the broadcast.
 FORK_WAIT_S = 3.0
 
 
@@ -91,7 +91,9 @@ class Publisher:
                 queue.not_full.wait_for(lambda: queue.has_sent(ticket), self._availability.patience_s())
 
     def _take_ticket_locked(self, size: int) -> int:
-        """The ticket of the next message. Waits until the queue has space for it, if the current thread may wait.
+        """Take the ticket of the next message.
+
+        Waits until the queue has space for the message, if the current thread may wait.
 
         Raises `BrokerError`.
         """
@@ -123,7 +125,7 @@ class Publisher:
         ban: QueuedBan | None = None,
         kept: tuple[str, int] | None = None,
     ) -> None:
-        """Queue a message with the ticket that was just taken. Raises `BrokerError`."""
+        """Queue a message with the ticket that was taken before. Raises `BrokerError`."""
         room, queue, ticket = look_up(self._rooms, (path, name)), self._queue, self._queue.next_ticket
         queue.add(self._keys.address(path, name) if room is None else room.address, message, ban, kept)
         if self._process.is_forked and not queue.not_full.wait_for(lambda: queue.has_sent(ticket), FORK_WAIT_S):

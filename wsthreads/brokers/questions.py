@@ -1,11 +1,12 @@
 """Questions to all processes, and their answers, over plain channels. Redis does not store them.
 
 A question is published on one channel, to which all processes with a link are subscribed. Redis returns how many
-receive it. Each of them answers on the wake channel of the process that asks. That process waits for this many answers,
-or until its timeout.
+receive it. Each of these processes answers on the wake channel of the process that asks. That process waits for this
+many answers, or until its timeout.
 
-Both are JSON objects. A question has ``question`` (a random id), ``process`` (the one that asks), ``kind`` and
-``argument``. An answer has ``question``, ``process``, ``pid``, ``host`` and ``value``.
+Questions and answers are JSON objects. A question has ``question`` (a random id), ``process`` (the one that asks),
+``kind`` and ``argument``. An answer has ``question``, ``process`` (the one that answers), ``pid``, ``host`` and
+``value``.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ _PROCESS = re.compile("[A-Za-z0-9_-]{1,40}")
 class Questions:
     """Asks and answers questions, for one process. Any thread.
 
-    `publish` sends to all processes, and returns how many receive it, or None. `reply` sends to one process.
-    `patience_s` returns how long a call may wait for Redis. `on_malformed` gets descriptions of malformed data from
-    Redis.
+    `publish` sends a question to all processes. It returns how many of them receive it, or None. `reply` sends an
+    answer to one process. `patience_s` returns how long a call may wait for Redis. `on_malformed` gets descriptions of
+    malformed data from Redis.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Questions:
         self._on_malformed = on_malformed
         self._changed = Condition()  # guards _hears and _open
         self._hears = False
-        self._open: dict[str, list[dict[str, Any]]] = {}  # the answers so far, by question
+        self._open: dict[str, list[dict[str, Any]]] = {}  # the answers that have arrived, by question
         self._thread = Drainer("wsthreads-redis-answers")
 
     def hear(self) -> None:
@@ -71,7 +72,7 @@ class Questions:
             self._changed.notify_all()
 
     def deafen(self) -> None:
-        """From now on, this process receives no questions or answers: its subscriptions are being renewed.
+        """From now on, this process receives no questions or answers, because its subscriptions are being renewed.
 
         Called by the reader's thread.
         """
@@ -81,16 +82,20 @@ class Questions:
     def ask(
         self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool] | None
     ) -> list[dict[str, Any]]:
-        """Ask all other processes. Waits until all have answered, until one answer is `enough`, or for `timeout_s`."""
+        """Ask all other processes.
+
+        Waits until all have answered, or `enough` is true for one answer, but at most `timeout_s`.
+        """
         return self.ask_all(kind, argument, timeout_s, enough)[0]
 
     def ask_all(
         self, kind: str, argument: Any, timeout_s: float, enough: Callable[[Any], bool] | None
     ) -> tuple[list[dict[str, Any]], int | None]:
-        """Like `ask`, but also returns how many have not answered. None if Redis is unavailable.
+        """Like `ask`, but also returns how many processes have not answered. None if Redis is unavailable.
 
-        First waits until this process receives answers: its connection may be new. If it did not receive its own
-        answer, its connection broke meanwhile, and it may have missed the answers of others.
+        First waits until this process can receive answers, because its connection may be new. This process also answers
+        itself. If it did not receive its own answer, its connection has broken, and it may have missed the answers of
+        others.
         """
         question, deadline = secrets.token_urlsafe(9), monotonic() + timeout_s
         with self._changed:
@@ -120,11 +125,11 @@ class Questions:
             del self._open[question]
 
     def note_for_all(self, kind: str, argument: Any) -> bytes:
-        """The bytes of a question that needs no answer."""
+        """Encode a question that needs no answer."""
         return note_for_all(self._process, kind, argument)
 
     def take_question(self, data: bytes) -> None:
-        """Take a question. Does not block: another thread answers."""
+        """Handle a question. Does not block, because another thread answers it."""
         asked = _object(data)
         if asked is None or not all(isinstance(asked.get(key), str) for key in ("question", "process", "kind")):
             self._on_malformed(f"{len(data)} bytes that are not a question")
@@ -136,7 +141,7 @@ class Questions:
             self._thread.go_on(partial(self._answer, asked))
 
     def _answer(self, asked: dict[str, Any]) -> bool:
-        """Answer a question, even after a failure, so that the other process does not wait in vain."""
+        """Answer a question. Answers even after an error, so that the other process does not wait for nothing."""
         value = None
         function = self._answers.get(asked["kind"], _nothing)()
         if function is not None:
@@ -156,7 +161,7 @@ class Questions:
         return False
 
     def take_answer(self, data: bytes) -> None:
-        """Take an answer."""
+        """Pass an answer to the thread that waits for it."""
         answer = parse_answer(data)
         if answer is None:
             self._on_malformed(f"{len(data)} bytes that are not an answer")
@@ -178,17 +183,17 @@ class Questions:
         self._thread.stop(timeout_s)
 
     def release(self) -> None:
-        """End the thread soon. Takes no lock, so finalizers may call this."""
+        """Let the thread end soon. Takes no lock, so finalizers may call this."""
         self._thread.release()
 
 
 def note_for_all(process: str, kind: str, argument: Any) -> bytes:
-    """The bytes of a question of `process` that needs no answer."""
+    """Encode a question of `process` that needs no answer."""
     return json.dumps({"question": "", "process": process, "kind": kind, "argument": argument}).encode()
 
 
 def parse_answer(data: bytes) -> dict[str, Any] | None:
-    """Parse an answer. None if it is malformed."""
+    """Parse an answer. Returns None if it is malformed."""
     answer = _object(data)
     if answer is None or not all(isinstance(answer.get(key), str) for key in ("question", "process", "host")):
         return None
@@ -196,7 +201,10 @@ def parse_answer(data: bytes) -> dict[str, Any] | None:
 
 
 def weak(function: Callable[[Any], Any]) -> Callable[[], Callable[[Any], Any] | None]:
-    """Returns a function that returns `function`, or None if that was a method of an object that no longer exists."""
+    """Returns a function that returns `function`.
+
+    If that is a method of an object that no longer exists, returns None.
+    """
     return WeakMethod(function) if hasattr(function, "__self__") else lambda: function
 
 

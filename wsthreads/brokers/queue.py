@@ -1,12 +1,13 @@
 """The queue for Redis: messages in order, rooms to announce, changes of presence, and questions.
 
-A room is announced after the broadcasts from before its first member's join, and before the later ones. So the new
-member receives only the later ones.
+A new member must receive only broadcasts that come after its join. So a room is announced between the broadcasts from
+before its first member's join and the later ones.
 
-A room of a new subscription is held until the reader has subscribed. All later broadcasts, to any room, wait with it.
+The room of a new subscription is held until the reader has subscribed. All later broadcasts, to any room, wait with
+this room.
 
-For presence, the queue has only the ids of changed sessions. The writer reads their state when it sends it. So the
-queue stays small while Redis is unavailable, and a session that joins and leaves in this time is never sent.
+For presence, the queue has only the ids of changed sessions. The writer reads the state of a session when it sends the
+change. So the queue stays small while Redis is unavailable. A session that joins and leaves in this time is never sent.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = ["PresenceChanges", "PresenceKey", "Question", "Queued", "QueuedBan", "SendQueue"]
 
-#: The most broadcasts, bytes and rooms to send at once.
+#: At most this many broadcasts, bytes and rooms are sent in one batch.
 BATCH_MESSAGES = 256
 BATCH_BYTES = 1024 * 1024
 BATCH_ROOMS = 512
 
-#: The most rooms with changes of presence to send at once, and the most sessions of each, unless all of a room are due.
+#: At most this many rooms with changes of presence are sent in one batch, and this many sessions of each room. If all
+#: sessions of a room have to be sent, they are in one batch.
 BATCH_PRESENCES = 100
 BATCH_SESSIONS = 500
 
-#: If more sessions of a room have changed, all of its sessions are compared.
+#: If more sessions of a room than this have changed, all its sessions are compared.
 MAX_CHANGED = 10_000
 
 #: The approximate memory of a waiting broadcast in addition to its bytes.
@@ -42,7 +44,7 @@ OVERHEAD_BYTES = 200
 
 
 class QueuedBan(NamedTuple):
-    """The ban of a queued close."""
+    """The ban of a close that is queued."""
 
     until: float  # on the monotonic clock
     code: int
@@ -50,30 +52,31 @@ class QueuedBan(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """A message that Redis has not acknowledged."""
+    """A message in the queue, which Redis has not confirmed."""
 
     address: Address
     ticket: int
     message: bytes
     ban: QueuedBan | None = None
-    #: If the history keeps the message: the history's limits, and the bytes of the payload.
+    #: If the history stores the message: the limits of the history, and the number of bytes of the payload. Otherwise
+    #: None.
     kept: tuple[str, int] | None = None
 
 
 class PresenceKey(NamedTuple):
-    """A room of an endpoint whose presence is shared."""
+    """A room of an endpoint, with its presences in `listener`."""
 
     listener: Listener
     path: str
     name: str
 
 
-#: The sessions whose presence has changed; None for all sessions of this process.
+#: The sessions whose presence has changed. None stands for all sessions of this process.
 PresenceChanges: TypeAlias = "dict[str, None] | None"
 
 
 class Question:
-    """One call of a script that has an answer, or that must be made at most once."""
+    """One call of a script whose answer a thread waits for, or that must be made at most once."""
 
     __slots__ = ("answer", "answered", "arguments", "is_sent", "keys", "script", "with_name")
 
@@ -82,16 +85,16 @@ class Question:
         self.keys = keys
         self.arguments = arguments
         self.with_name = with_name  # whether the writer adds this process's name to the arguments
-        self.answer: Any = None  # None: Redis gave no answer
+        self.answer: Any = None  # None if Redis gave no answer
         self.answered = Event()
         #: Whether Redis may have got the call. Written by the writer's thread.
         self.is_sent = False
 
 
 class SendQueue:
-    """Any thread adds, the writer's thread takes.
+    """The queue for the writer. Any thread adds, and the writer's thread takes.
 
-    The caller of each method holds `lock`; several queues may share a lock.
+    The caller of each method holds `lock`. Several queues may share a lock.
     """
 
     def __init__(self, lock: Lock, max_bytes: int) -> None:
@@ -102,11 +105,10 @@ class SendQueue:
         #: The memory of the waiting broadcasts, in bytes.
         self.waiting_bytes = 0
         self.max_bytes = max_bytes
-        #: Whether sending has ended. The writer may write this without the lock.
+        #: Whether nothing is sent any more. The writer may set this without the lock.
         self.has_ended = False
         self._broadcasts: deque[Queued] = deque()
-        # Rooms that have changed, by key, each with the ticket that was next at that time. In the order of these
-        # tickets.
+        # Changed rooms by key, in the order of their changes. Each has the ticket that was the next one at its change.
         self._changed: dict[bytes, tuple[Subscription, int]] = {}
         self._questions: list[Question] = []
         self._seats: list[Seat] = []
@@ -115,7 +117,7 @@ class SendQueue:
         self._wakes = False  # whether to wake the reader
 
     def fits(self, size: int) -> bool:
-        """Whether the queue has space for a broadcast. A single broadcast may have any size."""
+        """Whether the queue has space for a broadcast. An empty queue has space for a broadcast of any size."""
         return not self._broadcasts or self.waiting_bytes + size + OVERHEAD_BYTES <= self.max_bytes
 
     def add(
@@ -128,7 +130,10 @@ class SendQueue:
         self.not_empty.notify()
 
     def announce(self, room: Subscription) -> None:
-        """Queue a room whose members have changed. The writer counts the members when it announces the room."""
+        """Queue a room whose number of members has changed.
+
+        The writer counts the members when it announces the room.
+        """
         key = room.address.members
         if key not in self._changed or self._changed[key][0] is not room:
             self._changed.pop(key, None)
@@ -136,13 +141,13 @@ class SendQueue:
         self.not_empty.notify()
 
     def announce_all(self, rooms: Iterable[Subscription]) -> None:
-        """Queue these rooms before all others. Rooms that Redis does not know yet keep their places."""
+        """Queue these rooms before all others. Rooms that were never announced keep their places in the queue."""
         new = {key: change for key, change in self._changed.items() if not change[0].known}
-        known = {room.address.members: (room, 0) for room in rooms}  # 0: before rooms queued alone
+        known = {room.address.members: (room, 0) for room in rooms}  # 0: before rooms that were queued one by one
         self._changed = {key: change for key, change in known.items() if key not in new} | new
 
     def has_announced_all(self) -> bool:
-        """Whether the rooms of `announce_all` have been taken."""
+        """Whether the writer has taken all rooms of `announce_all`."""
         return all(ticket for _, ticket in self._changed.values())
 
     def wake(self) -> None:
@@ -171,14 +176,17 @@ class SendQueue:
         return seats
 
     def withdraw(self, question: Question) -> bool:
-        """Drop a question that was not sent. False if it was taken already."""
+        """Drop a call that was not sent. Returns false if the writer has taken it already."""
         if question not in self._questions:
             return False
         self._questions.remove(question)
         return True
 
     def change_presence(self, key: PresenceKey, session_id: str | None) -> None:
-        """Queue a change of a session's presence. With None, queue a comparison of all presences of the room."""
+        """Queue a change of a session's presence.
+
+        With None, queue a comparison of all presences of the room with Redis.
+        """
         if session_id is None:
             self._presences[key] = None
         else:
@@ -190,7 +198,7 @@ class SendQueue:
         self.not_empty.notify()
 
     def take_presences(self) -> list[tuple[PresenceKey, PresenceChanges]]:
-        """Take the changes of presence to send now. If sending fails, call `give_back`."""
+        """Take the changes of presence that the writer sends now. If this fails, the writer calls `give_back`."""
         taken: list[tuple[PresenceKey, PresenceChanges]] = []
         for key in list(islice(self._presences, BATCH_PRESENCES)):
             changed = self._presences.pop(key)
@@ -202,13 +210,13 @@ class SendQueue:
         return taken
 
     def give_back(self, presences: Iterable[tuple[PresenceKey, PresenceChanges]]) -> None:
-        """Queue again what `take_presences` has returned."""
+        """Queue again the changes that `take_presences` has returned."""
         for key, changed in presences:
             for session_id in [None] if changed is None else changed:
                 self.change_presence(key, session_id)
 
     def reap(self, key: PresenceKey, dead: Iterable[str] = ()) -> None:
-        """Queue the removal of sessions from a room: sessions whose time is over, and sessions of dead processes."""
+        """Queue the removal of presences from a room: those whose time is over, and those of dead processes."""
         self._reaps.setdefault(key, set()).update(dead)
         self.not_empty.notify()
 
@@ -217,17 +225,20 @@ class SendQueue:
         return [(key, self._reaps.pop(key)) for key in keys]
 
     def release(self, room: Subscription) -> None:
-        """Stop holding a room."""
+        """Let a held room be announced."""
         room.held = False
         self.not_empty.notify()
 
     def take_rooms(self) -> list[Subscription]:
-        """Rooms to announce now, before the next broadcast; at most `BATCH_ROOMS`."""
+        """The rooms that have to be announced now, before the next broadcast. At most `BATCH_ROOMS`."""
         due = (key for key, (room, _) in self._due() if not room.held)
         return [self._changed.pop(key)[0] for key in list(islice(due, BATCH_ROOMS))]
 
     def batch(self) -> list[Queued]:
-        """The broadcasts to send now, up to the next room to announce. They stay queued until they are `done`."""
+        """The broadcasts to send now: those before the next room to announce.
+
+        They stay queued until `done` is called.
+        """
         end = next((ticket for _, ticket in self._changed.values()), self.next_ticket)
         batch: list[Queued] = []
         size = 0
@@ -239,11 +250,11 @@ class SendQueue:
         return batch
 
     def gate(self, count: int) -> float:
-        """The ticket of the broadcast after the first `count` ones; infinity if there is none."""
+        """The ticket of the broadcast after the first `count` broadcasts. Infinity if there is none."""
         return self._broadcasts[count].ticket if len(self._broadcasts) > count else float("inf")
 
     def done(self, count: int) -> None:
-        """Redis has the first `count` broadcasts: remove them."""
+        """Remove the first `count` broadcasts, because Redis has them."""
         for _ in range(count):
             self.waiting_bytes -= len(self._broadcasts.popleft().message) + OVERHEAD_BYTES
         self.not_full.notify_all()
@@ -261,13 +272,13 @@ class SendQueue:
         return bool(self._broadcasts or self._changed or self._questions or self._seats or self._presences)
 
     def has_work(self) -> bool:
-        """Whether there is anything to send now."""
+        """Whether the writer has anything to send now."""
         if self._questions or self._seats or self._wakes or self._presences or self._reaps:
             return True
         due = [room for _, (room, _) in self._due()]
         return not all(room.held for room in due) if due else bool(self._broadcasts)
 
     def _due(self) -> Iterable[tuple[bytes, tuple[Subscription, int]]]:
-        """The rooms to announce before the next broadcast."""
+        """The rooms that the writer has to announce before the next broadcast."""
         first = self._broadcasts[0].ticket if self._broadcasts else self.next_ticket
         return takewhile(lambda item: item[1][1] <= first, self._changed.items())

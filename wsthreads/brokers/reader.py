@@ -1,12 +1,12 @@
-"""Receives from Redis, in one thread per app and process, with its own connection.
+"""Receives from Redis, in one thread per app and process. The thread has its own connection.
 
-The thread subscribes to the channels of the rooms that have members in this process. Then the writer announces the room
-to Redis, which publishes the end of the room's log on the wake channel. From then on, messages arrive in the order in
-which Redis got them, even across rooms.
+The thread subscribes to the channels of the rooms that have members in this process. Then the writer announces each
+room to Redis. Redis answers on the wake channel with the end of the room's log. All later messages arrive in the order
+in which Redis got them, even across rooms.
 
-After a break, a subscription begins with the messages in the room's log after the last received one. Each
-message has a number and names the message before it, so the thread notices a missing message and reads it from the log,
-too. `replay` does that.
+After a break of the connection, a subscription begins with those messages in the room's log that come after the last
+received one. Each message has a number and names the message before it. So the thread notices a missing message, and
+reads it from the log, too. `replay` reads the logs.
 
 `arrivals.HANDLERS` has the handler for each kind of message.
 """
@@ -48,33 +48,34 @@ __all__ = ["Reader"]
 
 log = get_logger(__name__)
 
-#: Matches an announcement: a position, the serial number of the subscription, the room's channel.
+#: Matches the answer to an announcement: a position, the serial number of the subscription, the room's channel.
 _ANNOUNCED = re.compile(rb"([A-Za-z0-9_-]{1,40}) ([0-9]{1,16}) ([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,18}) (.+)", re.DOTALL)
 
-#: The longest silence before the connection counts as lost. Something arrives at every beat.
+#: After this long without any data, the connection counts as lost. Without a fault, some data arrives every `BEAT_S`.
 SILENCE_S = 3 * BEAT_S + 1
 
-#: How often the thread checks for other work than messages.
+#: How often the thread interrupts its wait for messages to do other work.
 POLL_S = 0.25
 
-#: The time between these checks while a subscription waits for its first position.
+#: The same while a subscription waits for its first position.
 UNKNOWN_POLL_S = 0.001
 
-#: How long each further piece of a message may take to arrive.
+#: How long the next piece of a message may take to arrive.
 READ_S = 3.0
 
-#: While messages arrive without a pause, the thread checks for other work after this many.
+#: While messages arrive without a pause, the thread does other work after this many messages.
 BUSY_MESSAGES = 100
 
-#: Seconds between attempts to connect, times a random factor of 0.5 to 2, so that not all processes reconnect at once.
+#: Seconds between two attempts to connect, times a random factor of 0.5 to 2, so that the processes do not all
+#: reconnect at the same time.
 RETRY_S = 0.2
 
 
 class Reader:
     """Delivers messages from Redis to the rooms of this process.
 
-    `ask_channel` is the channel for questions to all processes. None if another reader of this process listens to it.
-    `on_poll()` is called several times a second.
+    `ask_channel` is the channel for questions to all processes. It is None if another reader of this process listens to
+    that channel. `on_poll()` is called several times a second.
     """
 
     def __init__(
@@ -108,9 +109,11 @@ class Reader:
         self._posts = posts
         self._availability = availability
         self._on_poll = on_poll
-        self._checks: deque[Subscription] = deque()  # any thread appends
-        self._rooms: dict[bytes, Subscription] = {}  # by channel; this and the next belong to the thread
-        self._unconfirmed: Counter[bytes] = Counter()  # channels to which this connection is subscribing
+        self._checks: deque[Subscription] = deque()  # rooms whose logs have to be checked; any thread appends
+        # by channel; used only by the reader's thread, as is `_unconfirmed`
+        self._rooms: dict[bytes, Subscription] = {}
+        # how often this connection has to confirm the subscription to each channel
+        self._unconfirmed: Counter[bytes] = Counter()
         self._connection = 0  # the number of the current connection
         self._renew = False
         self._stopping = Event()
@@ -124,7 +127,7 @@ class Reader:
         self._thread.join(timeout_s)
 
     def check(self, room: Subscription) -> None:
-        """Check a room's log for missed messages. The check happens at the next message on the wake channel."""
+        """Check the log of a room for missed messages, when the next message arrives on the wake channel."""
         self._checks.append(room)
 
     def renew(self) -> None:
@@ -153,7 +156,7 @@ class Reader:
                 was_lost = False
 
     def _listen(self, pubsub: Any) -> None:
-        """Receive until a new connection is needed, or until the end."""
+        """Receive messages until a new connection is needed, or until the reader stops."""
         self._renew = False
         self._posts.deafen()
         self._questions.deafen()
@@ -185,10 +188,10 @@ class Reader:
                 raise TimeoutError(f"nothing received for {SILENCE_S:g} s")
 
     def _obey(self, pubsub: Any) -> None:
-        """Subscribe and unsubscribe as requested, many rooms in one command."""
+        """Subscribe to rooms and end subscriptions, as `Subscriptions` requests. One command is for many rooms."""
         waiting = self._subscriptions.changes
         changes = [waiting.popleft() for _ in range(len(waiting))]
-        for wanted, room in changes:  # first: a new connection subscribes to all of `_rooms`
+        for wanted, room in changes:  # first, because a new connection subscribes to all of `_rooms`
             if wanted:
                 self._rooms[room.address.channel] = room
             else:
@@ -213,15 +216,16 @@ class Reader:
             self._questions.take_question(message["data"])
         elif room is None:
             return  # the room no longer has members in this process
-        elif message["type"] == "message" and room.live:  # otherwise the log has the message
+        # if the room is not live, the message will be read from the log
+        elif message["type"] == "message" and room.live:
             self._take_published(room, message["data"], is_busy)
 
     def _confirmed(self, channel: bytes, room: Subscription | None) -> None:
-        """A subscription is confirmed: from now on, messages published on the channel arrive."""
+        """Redis has confirmed a subscription. From now on, messages that are published on the channel arrive."""
         if not self._unconfirmed[channel]:
             self._connection += 1  # redis-py has reconnected by itself
         elif self._unconfirmed[channel] > 1:
-            self._unconfirmed[channel] -= 1  # the room was left and joined again meanwhile
+            self._unconfirmed[channel] -= 1  # the room was left and joined again, so another confirmation follows
             return
         del self._unconfirmed[channel]
         if channel == self._wake_channel:
@@ -235,7 +239,11 @@ class Reader:
             self._subscriptions.subscribed(room)
 
     def _woken(self, data: bytes) -> None:
-        """Handle a message on the wake channel, by its first byte; by default, an announcement or an empty wake-up."""
+        """Handle a message on the wake channel.
+
+        Its first byte tells the kind. Without one of these bytes, the message is the answer to an announcement, or is
+        empty and only wakes the thread.
+        """
         if data.startswith(b"{"):
             self._questions.take_answer(data)
         elif data.startswith(b"!"):
@@ -251,7 +259,10 @@ class Reader:
             self._begin(data)
 
     def _take_stock(self, data: bytes) -> None:
-        """Take the presences of a room, and perhaps a ban. Redis sends them right before the announcement."""
+        """Store the presences of a room, and a ban if there is one.
+
+        Redis publishes them right before it answers the announcement.
+        """
         try:
             serial_and_channel, now_ms, (*presences, value, left_ms) = parse_stock(data)
             ban = messages.parse_ban(value, messages.whole(left_ms)) if value else None
@@ -267,14 +278,17 @@ class Reader:
         self._arrivals.take_presences(room, now_ms, presences, is_surely=True)
 
     def _begin(self, data: bytes) -> None:
-        """Handle an announcement: all later messages of the room are for its members, and no earlier one."""
+        """Handle the answer to an announcement.
+
+        The room's members must get all messages after this position, and no earlier one.
+        """
         announced = _ANNOUNCED.fullmatch(data)
         if announced is None:
-            return  # an empty wake-up
+            return  # an empty message, which only wakes the thread
         epoch, number, entry, serial, channel = announced.groups()
         room = look_up(self._rooms, channel)
         if room is None or room.serial != int(serial) or room.begun or room.subscribed_on != self._connection:
-            return  # the log will be read if the channel is not subscribed
+            return  # if the channel is not subscribed, the log will be read
         room.position, room.begun, room.has_presences = Position(epoch, int(number), entry), True, True
         if room.keeps_history:
             self._replay.add(room)  # its history is read first
@@ -294,10 +308,11 @@ class Reader:
             room.position = position
             if decoded is not None:
                 self._arrivals.handle(room, decoded, is_busy)
-        elif decoded is not None and not room.has_seen(decoded, position):  # else the log has delivered it already
+        # if it was seen, the log has delivered it already
+        elif decoded is not None and not room.has_seen(decoded, position):
             self._replay.add(room)
 
 
 def _keep(response: Any) -> Any:
-    """Handle a RESP3 push: return it to the reader."""
+    """Handle a push of RESP3. Returns it to the reader."""
     return response

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisBroker", "RemotePeer", "RemoteRoom", "RemoteUser"]
 
-#: How long Redis may take to answer, or to accept a connection. The URL can change it (``?socket_timeout=10``).
+#: How long Redis may take to answer, or to accept a connection. The URL can have another value
+#: (``?socket_timeout=10``).
 TIMEOUT_S = 3.0
 
 _ENCODE = "In a name or password, write %40 for @, %2F for /, %3A for :, %23 for #, %3F for ?, %5B for [, %5D for ]"
@@ -45,11 +46,12 @@ class RedisBroker:
 
     `redis` is a URL (``redis://``, ``rediss://``, ``unix://``; the query takes redis-py's options) or a client of
     redis-py, such as ``RedisCluster(…)`` or ``Sentinel(…).master_for(…)``. Give such a client a `socket_timeout`:
-    without one, it notices a dead network only after many minutes. Its setting `retry` is not used, because wsthreads
-    decides itself which calls may be repeated.
+    without one, it notices a dead network only after many minutes. The client's setting `retry` is not used, because
+    wsthreads decides itself which calls may be repeated.
 
-    Each process connects with its first session, or at the first use of a `RemoteRoom`. While Redis is unavailable,
-    each process keeps up to `max_queued_bytes` of broadcasts. Raises `ConfigError` for an invalid argument.
+    Each process connects when its first session opens, or when a `RemoteRoom` is first used. While Redis is
+    unavailable, each process keeps up to `max_queued_bytes` of broadcasts. Raises `ConfigError` for an invalid
+    argument.
     """
 
     def __init__(self, redis: Any, *, prefix: str = "wsthreads", max_queued_bytes: int = 16 * 1024 * 1024) -> None:
@@ -78,10 +80,10 @@ class RedisBroker:
         )
 
     def _client_of_fork(self) -> Any:
-        """The client for a forked process: a new one if the broker was configured by a URL.
+        """The client for a forked process. It is a new client if the broker was configured by a URL.
 
-        During the fork, a thread of the parent may have held the lock of the client's pool, and redis-py 8.1 would wait
-        for it.
+        The client of the parent may be unusable: if a thread held the lock of its pool during the fork, redis-py 8.1
+        would wait for this lock without end.
         """
         return _from_url(self._redis)[0] if isinstance(self._redis, str) else self._client
 
@@ -101,7 +103,8 @@ class RedisBroker:
         `max_room_bytes` and `room_keep_s` apply when this handle sets attributes. Pass the same values as the servers.
 
         The endpoint's servers store the limits of the history in Redis, until `history_s` after the last server has
-        ended. Pass `history_messages` and the other two settings for broadcasts when no server has run.
+        ended. If no server has run for longer, pass `history_messages` and the other two settings, so that broadcasts
+        are stored.
         """
         config = Config(
             max_room_bytes=max_room_bytes,
@@ -141,7 +144,7 @@ class RedisBroker:
 
 
 def _from_url(url: str) -> tuple[Any, str]:
-    """A client that is not connected, and its name in logs: the parts of the URL that are not secret."""
+    """Make a client that is not connected. Also returns its name for logs: the parts of the URL that are not secret."""
     scheme = next((scheme for scheme in ("redis", "rediss", "unix") if url.startswith(f"{scheme}://")), None)
     if scheme is None:
         raise ConfigError("not a Redis URL: it must begin with redis://, rediss:// or unix://")
@@ -149,14 +152,15 @@ def _from_url(url: str) -> tuple[Any, str]:
     if problem:
         raise ConfigError(f"this {scheme}:// URL {problem}. {_ENCODE}")
     try:
-        # No retries of redis-py: the writer must know when a connection broke.
+        # redis-py must not repeat calls, because the writer must know when a connection broke.
         client = redis.Redis.from_url(
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
         )
         pool = client.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # like each later connection; finds unknown options now
+        # done here only to find unknown options now; each later connection is made in the same way
+        pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, RedisError) as error:
-        # Without the original error, whose text may contain parts of the URL.
+        # The original error is left out, because its text may have parts of the URL.
         raise ConfigError(f"this {scheme}:// URL {_problem_with_options(url, str(error))}") from None
     options = pool.connection_kwargs
     for option in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
@@ -167,13 +171,14 @@ def _from_url(url: str) -> tuple[Any, str]:
 
 
 def _problem_of(url: str) -> str | None:
-    """The error of a URL that redis-py would accept, but probably not as its author meant it."""
+    """The error of a URL that redis-py would accept, but in another way than its author probably meant."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         account, _, place = url.partition("://")[2].rpartition("@")
-        if account and not re.search(r"[/?#\[\]]", account):  # else a part of the password could appear as the host
+        # otherwise a part of the password could be taken for the host
+        if account and not re.search(r"[/?#\[\]]", account):
             return f"has an invalid host or port: {re.split('[/?#]', place)[0]!r:.80}"
         return "has an invalid host or port"
     if "#" in url:
@@ -195,9 +200,9 @@ def _problem_of(url: str) -> str | None:
 
 
 def _problem_with_options(url: str, text: str) -> str:
-    """The error of an option. Only the option's name is shown of `text`, the error of redis-py or Python."""
+    """The error of an option. `text` is the error of redis-py or Python. Only the option's name is taken from it."""
     unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
-    if unknown and "@" not in url.partition("?")[2]:  # else the name may be a part of the password
+    if unknown and "@" not in url.partition("?")[2]:  # otherwise the name may be a part of the password
         known = sorted(_options_of(redis.SSLConnection) | _options_of(redis.UnixDomainSocketConnection))
         meant = get_close_matches(unknown[1], known, 1)
         return f"has an option that redis-py does not know: {unknown[1]}" + (f"; {meant[0]}?" if meant else "")
@@ -232,10 +237,10 @@ def _from_client(client: Any) -> tuple[Any, str]:
 
 
 def _without_retries(client: Any) -> Any:
-    """A client with the same settings that repeats no call: Redis may have done a call and not answered.
+    """Returns a client with the same settings that repeats no call. A repeated call could run twice.
 
-    A `RedisCluster` is returned unchanged, because wsthreads uses only its clients for single nodes, and these repeat
-    no call. A client with an unusual kind of pool is changed in place.
+    A `RedisCluster` is returned unchanged. wsthreads uses only its clients for single nodes, which repeat no call. A
+    client with an unusual kind of pool is changed in place.
     """
     pool = getattr(client, "connection_pool", None)
     retry = None if pool is None else pool.connection_kwargs.get("retry")
@@ -255,7 +260,7 @@ def _is_cluster(client: Any) -> bool:
 
 def _timeout_s(client: Any) -> float:
     """How long one call of the client may take."""
-    pool = getattr(client, "connection_pool", None)  # a cluster has several
+    pool = getattr(client, "connection_pool", None)  # a cluster has several pools, and no such attribute
     return float((pool and pool.connection_kwargs.get("socket_timeout")) or TIMEOUT_S)
 
 

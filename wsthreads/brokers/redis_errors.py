@@ -1,4 +1,4 @@
-"""Explains errors of Redis to the operator, with advice. The texts have no part of a message or a password."""
+"""Explains errors of Redis to the operator, and gives advice. The texts have no part of a message or of a password."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["explain"]
 #: redis-py puts the failed command, with its arguments, before this text.
 _OF_PIPELINE = " of pipeline caused error: "
 
-#: The errors of Redis for a client without a password: in the handshake, for a short call, and for a long call.
+#: The texts of Redis's errors for a client without a password: in the handshake, for a short call, and for a long call.
 _UNAUTHENTICATED = ("HELLO must be called", "Authentication required", "unauthenticated")
 
 _CLUSTER = ("MOVED ", "ASK ", "CROSSSLOT")
 
 
 def explain(error: BaseException) -> str:
-    """The text of an error of redis-py, without the failed command, and with an explanation where needed."""
+    """Returns the text of an error of redis-py, without the failed command. Adds an explanation where one is needed."""
     text = str(error).rpartition(_OF_PIPELINE)[2] or type(error).__name__
     name = type(error).__name__
     if name in ("MovedError", "AskError", "ClusterCrossSlotError") or text.startswith(_CLUSTER):

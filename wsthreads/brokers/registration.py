@@ -1,7 +1,7 @@
-"""Registers this process at Redis: its name, and that it is alive.
+"""Registers this process at Redis, and reports that it is alive.
 
-The name changes after each break, so that late calls of the old connection do not count for long. The announcement of a
-room removes the room's counts under the former names.
+A process has a new name after each break, so that a late call of the old connection has no effect. The announcement of
+a room removes the members that Redis counts under former names.
 """
 
 from __future__ import annotations
@@ -21,23 +21,27 @@ __all__ = ["Registration"]
 
 
 class Registration:
-    """For the writer's thread. `process` is the permanent name."""
+    """Keeps the names of this process.
+
+    For the writer's thread. `process` is the permanent name, and `name` the current one.
+    """
 
     def __init__(self, scripts: Scripts, keys: Keys, process: str) -> None:
         self._scripts = scripts
         self._keys = keys
         self.process = process
         self.name = ""
-        #: The number of the current name.
+        #: The number of the next name.
         self.count = 0
         #: The shards of the rooms that were announced under the current name.
         self.shards: set[int] = set()
-        #: The former names, as long as some rooms are not announced under the current name.
+        #: The former names under which Redis may still count members, because some rooms are not announced under the
+        #: current name.
         self.formers: list[str] = []
         self._former_shards: set[int] = set()
 
     def renew(self) -> None:
-        """Take a new name."""
+        """Use a new name from now on."""
         if self.name:
             self.formers.append(self.name)
             self._former_shards |= self.shards
@@ -46,7 +50,7 @@ class Registration:
         self.shards.clear()
 
     def is_known(self) -> bool:
-        """Whether this process still counts as alive at Redis, under its current name. Raises `RedisError`."""
+        """Whether Redis still counts this process as alive, under its current name. Raises `RedisError`."""
         pipeline = self._scripts.pipeline()
         for shard in self.shards:
             pipeline.call(scripts.ALIVE, [self._keys.processes(shard)], self.name)
@@ -54,7 +58,7 @@ class Registration:
         return bool(dead) and not any(dead)
 
     def beat(self, pipeline: Pipeline, on_given_up: Callable[[int], object]) -> None:
-        """Report that this process is alive. `on_given_up` gets the shards that did not count it as alive."""
+        """Report that this process is alive. `on_given_up` gets each shard that did not count this process as alive."""
 
         def note(shard: int, is_known: int) -> None:
             if not is_known:
@@ -64,7 +68,7 @@ class Registration:
             pipeline.call(scripts.BEAT, [self._keys.processes(shard)], self.name, then=partial(note, shard))
 
     def end_formers(self, pipeline: Pipeline) -> None:
-        """End the former names: they no longer count as alive. Call `forget_formers` when this is done."""
+        """Tell Redis that the former names no longer count as alive. Call `forget_formers` once this is done."""
         for shard in self._former_shards:
             pipeline.call(scripts.FAREWELL, [self._keys.processes(shard)], *self.formers)
 
@@ -73,7 +77,7 @@ class Registration:
         self._former_shards.clear()
 
     def say_farewell(self) -> None:
-        """Tell Redis that this process no longer is alive. Raises `RedisError`."""
+        """Tell Redis that this process is no longer alive. Raises `RedisError`."""
         pipeline = self._scripts.pipeline()
         for shard in self.shards | self._former_shards:
             names = (self.name, self.process, *self.formers)

@@ -1,6 +1,6 @@
 """Handles for programs without a server: a room, a user or one session of an endpoint, over Redis.
 
-Each call runs in the caller's thread, and returns when Redis has done it. See `RedisBroker`.
+Each call runs in the thread of its caller, and returns when Redis has answered. `RedisBroker` makes the handles.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Remote:
         check_close(code, reason)
         outside = self._outside()
         address = outside.keys.address(self._endpoint, name)
-        if ban_s >= 0.001:  # set the ban before the sessions are closed, so that no new session slips in
+        if ban_s >= 0.001:  # set the ban before the sessions are closed, so that no new session can open in between
             outside.call(scripts.BAN, [address.ban], json.dumps([int(code), reason]), int(ban_s * 1000))
         try:
             outside.publish(
@@ -61,7 +61,7 @@ class _Remote:
                 lambda sender, ticket: messages.encode_close(sender, ticket, session_id, int(code), reason, ban_s),
             )
         except BrokerError as error:
-            error.is_unknown = error.is_unknown or ban_s >= 0.001  # the ban may be set, and sessions may be open
+            error.is_unknown = error.is_unknown or ban_s >= 0.001  # the ban may be set although the sessions stay open
             raise
 
 
@@ -98,7 +98,7 @@ class RemoteRoom(_Remote, AttributeMethods):
         When this returns, Redis has the message. `keep` and `latest` are as in `Room.broadcast`.
 
         Threads take turns to broadcast. Raises `MessageTypeError`. Raises `BrokerError` if Redis did not confirm within
-        the URL's ``socket_timeout``; Redis may have the message nevertheless.
+        the URL's ``socket_timeout``. Redis may have the message nevertheless.
         """
         frame, outside = message_frame(message, latest=latest, keep=keep), self._outside()
         address = outside.keys.address(self._endpoint, self._name)
@@ -124,7 +124,7 @@ class RemoteRoom(_Remote, AttributeMethods):
         """Call ``on_post`` with a JSON value, in the process that owns the room, like `Room.post`.
 
         Waits until ``on_post`` has returned, at most `timeout_s`. Raises `PostError`. Raises `BrokerError` if Redis is
-        unavailable. If the error's `is_unknown` is true, the value may have been handled, or may still be.
+        unavailable. If the error's `is_unknown` is true, the value may have been handled, or may be handled later.
         """
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= MAX_POST_S:
             raise UsageError(f"timeout_s must be above 0 and at most {MAX_POST_S} s, not {timeout_s!r:.80}")
@@ -142,7 +142,7 @@ class RemoteRoom(_Remote, AttributeMethods):
     @property
     def _attributes(self) -> StoredAttributes:
         made_in, stored = self._stored
-        if made_in != os.getpid():  # after a fork, a thread of the parent may hold its locks
+        if made_in != os.getpid():  # after a fork, a thread of the parent may hold the locks of the parent's object
             stored = StoredAttributes(self._call, **self._limits)
             self._stored = (os.getpid(), stored)
         return stored
@@ -206,7 +206,10 @@ class RemoteUser(_Remote):
         return bool(self._ask(is_one_enough=True))
 
     def sessions(self) -> list[UserSession]:
-        """The open sessions, the oldest first. Waits a second for the processes' answers. Raises `BrokerError`."""
+        """The open sessions of the user, the oldest first.
+
+        Waits a second for the processes' answers. Raises `BrokerError`.
+        """
         return sorted(self._ask(is_one_enough=False), key=lambda session: (session.since, session.id))
 
     def _ask(self, *, is_one_enough: bool) -> list[UserSession]:

@@ -1,8 +1,8 @@
-"""Reads messages that rooms have missed from their logs in Redis.
+"""Reads the messages that rooms have missed. They are in the rooms' logs in Redis.
 
-A room is *behind* while messages may be missing between the last delivered one and the next one on its channel. Then
-the process reads the room's log until the room is *live*. Messages that the log no longer has are counted and logged as
-lost. The same happens if the log is another one than before.
+A room is *behind* while messages may be missing between the last delivered one and the next one on its channel. This
+process then reads the room's log until no message is missing: the room is *live*. Messages that the log no longer has
+are counted and logged as lost. They may also be lost if the room has another log than before.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ log = get_logger(__name__)
 
 _NUMBER = re.compile(rb"[0-9]{1,16}")
 
-#: How many entries of a log, and how many rooms, are fetched at once.
+#: How many entries of each log, and how many rooms, are fetched in one round trip.
 FETCH_ENTRIES = 1000
 FETCH_ROOMS = 500
 
-#: How long to wait for the announcement of a room that Redis has confirmed, before the room's log is read instead.
+#: How long to wait for Redis's answer on the wake channel to a room's announcement. After that, the room's log is read.
 BEGIN_S = 1.0
 
 
 class Replay:
-    """Brings rooms that are behind up to date. For the reader's thread."""
+    """Delivers the missed messages of rooms that are behind. For the reader's thread."""
 
     def __init__(self, scripts: Scripts, arrivals: Arrivals, malformed: Malformed, metrics: Metrics) -> None:
         self._scripts = scripts
@@ -56,7 +56,7 @@ class Replay:
         return bool(self._behind)
 
     def add(self, room: Subscription) -> None:
-        """A room is behind: messages on its channel are not delivered, because the log has them."""
+        """Mark a room as behind. Messages on its channel are then not delivered, because the log has them."""
         room.live = False
         self._behind[room.address.channel] = room
 
@@ -67,15 +67,15 @@ class Replay:
         self._behind.clear()
 
     def go_live(self, room: Subscription) -> None:
-        """A room is live: no message is missing before the next one on its channel."""
+        """Mark a room as live: no message is missing before the next one on its channel."""
         room.live = True
         room.ready.set()
         self._behind.pop(room.address.channel, None)
 
     def catch_up(self, connection: int) -> None:
-        """Deliver messages from the logs of rooms that are behind.
+        """Deliver the missed messages of the rooms that are behind.
 
-        `connection` is the reader's. Raises `RedisError`.
+        `connection` is the number of the reader's connection. Raises `RedisError`.
         """
         rooms = [room for room in self._behind.values() if _is_to_be_fetched(room, connection)][:FETCH_ROOMS]
         for room in rooms:
@@ -100,7 +100,10 @@ class Replay:
             self._tell_of(gaps)
 
     def _take_fetched(self, room: Subscription, found: list[Any], gaps: list[tuple[Subscription, int | None]]) -> bool:
-        """Deliver entries of a log. True if these were all. Adds rooms with lost messages to `gaps`."""
+        """Deliver the entries that were fetched from a log.
+
+        Returns true if there are no more. Adds the room to `gaps` if messages are lost.
+        """
         epoch, number, last, entries, now_ms, presences, *history = found
         missed: list[int | None] = []
         for entry, fields in entries:
@@ -123,7 +126,7 @@ class Replay:
             room.position = head
             if missed[-1] != 0:
                 self._lose_history(room)
-            is_all = not room.keeps_history or room.has_history or bool(history)  # else the log is read once more
+            is_all = not room.keeps_history or room.has_history or bool(history)  # otherwise the log is read once more
             if history:
                 self._take_history(room, epoch, int(now_ms), *history)
             self._arrivals.take_presences(room, int(now_ms), presences, is_surely=None not in missed)
@@ -134,7 +137,7 @@ class Replay:
         return is_all
 
     def _take_history(self, room: Subscription, epoch: bytes, now_ms: int, kept: bytes, entries: list[bytes]) -> None:
-        """Take the history of a room from Redis. Its last message was delivered."""
+        """Store the history of a room, which has come from Redis. The last message in it was already delivered."""
         room.has_history = True
         stored = parse_kept(epoch, kept, entries, now_ms, self._malformed.drop)
         if not room.dropped:
@@ -144,17 +147,17 @@ class Replay:
                 log.exception("the history of room %r in Redis was not used", room.name)
 
     def _lose_history(self, room: Subscription) -> None:
-        """Messages are missing in this process's copy of a room's history."""
+        """Mark this process's copy of a room's history as incomplete."""
         if room.has_history:
             room.has_history = False
             if not room.dropped:
                 room.listener.lose_history(room.name, room.serial)
 
     def _tell_of(self, gaps: list[tuple[Subscription, int | None]]) -> None:
-        """Count and log lost messages, in one line for all rooms."""
+        """Count and log lost messages. One log line is for all rooms."""
         gaps = [(room, missed) for room, missed in gaps if missed is not None or room.name != SESSIONS_ROOM]
         if not gaps:
-            return  # only the room for single sessions is left, which seldom has messages
+            return  # only the room for single sessions is left; it seldom has messages
         known = sum(missed or 0 for _, missed in gaps)
         what = "are lost" if known != 1 else "is lost"
         what = f"{counted(known, 'broadcast')} {what}" if known else "broadcasts may be lost"
@@ -169,12 +172,12 @@ class Replay:
 def _is_to_be_fetched(room: Subscription, connection: int) -> bool:
     if room.begun or not room.known:
         return room.begun
-    # The announcement may arrive soon.
+    # The answer to the announcement may arrive soon.
     return room.expected_on != connection or monotonic() - room.announced_at > BEGIN_S
 
 
 def _where(names: list[str]) -> str:
-    """Rooms, some of them hidden, for a log line."""
+    """Describe rooms for a log line. Some of them may be hidden rooms of users."""
     users = [user for name in names if (user := user_of(name)) is not None]
     rooms = [name for name in names if user_of(name) is None]
     parts = []

@@ -1,7 +1,8 @@
-"""Rooms whose members are in several processes. A handler uses them like local rooms; only the latency differs.
+"""Rooms whose members are in several processes. A handler uses them like local rooms. Only the latency differs.
 
-A broadcast goes to the broker. It comes back to every process with members, including this one, in the order in which
-the broker got the broadcasts. `Rooms` has the members in this process, and sends to them.
+A broadcast goes to the broker. From there it comes back to every process with members, including this one. All
+processes receive the broadcasts in the order in which the broker got them. The base class `Rooms` has the members in
+this process, and sends to them.
 """
 
 from __future__ import annotations
@@ -46,21 +47,21 @@ __all__ = ["SharedRooms", "SharedSession"]
 
 
 class SharedRooms(Rooms[Session]):
-    """All rooms of one endpoint, over `link`. Any thread."""
+    """All rooms of one endpoint, which `link` shares with other processes. Any thread."""
 
     def __init__(self, path: str, link: Link, drainer: Drainer, **options: Any) -> None:
         super().__init__(drainer, **options)
         self.path = path
         self._link = link
         self._by_id: WeakValueDictionary[str, SharedSession] = WeakValueDictionary()
-        self._seating = Lock()  # guards writes of _seats; a leaf
-        # By room: sessions that have a seat and are about to join.
+        self._seating = Lock()  # guards writes of _seats; no other lock is taken under it
+        # For each room: the sessions that have a seat and are about to join.
         self._seats: dict[str, tuple[Session, ...]] = {}
-        self._listens_in = 0  # the id of the process that receives messages for single sessions
+        self._listens_in = 0  # the pid of the process in which this object receives messages for single sessions
         link.register(path, self)
 
     def use_roster(self, **parts: Any) -> SharedRoster:
-        """As in `Rooms`."""
+        """Like `use_roster` of `Rooms`."""
         self.roster: SharedRoster | None = SharedRoster(
             path=self.path,
             link=self._link,
@@ -72,18 +73,18 @@ class SharedRooms(Rooms[Session]):
         return self.roster
 
     def use_ownership(self, **parts: Any) -> SharedOwnership:
-        """As in `Rooms`."""
+        """Like `use_ownership` of `Rooms`."""
         ownership = SharedOwnership(path=self.path, link=self._link, **self._for_ownership(), **parts)
         self._ownership: SharedOwnership | None = ownership
         return ownership
 
     def _broadcast_here(self, name: str, frame: bytes) -> None:
-        """Send the result of `on_presence`. First, the roster's thread waits for the broadcasts of `on_presence`."""
+        """Send the result of `on_presence`. First waits for the broadcasts that `on_presence` has made."""
         self._link.pending.wait_room((self.path, name))
         self._spread(name, frame)
 
     def use_history(self, timers: Timers, limits: Limits) -> None:
-        """As in `Rooms`."""
+        """Like `use_history` of `Rooms`."""
         if limits.messages:
             self.history: SharedHistories | None = SharedHistories(
                 timers,
@@ -96,11 +97,11 @@ class SharedRooms(Rooms[Session]):
 
     @property
     def history_limits(self) -> Limits | None:
-        """As in `Listener`."""
+        """Like `history_limits` of `Listener`."""
         return None if self.history is None else self.history.limits
 
     def use_attributes(self, **parts: Any) -> SharedAttributes:
-        """As in `Rooms`."""
+        """Like `use_attributes` of `Rooms`."""
         call = partial(self._link.call, self.path)
         self._attributes: SharedAttributes | None = SharedAttributes(
             call, has_members=self._members.__contains__, **parts
@@ -108,28 +109,28 @@ class SharedRooms(Rooms[Session]):
         return self._attributes
 
     def use_directory(self, **parts: Any) -> SharedDirectory:
-        """As in `Rooms`."""
+        """Like `use_directory` of `Rooms`."""
         self._directory: SharedDirectory | None = SharedDirectory(self, link=self._link, **parts)
         return self._directory
 
     def listen(self) -> None:
-        """Receive messages for single sessions.
+        """Begin to receive messages for single sessions.
 
-        The first session of a process waits until this works, at most a second.
+        The first session of a process waits until this process receives them, at most a second.
         """
         if self._listens_in != os.getpid():
             self._listens_in = os.getpid()
             self._link.update(self.path, SESSIONS_ROOM, self)
 
     def count(self, name: str) -> int:
-        """The number of a room's members in all processes. Waits for the broker, at most a second."""
+        """The number of a room's members in all processes. Waits at most a second for the broker."""
         elsewhere = self._link.members_elsewhere(self.path, name)
         return elsewhere + super().count(name)
 
     def count_here(self, name: str) -> int:
-        """The number of a room's members in this process, including sessions that have a seat and are about to join.
+        """The number of a room's members in this process, plus the sessions that have a seat and are about to join.
 
-        At least one, while a session that joins waits for the room's history.
+        The number is at least one while a session that joins waits for the room's history.
         """
         if name == SESSIONS_ROOM:
             return int(self._listens_in == os.getpid())
@@ -156,9 +157,9 @@ class SharedRooms(Rooms[Session]):
         since: str | None = None,
         max_members: int | None = None,
     ) -> Joined:
-        """As in `Rooms`. The first member in this process waits until broadcasts reach it, at most a second."""
+        """Like `join` of `Rooms`. The first member in this process waits at most a second until broadcasts reach it."""
         shared = _shared(session)
-        self._link.pending.wait(shared, name)  # this thread's earlier broadcasts are not for the new member
+        self._link.pending.wait(shared, name)  # this thread's earlier broadcasts must not reach the new member
         if history or since is not None:
             shared._held_frames.wait_empty(LONGEST_S)  # this thread's earlier messages come before the replay
         try:
@@ -168,20 +169,20 @@ class SharedRooms(Rooms[Session]):
                 with shared._seating, self._seat(name, session, max_members) as has_seat:
                     return super().join(name, session, history=history, since=since) if has_seat else NOT_JOINED
         except BaseException:
-            if self.history is not None:  # this process may follow the room only for this session
+            if self.history is not None:  # this process may be subscribed to the room only for this session
                 self._update(name)
             raise
         self._update(name)
         return joined
 
     def _update(self, name: str) -> None:
-        """A session has joined or left, or has not joined: count the members in this process again."""
+        """Count the members in this process again, after a session has joined, has left, or could not join."""
         if not self._link.update(self.path, name, self) and self.history is not None:
             self.history.unsubscribed(name)
 
     @contextmanager
     def _seat(self, name: str, session: Session, max_members: int) -> Iterator[bool]:
-        """Count a session as a member while it joins. False if the room is full. Raises `BrokerError`."""
+        """Count a session as a member while it joins. Gives false if the room is full. Raises `BrokerError`."""
         if session._ended or name in session._joined:
             yield True
             self._update(name)
@@ -213,34 +214,34 @@ class SharedRooms(Rooms[Session]):
                 del self._seats[name]
 
     def leave(self, name: str, session: Session) -> None:
-        """As in `Rooms`, after the session has got the current thread's broadcasts to the room."""
+        """Like `leave` of `Rooms`. First waits until the session has the current thread's broadcasts to the room."""
         if not session._ended:
             self._link.pending.wait(_shared(session), name)
         super().leave(name, session)
         self._update(name)
 
     def leave_all(self, session: Session, *, is_lost: bool = False) -> None:
-        """As in `Rooms`. Waits until the frames before the close frame are sent, about a second at most."""
+        """Like `leave_all` of `Rooms`. First waits until all earlier frames are sent, about a second at most."""
         session._outbox.wait_released(2 * LONGEST_S)
         super().leave_all(session, is_lost=is_lost)
 
     def broadcast(self, name: str, frame: bytes, exclude: Session | None = None, *, hand_over: bool = False) -> None:
         """Send a frame to all members but `exclude`, in the room's order. Raises `BrokerError`.
 
-        Another thread sends it when it has come back from the broker.
+        Another thread sends the frame when it has come back from the broker.
         """
         kept = None if self.history is None else self.history.kept(name, frame)
         self._link.publish(self.path, name, frame, exclude, kept)
 
     @property
     def keep_s(self) -> float:
-        """As in `Listener`."""
+        """Like `keep_s` of `Listener`."""
         return 0.0 if self._attributes is None else self._attributes.keep_s
 
     def check_reach(self) -> None:
-        """As in `Rooms`.
+        """Like `check_reach` of `Rooms`, but never raises an error.
 
-        The broker also reaches the members from a forked process; `Link.close` waits for the broker there.
+        Through the broker, a forked process reaches the members, too. `Link.close` waits for the broker in this case.
         """
 
     def deliver(
@@ -271,7 +272,7 @@ class SharedRooms(Rooms[Session]):
             self.history.lose(name, serial)
 
     def deliver_to_session(self, message: Direct) -> None:
-        """As in `Listener`. The same is true for the following methods."""
+        """Like `deliver_to_session` of `Listener`. The following methods are also those of `Listener`."""
         if self._directory is not None:
             self._directory.send_here(message)
 
@@ -311,9 +312,9 @@ class SharedRooms(Rooms[Session]):
 
 
 class SharedSession(Session):
-    """A session in `SharedRooms`. Messages to it do not overtake earlier broadcasts of the same thread.
+    """A session in `SharedRooms`. Messages to the session do not overtake earlier broadcasts of the same thread.
 
-    It is the `FrameHolder` of its `Outbox`: it may hold frames back.
+    The session is the `FrameHolder` of its `Outbox`, so it may hold frames back.
     """
 
     __slots__ = ("_held_frames", "_is_leaving", "_seating")
@@ -322,27 +323,27 @@ class SharedSession(Session):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._seating = Lock()  # held during a wait for a seat, so that the session takes only one
-        self._is_leaving = False  # see `Passages.cut`
+        self._seating = Lock()  # held while the session waits for a seat, so that it takes only one
+        self._is_leaving = False  # whether the session is about to move to another process; `Passages.cut` sets this
         self._rooms._by_id[self.id] = self
         self._rooms.listen()
         self._held_frames = HeldFrames(self._outbox)
         self._outbox.frame_holder = self
 
     def send(self, message: str | bytes, *, timeout: float | None = None, latest: str | None = None) -> bool:
-        """As in `Session`. While a broadcast is pending, this returns true before the message is sent.
+        """Like `send` of `Session`. If an earlier broadcast is pending, this returns true before the message is sent.
 
-        Held messages count toward `max_outbox_bytes`.
+        Messages that are held back count toward `max_outbox_bytes`.
         """
         if self._is_leaving and self._channel.ending is None:
-            with suppress(BrokerError):  # then the session stays in this process
+            with suppress(BrokerError):  # after this error, the session stays in this process
                 frame = message_frame(message, latest=latest)
                 self._rooms._link.send_to_session(self._rooms.path, self.id, frame)
                 return self.is_open()
         return self._send_here(message, timeout=timeout, latest=latest)
 
     def _send_here(self, message: str | bytes, *, timeout: float | None = None, latest: str | None = None) -> bool:
-        """Send by this process's outbox. Also used for messages from other processes to this session."""
+        """Send from this process. Also used for messages of other processes to this session."""
         pending, held, outbox = self._rooms._link.pending, self._held_frames, self._channel.outbox
         broadcasts = pending.before_message(self)
         if not broadcasts and held.is_empty and not outbox.is_queued:
@@ -355,14 +356,14 @@ class SharedSession(Session):
         return self._hold(frame, broadcasts, timeout)
 
     def _post(self, frame: bytes, *, timeout: float | None = None) -> bool:
-        """As in `Session`. A request or a reply does not overtake frames that `send` holds back."""
+        """Like `_post` of `Session`. A request or a reply does not overtake frames that are held back."""
         broadcasts = self._rooms._link.pending.before_message(self)
         if not broadcasts and self._held_frames.is_empty and not self._channel.outbox.is_queued:
             return super()._post(frame, timeout=timeout)
         return self._hold(frame, broadcasts, timeout)
 
     def _hold(self, frame: bytes, broadcasts: list[PendingBroadcast], timeout: float | None) -> bool:
-        """Send a frame after earlier held frames, and after these broadcasts."""
+        """Send a frame after the frames that are held back, and after these broadcasts."""
         held = self._held_frames
         if self._thread == get_ident() and not has_interrupted():
             held.wait_for_room(len(frame), self._wait_s if timeout is None else timeout)
@@ -388,6 +389,6 @@ class SharedSession(Session):
 
 
 def _shared(session: Session) -> SharedSession:
-    """`session` with its type: every session in `SharedRooms` is a `SharedSession`."""
+    """Returns `session` with its type. Every session in `SharedRooms` is a `SharedSession`."""
     assert isinstance(session, SharedSession)
     return session

@@ -1,6 +1,6 @@
-"""The Lua scripts that run inside of Redis. `keys` describes what they read and write.
+"""The Lua scripts for members, presence and bans. They run inside of Redis. `keys` describes the data.
 
-Those that write and read a room's log are in `log_scripts`.
+The scripts that write and read the log of a room are in `log_scripts`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ __all__ = [
     "WAKE",
 ]
 
-# `told` publishes a change of the presence of one session. `gone` removes a presence, and publishes that.
+# Defines `told` and `gone`. `told` publishes a change of the presence of one session. `gone` removes a presence, and
+# publishes the removal.
 _CHANGE = f"""
 local function told(id, payload)
   append('{VERSION} - 0 ' .. id .. ' p\\n' .. payload)
@@ -62,10 +63,10 @@ end
 redis.call('PEXPIRE', KEYS[3], {PRESENCE_S * 1000})
 """
 
-#: KEYS: log, head, presence, processes. ARGV: channel, a random epoch, the process, the number of this call, 1 if the
-#: process has no other sessions with a presence in the room; then for each session its id, the payload or nothing if it
-#: has left, and for how many milliseconds it is kept or nothing. Stores and publishes the differences to the stored
-#: presences.
+#: Stores presences and publishes those that have changed. KEYS: log, head, presence, processes. ARGV: channel; a random
+#: epoch; the process; the number of this call; 1 if the process has no other sessions with a presence in the room,
+#: otherwise 0. Three arguments for each session follow: its id; the payload, or an empty text if it has left; for how
+#: many milliseconds the session is kept, or an empty text if it has a connection.
 PRESENCE = f"""
 local fresh = ARGV[2]
 {NOW} {LIVE_ON} {HEAD} {APPEND} {_CHANGE}
@@ -101,8 +102,9 @@ end
 {_TOLD}
 """
 
-#: KEYS: log, head, presence, processes. ARGV: channel, a random epoch; then processes that may be dead. Removes all
-#: sessions whose time is over, and, of dead processes, also those without a time. Publishes each removal.
+#: Removes presences of two kinds: those whose time is over, and those without a time that belong to dead processes.
+#: KEYS: log, head, presence, processes. ARGV: channel, a random epoch; then processes that may be dead. Publishes each
+#: removal.
 REAP = f"""
 local fresh = ARGV[2]
 {NOW} {HEAD} {APPEND} {_CHANGE}
@@ -124,7 +126,7 @@ end
 {_TOLD}
 """
 
-#: KEYS: processes. ARGV: names of processes. Returns those that do not count as alive.
+#: Returns those of some processes that do not count as alive. KEYS: processes. ARGV: names of processes.
 ALIVE = f"""
 {NOW}
 local dead = {{}}
@@ -137,7 +139,7 @@ end
 return dead
 """
 
-#: KEYS: presence, processes. Returns the time in milliseconds, and the presence hash without sessions that have left.
+#: Returns the time in milliseconds, and the presence hash without sessions that have left. KEYS: presence, processes.
 PERSONS = f"""
 {NOW}
 local all, found, alive = redis.call('HGETALL', KEYS[1]), {{}}, {{}}
@@ -158,19 +160,20 @@ end
 return {{string.format('%.0f', now), found}}
 """
 
-#: KEYS: ban. ARGV: a JSON list of the code and the reason, for how many milliseconds. A longer ban is not replaced.
+#: Stores a ban, unless the stored ban lasts longer. KEYS: ban. ARGV: a JSON list of the code and the reason; for how
+#: many milliseconds.
 BAN = """
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end
 """
 
-#: KEYS: ban. Returns the value and how many milliseconds are left; an empty value if there is no ban.
+#: Returns a ban, and how many milliseconds it still lasts. Returns an empty text if there is no ban. KEYS: ban.
 BANNED = "return {redis.call('GET', KEYS[1]) or '', redis.call('PTTL', KEYS[1])}"
 
-#: `may_live` tells whether a process that does not count as alive may still run, because it is subscribed to its wake
-#: channel: Redis's clock was set forward, or the process is cut off. A process that has a later name does not count
-#: under this one. `channel` is the wake channel of the process ARGV[1].
+#: Defines `may_live`. It tells whether a process that does not count as alive may still run, because it is subscribed
+#: to its wake channel. This happens if Redis's clock was set forward, or if the process is cut off. If the process has
+#: a later name that counts as alive, the result is false. `channel` is the wake channel of the process ARGV[1].
 MAY_LIVE = """
 local function may_live(process, processes, channel)
   local name, own = string.match(process, '^[^.]+'), string.match(ARGV[1], '^[^.]+')
@@ -182,12 +185,16 @@ local function may_live(process, processes, channel)
 end
 """
 
-#: KEYS: log, head, members, processes, presence, ban, attributes. ARGV: process, its members, a random epoch, a name
-#: and a channel; for how many milliseconds the attributes outlive the last member; former names of the process.
-#: Returns the number of members of other processes, the head, 1 if the process did not count as alive before, and the
-#: result of `BANNED`. Removes dead processes. Unless the name is empty, publishes the head and the name on the channel,
-#: so that later messages to the room arrive after this. Before that, publishes the presence hash, if there is one, and
-#: the ban: a plus, the name, the time in milliseconds, and the parts, each after its length.
+#: Announces a room with members in a process. KEYS: log, head, members, processes, presence, ban, attributes. ARGV: the
+#: process; how many members it has; a random epoch; a name; a channel; for how many milliseconds the attributes are
+#: kept after the last member has left; former names of the process.
+#:
+#: Returns the number of members in other processes, the head, 1 if the process did not count as alive before (otherwise
+#: 0), and the result of `BANNED`. Also removes dead processes.
+#:
+#: Unless the name is empty, the script publishes the head and the name on the channel. Later messages to the room
+#: arrive after that. Before the head, it publishes the presence hash and the ban, if there is one of them: a plus sign,
+#: the name, the time in milliseconds, and the parts, each after its length.
 ANNOUNCE = f"""
 local fresh = ARGV[3]
 {NOW} {LIVE_ON} {HEAD} {MAY_LIVE}
@@ -238,8 +245,8 @@ end
 return {{others, head[1], head[2], head[3], added, ban, ban_left}}
 """
 
-#: KEYS: members, processes. ARGV: the names of a process. Returns the number of members of other processes; changes
-#: nothing.
+#: Returns the number of members in other processes, and changes nothing. KEYS: members, processes. ARGV: the names of a
+#: process.
 COUNT = f"""
 {NOW}
 local others, own = 0, {{}}
@@ -256,9 +263,9 @@ end
 return others
 """
 
-#: KEYS: processes. ARGV: process. Extends a process's life and returns 1. Returns 0 if it no longer counts as alive:
-#: then it must announce its rooms again. If Redis's clock went back, no process counts as alive for longer than a new
-#: one. A moving session is not a process: it counts until its window ends.
+#: Reports that a process is alive. KEYS: processes. ARGV: the process. Returns 1, or 0 if the process no longer counted
+#: as alive. In this case it must announce its rooms again. If Redis's clock was set back, the script shortens the times
+#: of other processes to that of a new one. A moving session is not a process: its time stays.
 BEAT = f"""
 {NOW} {LIVE_ON}
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now))
@@ -276,9 +283,9 @@ live_on(KEYS[1], {KEYS_S * 1000})
 return 1
 """
 
-#: KEYS: processes. ARGV: names of processes, which no longer count as alive afterwards.
+#: Lets processes no longer count as alive. KEYS: processes. ARGV: names of processes.
 FAREWELL = "redis.call('ZREM', KEYS[1], unpack(ARGV))"
 
-#: KEYS: a key that need not exist; in a cluster, its node publishes. ARGV: channel, data. Returns how many receive it.
-#: It is a script, because a plain PUBLISH cannot be in the pipeline of a cluster.
+#: Publishes data on a channel, and returns how many receive it. KEYS: a key that need not exist; in a cluster, its node
+#: publishes. ARGV: channel, data. This is a script because a plain PUBLISH cannot be in the pipeline of a cluster.
 WAKE = "return redis.call('PUBLISH', ARGV[1], ARGV[2])"

@@ -1,12 +1,15 @@
 """Seats in rooms with `max_members`. Redis gives them, because it counts the members of all processes.
 
-A given seat counts as a member of this process (see `Listener.count_here`), so that an announcement of the room does
-not remove it. One call asks for all waiting seats of a room.
+A seat that was given counts as a member of this process (see `Listener.count_here`), so that an announcement of the
+room does not remove it. One call asks for all seats of a room that threads wait for.
 
 After Redis has lost its data, its count is incomplete until all processes have announced their members again. So this
-process gives no seat for `SETTLE_S` in two cases. First, Redis has lost its data, or has taken this process for dead:
-then other processes may be missing, too. Second, another process has members in the room and does not count as alive,
-but is still subscribed to its wake channel. The second case happens once for each such process.
+process gives no seat for `SETTLE_S` in two cases:
+
+- Redis has lost its data, or has counted this process as dead. Then other processes may be missing in the count, too.
+
+- Another process with members in the room does not count as alive, but is still subscribed to its wake channel. This
+  case happens once for each such process.
 """
 
 from __future__ import annotations
@@ -32,16 +35,18 @@ if TYPE_CHECKING:
 
 __all__ = ["SETTLE_S", "Seat", "Seats"]
 
-#: How long other processes may take to announce their members again: until their next beat, and a new connection.
+#: How long other processes may take to announce their members again: until their next beat, plus a new connection.
 SETTLE_S = BEAT_S + 2.0
 
-#: How many names of processes are remembered that need no further wait.
+#: How many names of processes without a further wait are remembered.
 MAX_DOUBTED = 100
 
-#: KEYS: members, processes. ARGV: process; its members; 1 if it should count as alive; its former names, separated by
-#: spaces; its wake channel; names of dead processes, each between spaces; then for each seat the most members. Returns
-#: for each seat whether it is given; an empty list if the process should count as alive but does not; or the name of a
-#: process that may not be dead: then no seat is given.
+#: Gives seats. KEYS: members, processes. ARGV: the process; how many members it has; 1 if it should count as alive,
+#: otherwise 0; its former names, separated by spaces; its wake channel; names of dead processes, each between spaces;
+#: then the largest number of members, for each seat.
+#:
+#: Returns whether each seat is given. Returns an empty list if the process should count as alive but does not. If some
+#: process may not be dead, no seat is given, and the script returns that process's name.
 SEAT = f"""
 {NOW} {LIVE_ON} {MAY_LIVE}
 local alive = redis.call('ZSCORE', KEYS[2], ARGV[1])
@@ -80,7 +85,7 @@ return doubted and {{doubted}} or given
 
 
 def _nothing() -> None:
-    """Default for `take`."""
+    """The default for `take`. Does nothing."""
 
 
 UNSETTLED = (
@@ -90,9 +95,9 @@ UNSETTLED = (
 
 
 class Seat:
-    """A seat in a room, for which a thread waits.
+    """A seat in a room. A thread waits until Redis has given it or refused it.
 
-    With 0 for `max_members`, it only updates the count of this process's members.
+    If `max_members` is 0, no seat is asked for. The call then only updates the count of this process's members.
     """
 
     __slots__ = ("address", "answered", "is_given", "is_given_up", "listener", "max_members", "name", "problem", "take")
@@ -107,19 +112,19 @@ class Seat:
         #: Called by the writer's thread when the seat is given, before the members are counted again.
         self.take = take
         self.answered = Event()
-        #: Whether the seat was given; None if unknown.
+        #: Whether the seat was given. None if this is not known.
         self.is_given: bool | None = None
-        #: Why it is unknown.
+        #: Why this is not known.
         self.problem = "has not answered whether the room is full"
-        #: Whether no thread waits any longer. Guarded by the link's lock.
+        #: Whether no thread waits for the seat any longer. Guarded by the link's lock.
         self.is_given_up = False
 
 
 class Seats:
-    """Asks for seats. For the writer's thread.
+    """Asks Redis for seats. For the writer's thread.
 
-    `lock` is held while `queue` is called with a seat to ask for. `registration` has the names of this process, and the
-    shards that know this process. `channel` is this process's wake channel.
+    `queue` gets a seat to ask for, and is called with `lock` held. `registration` has the names of this process, and
+    the shards that know this process. `channel` is this process's wake channel.
     """
 
     def __init__(
@@ -143,7 +148,7 @@ class Seats:
         self._settled_at = monotonic() + SETTLE_S
 
     def ask(self, pipeline: Pipeline, seats: Iterable[Seat], given_up: set[int]) -> None:
-        """Add the calls for some seats. `given_up` gets the shards that no longer know this process."""
+        """Add calls to the pipeline that ask for seats. `given_up` gets the shards that no longer know this process."""
         registration = self._registration
         by_room: dict[bytes, list[Seat]] = {}
         is_settled = monotonic() >= self._settled_at
@@ -161,9 +166,9 @@ class Seats:
             pipeline.call(SEAT, keys, *arguments, then=partial(self._take, same, given_up))
 
     def _take(self, seats: list[Seat], given_up: set[int], answer: Sequence[Any]) -> None:
-        """Redis has answered."""
+        """Handle the answer of Redis."""
         shard = seats[0].address.shard
-        if answer and isinstance(answer[0], bytes):  # this process may be alive: give it time to announce its rooms
+        if answer and isinstance(answer[0], bytes):  # that process may be alive: give it time to announce its rooms
             self._doubted.append(answer[0])
             self.unsettle()
             for seat in seats:

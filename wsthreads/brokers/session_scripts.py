@@ -1,4 +1,8 @@
-"""The Lua scripts for sessions that move between two processes. `keys` describes what they read and write."""
+"""The Lua scripts for sessions that move between two processes. `keys` describes the data.
+
+Two keys are those of a session: `session` has its state, and `away` is the list of all moving sessions of the endpoint.
+The *text* of a process or of a retraction is a value that replaces the state.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +31,14 @@ __all__ = [
     "stuck",
 ]
 
-#: How many bytes at the beginning of a value tell two values of one session apart.
+#: The first bytes of a value, this many, are different for any two values of one session.
 SEEN_BYTES = 64
 
-#: How long Redis remembers which process has taken a session, or that its process has retracted it.
+#: How long Redis remembers that a process has taken a session, or has retracted it.
 MARK_S = 60
 
-# KEYS: session, away. `value` is the value at the session's key, if any. A key of another type is ignored, so that it
-# disturbs no other session.
+# Defines `value`: the value at the session's key, or nil. KEYS: session, away. A key of another type is ignored, so
+# that it does not disturb other sessions.
 _VALUE = """
 local value = redis.pcall('GET', KEYS[1])
 if type(value) == 'table' then
@@ -45,8 +49,9 @@ if type(value) == 'table' then
 end
 """
 
-#: KEYS: session, away. ARGV: the state; for how many milliseconds its client may come back, and for how many more the
-#: state stays; the session's id; the text that `RETRACT` has written. Returns 0 if the state was retracted before.
+#: Stores a session. KEYS: session, away. ARGV: the state; for how many milliseconds the client may come back; for how
+#: many more milliseconds the state is kept; the session's id; the text that `RETRACT` writes for this state. Returns 1,
+#: or 0 if the state was retracted before.
 STORE = f"""
 {NOW}
 {_VALUE}
@@ -66,8 +71,8 @@ end
 return 1
 """
 
-#: KEYS: sessions. ARGV: for each, the value for its client, from `stuck` or `encode_end`, and for how many milliseconds
-#: it stays.
+#: Stores values for the clients of sessions. KEYS: sessions. ARGV: for each session, the value from `stuck` or
+#: `encode_end`, and for how many milliseconds it is kept.
 TELL = """
 for i = 1, #ARGV, 2 do
   redis.call('SET', KEYS[(i + 1) / 2], ARGV[i], 'PX', ARGV[i + 1])
@@ -75,14 +80,15 @@ end
 return 1
 """
 
-#: KEYS: session, away. Returns the state, the text of the process that has taken it, or nothing.
+#: Returns the state of a session, or the text of the process that has taken it, or nothing. KEYS: session, away.
 LOOK = f"""
 {_VALUE}
 return value or ''
 """
 
-#: KEYS: session, away. ARGV: the first line of the state, the text of the process that takes it, the session's id.
-#: Returns 1 if this process has it now, else 0. May be repeated.
+#: Gives a session to a process. KEYS: session, away. ARGV: the first line of the state; the text of the process that
+#: takes the session; the session's id. Returns 1 if this process has the session now, otherwise 0. The call may be
+#: repeated.
 CLAIM = f"""
 {_VALUE}
 if value == ARGV[2] then
@@ -96,8 +102,9 @@ redis.pcall('ZREM', KEYS[2], ARGV[3])
 return 1
 """
 
-#: KEYS: session, away. ARGV: the first line of the state, the text of a retraction, the session's id. Returns 0 if a
-#: process has taken the state. Otherwise none will take it, even if `STORE` comes late.
+#: Retracts a state. KEYS: session, away. ARGV: the first line of the state; the text of the retraction; the session's
+#: id. Returns 0 if a process has taken the state. If it returns 1, no process will take the state, even if the call of
+#: `STORE` arrives later.
 RETRACT = f"""
 {_VALUE}
 if value and value ~= ARGV[2] and string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then
@@ -108,8 +115,8 @@ redis.pcall('ZREM', KEYS[2], ARGV[3])
 return 1
 """
 
-#: KEYS: session of no id, away. ARGV: a number. Returns at most that many ids of sessions whose time is over. Other
-#: processes do not get these in the next five seconds.
+#: Returns ids of sessions whose time is over. Other processes do not get these ids in the next five seconds. KEYS:
+#: session with an empty id, away. ARGV: the largest number of ids.
 OVERDUE = f"""
 {NOW}
 local ids = redis.pcall('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[1])
@@ -122,8 +129,8 @@ end
 return ids
 """
 
-#: KEYS: session, away. ARGV: the first `SEEN_BYTES` of the value from `LOOK`, the session's id. Removes the session
-#: from the list of moving sessions, unless its value has changed.
+#: Removes a session from the list of moving sessions, unless its value has changed. KEYS: session, away. ARGV: the
+#: first `SEEN_BYTES` of the value that `LOOK` has returned; the session's id.
 DROP = f"""
 {_VALUE}
 if string.sub(value or '', 1, {SEEN_BYTES}) == ARGV[1] then
@@ -132,14 +139,15 @@ end
 return 1
 """
 
-#: KEYS: session, away. ARGV: the session's id. Returns 1 if it is stored and its client may still come back, else 0.
+#: Returns 1 if a session is stored and its client may still come back, otherwise 0. KEYS: session, away. ARGV: the
+#: session's id.
 WAITS = f"""
 {NOW}
 local due = redis.pcall('ZSCORE', KEYS[2], ARGV[1])
 return type(due) == 'string' and tonumber(due) >= now and 1 or 0
 """
 
-#: KEYS: members, processes. Returns the names under which moving sessions count as members.
+#: Returns the names under which moving sessions count as members. KEYS: members, processes.
 AWAY_IN = f"""
 {NOW}
 local found = {{}}
@@ -152,7 +160,7 @@ end
 return found
 """
 
-#: KEYS: members, processes. Returns the names of the processes that have members and count as alive.
+#: Returns the names of the processes that have members and count as alive. KEYS: members, processes.
 LISTENERS = f"""
 {NOW}
 local found = {{}}
@@ -165,8 +173,8 @@ end
 return found
 """
 
-#: KEYS: log, head, members, processes. ARGV: the name of a moving session, for how many milliseconds. Counts one member
-#: under this name, and lets the log keep all later messages.
+#: Counts a moving session as one member, and lets the log keep all later messages. KEYS: log, head, members, processes.
+#: ARGV: the name of the moving session; for how many milliseconds.
 HOLD = f"""
 {NOW} {LIVE_ON} {HOLD_LOG}
 local life = math.max({KEYS_S * 1000}, tonumber(ARGV[2]))
@@ -177,12 +185,13 @@ live_on(KEYS[3], life)
 return 1
 """
 
-#: KEYS: log, head. ARGV: as for `HOLD`. Only lets the log keep all later messages; for the log of messages to single
-#: sessions.
+#: Lets the log keep all later messages, and counts no member. It is for the log of messages to single sessions. KEYS:
+#: log, head. ARGV: as for `HOLD`.
 HOLD_SENT = f"{NOW} {LIVE_ON} {HOLD_LOG} return 1"
 
-#: KEYS: members, processes, presence. ARGV: the name; a field of the presence, or nothing. Stops counting this member,
-#: and removes the field, because the session has another one by now.
+#: Stops counting a moving session as a member. KEYS: members, processes, presence. ARGV: the name of the moving
+#: session; a field of the presence hash, or an empty text. Removes this field, because the session has another field by
+#: now.
 FREE = """
 redis.call('ZREM', KEYS[2], ARGV[1])
 if ARGV[2] ~= '' then
@@ -198,15 +207,15 @@ def away_name(session_id: str) -> str:
 
 
 def claimed(process: str, token: str) -> str:
-    """The value in place of a state that a process has taken."""
+    """The value that replaces a state when a process takes it."""
     return f"taken {process} {token}"
 
 
 def stuck(secrets: list[str]) -> str:
-    """The value in place of a state that could not be stored, with the digests of the session's secrets."""
+    """The value in place of a state that could not be stored. It has the digests of the session's secrets."""
     return " ".join(("stuck", *secrets))
 
 
 def retracted(head: bytes) -> str:
-    """The value in place of a state that its process has retracted."""
+    """The value that replaces a state when its process retracts it."""
     return f"retracted {head.split()[-1].decode()}"

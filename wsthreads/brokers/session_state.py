@@ -7,11 +7,11 @@
     <JSON><messages><frames>
 
 The JSON is an object with the fields of `SessionState`. In place of the last two fields, it has the kinds and sizes of
-the messages, and the sizes of the frames. Their bytes follow the JSON, without separators. The mark is random, and
-tells two states of one session apart.
+the messages, and the sizes of the frames. The bytes of the messages and frames follow the JSON, without separators. The
+mark is random, so two states of one session have different marks.
 
-Bytes that do not match the format are refused with a `StateError`, whose text contains nothing of the content. A state
-has no secrets of a session, only their SHA-256.
+Bytes that do not match the format are refused with a `StateError`. Its text has nothing of the content. A state does
+not have the secrets of a session, only their SHA-256.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ __all__ = [
 #: The version of the format. A process resumes no session of another version.
 VERSION = 1
 
-#: The first bytes of the value for a session that the server has closed. JSON follows.
+#: The first bytes of the value for a session that the server has closed. A JSON list follows them.
 ENDED = b"ended "
 
-#: The largest state of a session that can move, in bytes.
+#: The largest state, in bytes. A session with a larger state cannot move.
 MAX_STATE_BYTES = 16 * 1024 * 1024
 
-#: The largest count.
+#: The largest number of messages or requests.
 MAX_COUNT = 2**53 - 1
 
 #: The latest time, in seconds since the epoch.
@@ -73,7 +73,7 @@ class StateError(BrokerError):
 
 @dataclass(frozen=True, slots=True)
 class PresenceState:
-    """The presence of a session in a room: as in `rooms.presence.Entry`."""
+    """The presence of a session in a room. The fields are as in `rooms.presence.Entry`."""
 
     value: str
     since: float
@@ -83,41 +83,44 @@ class PresenceState:
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """The complete state of a session, without its connection."""
+    """The complete state of a session, without what belongs to its connection."""
 
     id: str
-    #: The SHA-256 of each valid secret, in hexadecimal digits. The first is the one that the client has shown.
+    #: The SHA-256 of each valid secret, in hexadecimal digits. The first one is of the secret that the client showed
+    #: last.
     secrets: list[str]
     user: str | None
     origin: str | None
-    #: The name of its `Encoding`, and the subprotocol of the application.
+    #: The name of the session's `Encoding`, and the subprotocol that the application uses.
     encoding: str
     subprotocol: str | None
     #: The attributes, as the JSON text of an object.
     attributes: str
     opened_at: float
     expires_at: float | None
-    #: How many messages of the client were taken, and how many messages the client has acknowledged.
+    #: How many messages of the client this server has received, and how many messages the client has acknowledged.
     received: int
     acknowledged: int
-    #: The ids of the last request to the client and of the client; and the client's requests without an answer.
+    #: The id of the last request to the client, and of the last request of the client. `unanswered` has the client's
+    #: requests without a reply.
     asked: int
     heard: int
     unanswered: list[int]
-    #: The session's positions in the log of each room, and in the log of messages for single sessions.
+    #: The session's positions in the logs of its rooms, and in the log of messages for single sessions.
     positions: dict[str, Position]
     #: The session's presence, by room.
     presences: dict[str, PresenceState]
-    #: Messages of the client that the handler has not got, in the received form, so requests are marked.
+    #: Messages of the client that the handler has not received yet. They have the form in which they arrived, so that
+    #: requests can be told apart.
     messages: list[str | bytes] = field(repr=False)
     #: The encoded frames that the client has not acknowledged.
     frames: list[bytes] = field(repr=False)
 
 
 def encode_state(state: SessionState) -> tuple[bytes, bytes]:
-    """A session as bytes, and the first line of these bytes, which is unique.
+    """Encode a session. Returns the bytes and their first line, which is unique.
 
-    Raises `StateError` if it is too large.
+    Raises `StateError` if the bytes are too many.
     """
     own = {each.name: getattr(state, each.name) for each in fields(state)}
     own["positions"] = {
@@ -142,7 +145,7 @@ def encode_state(state: SessionState) -> tuple[bytes, bytes]:
 
 
 def decode_state(data: bytes) -> tuple[SessionState, bytes]:
-    """A session from the bytes of `encode_state`, and their first line. Raises `StateError`."""
+    """Decode a session from the bytes of `encode_state`. Also returns their first line. Raises `StateError`."""
     head = _HEAD.match(data)
     if head is None or len(data) > MAX_STATE_BYTES:
         raise StateError(f"{len(data)} bytes that are not a session in version {VERSION} of the format")
@@ -168,12 +171,12 @@ def decode_state(data: bytes) -> tuple[SessionState, bytes]:
 
 
 def encode_end(ended: Ended) -> bytes:
-    """The ending of a session, as bytes."""
+    """Encode the ending of a session."""
     return ENDED + json.dumps(astuple(ended), separators=(",", ":")).encode()
 
 
 def decode_end(data: bytes) -> Ended:
-    """The ending of a session, from the bytes of `encode_end`. Raises `StateError`."""
+    """Decode the ending of a session from the bytes of `encode_end`. Raises `StateError`."""
     try:
         code, reason, digests, user, origin = json.loads(data.removeprefix(ENDED).decode("ascii"))
         check_close(code, reason)
@@ -200,7 +203,7 @@ def _frame(data: bytes) -> bytes:
     return data
 
 
-# The checks of the fields. Each returns the value, and raises ValueError or TypeError.
+# The checks of the fields. Each check returns the value, or raises ValueError or TypeError.
 
 
 def _text(value: Any) -> str:

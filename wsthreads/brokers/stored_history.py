@@ -1,4 +1,4 @@
-"""Parses the history of a room from Redis (see `keys`) to entries of a `Log`."""
+"""Parses the history of a room, as Redis has it (see `keys`), and makes entries of a `Log` from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsthreads.rooms.history import Entry, Limits, Mark
 
 __all__ = ["UNKNOWN_LIMITS", "Stored", "limits_text", "parse_kept", "parse_limits"]
 
-#: In place of limits: a script then uses the limits that the endpoint's servers have stored in Redis.
+#: Used in place of limits. A script then uses the limits that the endpoint's servers have stored in Redis.
 UNKNOWN_LIMITS = "?"
 
 
@@ -19,24 +19,24 @@ class Stored(NamedTuple):
     """A history from Redis."""
 
     epoch: str
-    #: The marks of the last entry, and of the last dropped entry.
+    #: The mark of the last entry, and the mark of the last entry that was dropped.
     last: Mark
     floor: Mark
-    #: As in `Log`, but with the age instead of the time.
+    #: Entries as in `Log`, but each has its age instead of its time.
     entries: list[Entry]
 
     def at(self, now: float) -> list[Entry]:
-        """The entries for a log whose clock shows `now`."""
+        """The entries, for a log whose clock shows `now`."""
         return [(number, tag, now - age_s, frame, exclude) for number, tag, age_s, frame, exclude in self.entries]
 
 
 def limits_text(limits: Limits) -> str:
-    """The limits of a history, for Redis."""
+    """Encode the limits of a history for Redis."""
     return f"{limits.messages} {max(int(limits.seconds * 1000), 1)} {limits.bytes}"
 
 
 def parse_limits(text: bytes) -> Limits:
-    """The limits from a text of `limits_text`. Raises `BrokerError`."""
+    """Parse the limits that `limits_text` has encoded. Raises `BrokerError`."""
     try:
         most, kept_ms, most_bytes = map(messages.whole, text.split())
     except ValueError:
@@ -45,14 +45,17 @@ def parse_limits(text: bytes) -> Limits:
 
 
 def _mark(number: bytes, entry: bytes) -> Mark:
-    """The mark of an entry, by its number and its id in the log of the room. Raises ValueError."""
+    """The mark of an entry, from its number and its id in the log of the room. Raises ValueError."""
     return Mark(messages.whole(number), entry.decode("ascii"))
 
 
 def parse_kept(
     epoch: bytes, kept: bytes, stored: Sequence[bytes], now_ms: int, on_malformed: Callable[[str], None]
 ) -> Stored:
-    """A history, from the epoch and the last mark in the head, and the entries. Leaves out malformed entries."""
+    """Parse a history: the epoch and the last mark, both from the head, and the entries.
+
+    Leaves out malformed entries.
+    """
     last = Mark(0, "0-0")
     if kept:
         try:
@@ -76,10 +79,10 @@ def parse_kept(
         except (ValueError, BrokerError):
             on_malformed(f"{len(data)} bytes in a history that are not a message in version {messages.VERSION}")
             continue
-        if before != former:  # the first entry, or entries before it were lost
+        if before != former:  # this is the first entry, or entries before it were lost
             entries, floor = [], before
         former = mark
-        if decoded.ticket > tickets.get(decoded.sender, -1):  # else the message was published twice
+        if decoded.ticket > tickets.get(decoded.sender, -1):  # otherwise the message was published twice
             tickets[decoded.sender] = decoded.ticket
             entries.append((*mark, age_s, bytes(decoded.frame), decoded.exclude_id))
     if former != last:  # the list has expired, or was lost

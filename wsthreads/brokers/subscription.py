@@ -1,4 +1,4 @@
-"""A room with members in this process, and how far this process has received its messages."""
+"""A subscription: a room with members in this process, and what this process has received of its messages."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ MAX_SENDERS = 1000
 
 
 class Subscription:
-    """This process's subscription to a room. If all members leave, a session that joins later gets a new subscription.
+    """This process's subscription to a room.
 
-    The link, the writer's thread and the reader's thread each have their own fields.
+    It ends when all members in this process have left. A session that joins later gets a new subscription.
+
+    Some fields belong to the link, others to the writer's thread or to the reader's thread.
     """
 
     __slots__ = (
@@ -55,48 +57,51 @@ class Subscription:
     def __init__(
         self, listener: Listener, name: str, address: Address, serial: int = 0, *, keeps_history: bool = False
     ) -> None:
-        #: Distinguishes the subscriptions of one link.
+        #: The number of this subscription. Each subscription of a link has another number.
         self.serial = serial
         self.listener = listener
         self.name = name
         self.address = address
         #: Whether the listener keeps a history of this room.
         self.keeps_history = keeps_history
-        # The link's fields. The tickets of this process's broadcasts that have not come back. Guarded by the link's
-        # lock.
+        # These fields belong to the link. `tickets`: the broadcasts of this process to this room that have not come
+        # back. Guarded by the link's lock.
         self.tickets: set[int] = set()
-        # Whether the last member in this process has left. The next member gets another subscription, which receives
-        # the messages for that member. The old subscription stays until the reader handles its end.
+        # Whether the last member in this process has left. If a session joins later, it gets another subscription,
+        # which receives the messages for it. This subscription stays until the reader has handled its end.
         self.dropped = False
-        # Whether the announcement must wait until the reader has subscribed. So all messages after the announcement
-        # arrive on the channel, in order with those of all rooms. Guarded by the link's lock.
+        # Whether the announcement must wait until the reader has subscribed. Then all messages after the announcement
+        # arrive on the channel, in one order with those of all other rooms. Guarded by the link's lock.
         self.held = False
-        # The writer's fields.
-        self.known = False  # whether Redis knows the members, and `start` is set
-        self.start = START  # the end of the log when Redis learned of the members
-        # The number of the reader's connection on which `start` also arrives: it had subscribed before the
-        # announcement.
+        # These fields belong to the writer.
+        self.known = False  # whether Redis knows that this process has members, and `start` is set
+        self.start = START  # the end of the log at the time of the first announcement
+        # The number of the reader's connection that was subscribed before the last announcement. Redis's answer to the
+        # announcement arrives on it, too.
         self.expected_on = 0
         self.touched_at = 0.0  # when Redis last extended the life of the room's keys
         self.announced = START  # the end of the log at `announced_at`
         self.announced_at = 0.0
-        self.elsewhere = 0  # members in other processes, as Redis last reported
-        # The reader's fields.
+        self.elsewhere = 0  # the number of members in other processes, as Redis last reported it
+        # These fields belong to the reader.
         self.subscribed_on = 0  # the number of the connection that has confirmed the subscription
         self.begun = False  # whether `position` has a value
         self.has_history = False  # whether the listener has the complete history
-        self.has_presences = False  # whether the listener has got all presences once
-        self.position = START  # the last broadcast received; at first, the last one before the join
+        self.has_presences = False  # whether the listener has received all presences once
+        self.position = START  # the position of the last received broadcast; at first, of the last one before the join
         self.live = False  # whether no message is missing between `position` and the next one on the channel
-        self.delivering = -1  # the ticket of a broadcast of this process; set before the reader checks `dropped`
-        self.ready = Event()  # set once it has been live
-        # Sender → its last ticket, so that a broadcast that was sent twice is delivered once. The last entry is the
-        # sender of the last message.
+        # the ticket of this process's broadcast that the reader delivers now, otherwise -1; set before the reader
+        # checks `dropped`
+        self.delivering = -1
+        self.ready = Event()  # set when the room is live for the first time
+        # The last ticket of each sender. So a broadcast that was published twice is delivered once. The last entry is
+        # the sender of the last message.
         self.seen: dict[bytes, int] = {}
 
     def has_seen(self, message: Message, position: Position | None = None) -> bool:
         """Whether this message, or a later one of its sender, was delivered. For the reader's thread."""
-        if isinstance(message, PresenceChange):  # it may be applied twice, so a check of the position is enough
+        # a change of presence may be applied twice, so a check of the position is enough
+        if isinstance(message, PresenceChange):
             own = self.position
             return position is not None and position.epoch == own.epoch and position.number <= own.number
         return message.ticket <= self.seen.get(message.sender, -1)

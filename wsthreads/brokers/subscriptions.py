@@ -24,7 +24,8 @@ __all__ = ["Subscriptions"]
 class Subscriptions:
     """The subscriptions of one link. Any thread.
 
-    The reader takes `changes`. It reports when it has subscribed, and when a broadcast of this process is back.
+    The reader handles `changes`. It calls `subscribed` when Redis has confirmed a subscription, and `back` when a
+    broadcast of this process has come back.
     """
 
     def __init__(self, keys: Keys, process: Process, *, queue: SendQueue, availability: Availability) -> None:
@@ -34,14 +35,14 @@ class Subscriptions:
         self._queue = queue
         self._availability = availability
         self._serials = count(1)
-        #: By path and name. Guarded by the link's lock.
+        #: The subscriptions, by the endpoint's path and the room's name. Guarded by the link's lock.
         self.rooms: dict[tuple[str, str], Subscription] = {}
-        #: Rooms to subscribe to (true) and to leave, in order. The reader handles these at the next message on the wake
-        #: channel.
+        #: Changes for the reader, in order: true to subscribe to a room, false to end the subscription. The reader
+        #: handles them when the next message arrives on the wake channel.
         self.changes: deque[tuple[bool, Subscription]] = deque()
 
     def update(self, path: str, name: str, listener: Listener) -> int:
-        """Follow a room if it has members in this process; stop following it otherwise. See `Link.update`."""
+        """Subscribe to a room if it has members in this process. Otherwise end the subscription. See `Link.update`."""
         key = (path, name)
         availability = self._availability
         forgotten: set[int] = set()
@@ -74,7 +75,7 @@ class Subscriptions:
                 room.tickets -= forgotten
             self._queue.announce(room)
         for ticket in forgotten:
-            self._process.pending.end(ticket)  # it will not come back to this process
+            self._process.pending.end(ticket)  # the broadcast will not come back to this process
         if waits and not room.ready.wait(availability.patience_s()):
             availability.missed_at = monotonic()
             availability.answers = False
@@ -87,19 +88,19 @@ class Subscriptions:
         return room.serial if room is not None and room.ready.is_set() else 0
 
     def tickets(self) -> list[int]:
-        """The broadcasts to these rooms that have not come back."""
+        """The tickets of the broadcasts to these rooms that have not come back."""
         with self._lock:
             return [ticket for room in self.rooms.values() for ticket in room.tickets]
 
     def subscribed(self, room: Subscription) -> None:
-        """The reader has subscribed to a room. Called in the reader's thread."""
+        """Let the writer announce a room, because the reader has subscribed to it. Called in the reader's thread."""
         with self._lock:
             self._queue.release(room)
 
     def back(self, room: Subscription, ticket: int) -> None:
-        """A broadcast of this process has come back, and the members have it. Called in the reader's thread."""
+        """End a broadcast of this process: it has come back, and the members have it. Called in the reader's thread."""
         with self._lock:
             if ticket not in room.tickets:
-                return  # the broadcast was forgotten; or it belongs to a later subscription, and has not come back
+                return  # the broadcast was forgotten, or it belongs to a later subscription and has not come back
             room.tickets.remove(ticket)
         self._process.pending.end(ticket)

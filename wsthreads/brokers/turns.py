@@ -1,4 +1,7 @@
-"""Takes the posts of rooms that this process owns, reports their outcomes, and returns rooms."""
+"""Takes posts for the rooms that this process owns, reports the outcomes, and returns rooms.
+
+A *turn* is one call of the script `TURN` for a room: it reports outcomes of posts, and takes further posts.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Turns"]
 
-#: The most bytes of posts to take at once.
+#: At most this many bytes of posts are taken in one turn.
 TAKE_BYTES = 1024 * 1024
 
 
 class Turns:
-    """Handles the posts of this process's rooms at Redis. The base of `Leases`, which decides which rooms these are.
+    """The turns of the rooms that this process owns.
 
-    `lock` is the link's. The writer's thread calls the methods with a `pipeline`. `next_ticket` returns the ticket of
-    the next broadcast, under the lock. `posts` are the posts that this process sends.
+    `Leases` is derived from this class, and decides which rooms these are.
+
+    `lock` is the link's lock. The writer's thread calls the methods that have a `pipeline`. `next_ticket` returns the
+    ticket of the next broadcast, and needs the lock. `posts` are the posts that this process sends.
     """
 
     def __init__(
@@ -54,16 +59,21 @@ class Turns:
         self._posts = posts
         self._lease = ""  # the name of this process's leases
         self._claims: dict[RoomKey, Claim] = {}
-        self._by_lease: dict[bytes, Claim] = {}  # the claims of `_claims`, by the key of the room's lease
-        self._due: dict[RoomKey, Claim] = {}  # rooms to try to take
-        self._turns: dict[RoomKey, Claim] = {}  # rooms with posts to take, or outcomes to report
-        self._held: dict[RoomKey, Claim] = {}  # rooms with outcomes that wait for broadcasts
-        self._returns: dict[Return, None] = {}  # in order
-        self._returning: Counter[RoomKey] = Counter()  # how many returns there are of each room
-        self._events: list[Callable[[], object]] = []  # calls of keepers to make; the thread's own
+        self._by_lease: dict[bytes, Claim] = {}  # the claims of `_claims`, by the key `lease` of the room
+        self._due: dict[RoomKey, Claim] = {}  # rooms that this process has to try to take
+        self._turns: dict[RoomKey, Claim] = {}  # rooms that need a turn
+        # rooms with outcomes that cannot be reported before earlier broadcasts are sent
+        self._held: dict[RoomKey, Claim] = {}
+        self._returns: dict[Return, None] = {}  # returns of rooms that Redis has not confirmed, in order
+        self._returning: Counter[RoomKey] = Counter()  # how many of these returns there are for each room
+        # calls of keepers that have to be made; used only by the writer's thread
+        self._events: list[Callable[[], object]] = []
 
     def _lose_all(self, lost: list[tuple[Claim, int]]) -> None:
-        """Tell the keepers that this process has lost these rooms, with these fencing numbers."""
+        """Tell the keepers that this process no longer owns these rooms.
+
+        Each room has the fencing number of the lost ownership.
+        """
         raise NotImplementedError
 
     def _return_locked(self, claim: Claim, fence: int | None = None) -> None:
@@ -75,10 +85,10 @@ class Turns:
         self._returning[claim.key] += 1
 
     def is_closed(self, key: RoomKey) -> bool:
-        """Whether the ownership of a room can end: it has no members, and its owner has received all earlier posts.
+        """Whether the ownership of a room can end: it has no members here, and all earlier posts were received.
 
-        If not, the missing posts are requested, after the posts that this process has sent. Then the keeper's `go_on`
-        is called.
+        If posts are missing, they are requested, after the posts that this process has sent are in Redis. When all have
+        arrived, the keeper's `go_on` is called.
         """
         with self._lock:
             claim = look_up(self._claims, key)
@@ -91,7 +101,10 @@ class Turns:
             return is_empty and claim.is_closed
 
     def send_last(self, pipeline: Pipeline, gate: float) -> None:
-        """Return rooms, report outcomes, and take posts. By then, Redis has the broadcasts before `gate`."""
+        """Return rooms, report outcomes, and take posts.
+
+        When this runs, Redis has the broadcasts before `gate`, a ticket.
+        """
         if not self._returns and not self._turns and not self._held:
             return
         with self._lock:
@@ -129,7 +142,7 @@ class Turns:
         )
 
     def _close_locked(self, claim: Claim, fence: int) -> None:
-        """Tell Redis whether an owned room has members, after the posts that this process has sent."""
+        """Tell Redis whether an owned room has members. The posts that this process has sent before go first."""
         self._posts.add_call(partial(self._close, claim, fence, claim.closing), self._next_ticket())
 
     def _close(self, claim: Claim, fence: int, closing: object | None, pipeline: Pipeline) -> None:
@@ -197,9 +210,9 @@ class Turns:
             claim.keeper.go_on(claim.key[1])
 
     def _deliver(self, claim: Claim, fence: int, first: int, left_ms: list[bytes], entries: list[bytes]) -> None:
-        """Handle posts with numbers from `first` on.
+        """Pass posts to the keeper. Their numbers begin with `first`.
 
-        If two calls were made at the same time, the later one has also got the posts of the first one.
+        If two turns were made at the same time, the answer of the later one also has the posts of the earlier one.
         """
         taken, posts, refused = claim.taken, [], []
         for number, (left, entry) in enumerate(zip(left_ms, entries, strict=True), first):
@@ -215,14 +228,14 @@ class Turns:
             else:
                 posts.append(post)
         if posts and not claim.keeper.deliver(claim.key[1], fence, posts):
-            return  # the room will be returned, with these posts
+            return  # the room will be returned, together with these posts
         with self._lock:
             taken.received = max(taken.received, first + len(entries))
         for refuse in refused:
             refuse()
 
     def _settled(self, claim: Claim, taken: TakenPosts, number: int, error: WSThreadsError | None) -> None:
-        """A post was handled or has failed. Any thread."""
+        """Store the outcome of a post, which was handled or has failed. Any thread."""
         with self._lock:
             taken.settle(number, self._next_ticket(), outcome_of(error))
             if look_up(self._claims, claim.key) is claim and claim.taken is taken and taken.outcomes:

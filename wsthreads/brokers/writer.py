@@ -1,8 +1,11 @@
-"""Sends to Redis, in one thread per app and process: all that is queued, many messages in one round trip.
+"""Sends to Redis, in one thread per app and process.
 
-The thread publishes broadcasts, announces the rooms that have members in this process, asks for the number of members
-elsewhere, and reports every `BEAT_S` seconds that this process is alive. After a break of the connection, broadcasts
-that Redis has not acknowledged are sent again, in order. Redis recognises those that it already has by their tickets.
+The thread sends everything in the queue, many messages in one round trip.
+
+The thread publishes broadcasts, announces the rooms that have members in this process, and asks for the number of
+members in other processes. Every `BEAT_S` seconds, it reports that this process is alive. After a break of the
+connection, the broadcasts that Redis has not confirmed are sent again, in order. Redis recognises by their tickets
+those that it already has.
 """
 
 from __future__ import annotations
@@ -49,10 +52,11 @@ __all__ = ["Writer"]
 
 log = get_logger(__name__)
 
-#: An ending thread gives up when Redis has not answered for this long.
+#: A thread that has to end gives up if Redis has not answered for this long.
 GIVE_UP_S = 2.0
 
-#: Seconds between attempts to connect, times a random factor of 0.5 to 2, so that not all processes reconnect at once.
+#: Seconds between two attempts to connect, times a random factor of 0.5 to 2, so that the processes do not all
+#: reconnect at the same time.
 RETRY_S = 0.2
 
 
@@ -66,7 +70,7 @@ class Batch(NamedTuple):
     presences: list[tuple[PresenceKey, PresenceChanges]]
     reaps: list[tuple[PresenceKey, set[str]]]
     messages: list[Queued]
-    #: After the round trip, Redis has the broadcasts with lower tickets.
+    #: After the round trip, Redis has the broadcasts with lower tickets than this one.
     gate: float
     #: Whether all rooms are announced under the current name, so that the former names can end.
     ends_formers: bool
@@ -80,10 +84,12 @@ class Batch(NamedTuple):
 
 
 class Writer:
-    """Owned by a link. The link's lock guards the queue, the subscriptions and the end; nothing blocks under it.
+    """The writer of a link.
 
-    `wake` is the channel that wakes the reader, and a key: in a cluster, its node publishes there. `owned` has the
-    shards of this writer's rooms. `leases` and `posts` also have calls to send.
+    The link's lock guards the queue, the subscriptions and the end. Nothing blocks under this lock.
+
+    `wake` has a key, and the channel that wakes the reader. In a cluster, the key's node publishes on this channel.
+    `owned` has the shards of this writer's rooms. `leases` and `posts` add calls of their own.
     """
 
     def __init__(
@@ -124,7 +130,7 @@ class Writer:
         self._answered_at = 0.0  # when Redis last answered, or when the end began
         self._reporting = Lock()  # guards _has_reported_rest, and is held during the log call
         self._has_reported_rest = False
-        # The thread's own.
+        # These fields are used only by the writer's thread.
         self._beat_at = 0.0  # when to report again that this process is alive
         self._registration = Registration(scripts, keys, process.name)
         self._announcements = Announcements(
@@ -149,17 +155,17 @@ class Writer:
         return self._stop_at is not None
 
     def stop(self, timeout_s: float) -> None:
-        """Send queued messages, for at most `timeout_s`, and end the thread. Also stops the reader."""
+        """Send queued messages for at most `timeout_s`, and end the thread. Also stops the reader."""
         with self._lock:
             if self._stop_at is None:
                 self._stop_at = monotonic() + timeout_s
                 self._answered_at = monotonic()
             self._queue.not_empty.notify()
-        self._reader.stop(0)  # no members are left to deliver to
+        self._reader.stop(0)  # there are no members left to deliver to
         while self._thread.is_alive() and (left_s := self._left_s()) > 0:
             self._thread.join(left_s)
         self._queue.has_ended = True
-        if self._thread.is_alive():  # a call to Redis does not return
+        if self._thread.is_alive():  # a call to Redis has not returned
             self._report_rest()
 
     def stop_soon(self) -> None:
@@ -170,7 +176,7 @@ class Writer:
         self._stop_at = monotonic()
 
     def _left_s(self) -> float:
-        """While the thread ends: for how many more seconds to try."""
+        """For how many more seconds the thread may try to send. For a thread that has to end."""
         assert self._stop_at is not None
         return min(self._stop_at, self._answered_at + GIVE_UP_S) - monotonic()
 
@@ -194,8 +200,8 @@ class Writer:
         self._disconnect()
 
     def _report_rest(self) -> None:
-        """Log how many broadcasts are lost at the end, once."""
-        with self._reporting:  # when `stop` returns, the process may end, and the thread with it
+        """Log how many broadcasts are lost at the end of the thread. Does so only once."""
+        with self._reporting:  # the lock makes `stop` wait for the log call; when `stop` returns, the process may end
             waiting = 0 if self._has_reported_rest else len(self._queue)
             self._has_reported_rest = True
             if waiting:
@@ -203,7 +209,7 @@ class Writer:
         self._reader.stop(0)
 
     def _pause(self) -> bool:
-        """Wait until the next attempt. False if it is time to give up."""
+        """Wait until the next attempt to connect. Returns false if the thread has to give up."""
         with self._lock:
             if self._stop_at is None:
                 retry_s = SystemRandom().uniform(0.5, 2) * RETRY_S
@@ -215,7 +221,7 @@ class Writer:
         return left_s > 0
 
     def _greet(self) -> None:
-        """Begin with a new connection: announce all rooms, under a new name."""
+        """Prepare for a new connection: announce all rooms, under a new name."""
         registration = self._registration
         is_first = not registration.name
         if not is_first:
@@ -251,7 +257,7 @@ class Writer:
             each.answered.set()
 
     def _step(self) -> bool:
-        """Wait for something to send, and send it. False if the thread must end. Raises `RedisError`."""
+        """Wait for something to send, and send it. Returns false if the thread has to end. Raises `RedisError`."""
         queue, availability = self._queue, self._availability
         with self._lock:
             wait_s = min(self._beat_at - monotonic(), self._leases.wait_s(), WAIT_S)
@@ -300,7 +306,7 @@ class Writer:
         return self._leases.has_work(gate) or self._posts.has_work(gate)
 
     def _exchange(self, batch: Batch) -> None:
-        """One round trip. Redis runs the calls in this order."""
+        """Make one round trip. Redis runs the calls in the order of this method."""
         pipeline, registration = self._scripts.pipeline(), self._registration
         now, epoch = monotonic(), new_epoch()
         is_beat = now >= self._beat_at
@@ -352,7 +358,7 @@ class Writer:
             self._announcements.announce_again(given_up, float("-inf"))
 
     def _publish(self, pipeline: Pipeline, address: Address, same: list[Queued], epoch: str, now: float) -> None:
-        """Publish messages to one room. The same script stores the messages that the room's history keeps."""
+        """Publish messages to one room. The same script stores those messages that the room's history keeps."""
         published: list[object] = []
         limits: str | None = None
         for queued in same:
@@ -380,7 +386,7 @@ class Writer:
                         pipeline.call(scripts.SHARE_LIMITS, [self._keys.settings(path, shard)], text, kept_ms)
 
     def _message(self, pipeline: Pipeline, queued: Queued, now: float) -> bytes:
-        """The bytes of a message. Also stores its ban, if it has one, for the remaining time."""
+        """The bytes of a message. If the message has a ban, also stores the ban for the remaining time."""
         if queued.ban is None:
             return queued.message
         until, code, reason = queued.ban
