@@ -11,6 +11,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
+from wsthreads.brokers import lease_scripts, leases
 from wsthreads.brokers.keys import LEASE_S
 from wsthreads.errors import PostError, UsageError, WSThreadsError
 from wsthreads.monitoring.metrics import Metrics
@@ -117,6 +118,15 @@ def make(request):
         world.end()
 
 
+@pytest.fixture
+def long_leases(monkeypatch):
+    """Leases that no test waits for: what happens does not happen because one has ended."""
+    last_ms = f"now + {LEASE_S * 1000:.0f}"
+    assert last_ms in lease_scripts.KEEP
+    monkeypatch.setattr(lease_scripts, "KEEP", lease_scripts.KEEP.replace(last_ms, "now + 1000000"))
+    monkeypatch.setattr(leases, "LEASE_S", 1000.0)
+
+
 def test_the_first_process_with_a_member_owns_the_room(server, make):
     a, b = make(server.url).workers
     a.join()
@@ -142,6 +152,7 @@ def test_a_post_has_its_sender(server, make):
     assert seen == [None, Sender("some-id", "ann"), Sender("other-id", None), None]
 
 
+@pytest.mark.usefixtures("long_leases")
 def test_the_room_moves_at_once_when_the_owners_last_member_leaves(server, make):
     world = make(server.url, processes=3)
     a, b, c = world.workers
@@ -150,10 +161,8 @@ def test_the_room_moves_at_once_when_the_owners_last_member_leaves(server, make)
     for other in (b, c):
         other.join()
     wait_until(lambda: all("game" in str(list(w.link._leases._claims)) for w in (b, c)))
-    began = time.monotonic()
     a.leave(member)
     wait_until(lambda: b.fence() or c.fence(), "another one owns it")
-    assert time.monotonic() - began < LEASE_S / 2
     wait_until(lambda: len(world.all_calls()) == 3)
     assert [kind for *_, kind, _ in world.all_calls()] == ["room_start", "room_end", "room_start"]
     assert (b.fence() or c.fence()) > first
@@ -307,15 +316,22 @@ def test_a_short_break_of_the_connection_moves_nothing(server, make):
         assert "room_end" not in a.kinds()
 
 
+@pytest.mark.usefixtures("long_leases")
+def test_the_owner_notices_at_once_that_redis_has_lost_its_data(server, make):
+    (a,) = make(server.url, processes=1).workers
+    a.join()
+    a.wait_owner()
+    server.client.flushall()
+    wait_until(lambda: "room_end" in a.kinds(), "the owner has noticed")
+
+
 def test_a_redis_that_has_lost_its_data_makes_no_second_owner(server, make):
     world = make(server.url, processes=3, hooks=HOOKS | {"on_tick"}, rate=60)
     for worker in world.workers:
         worker.join()
     wait_until(lambda: any(worker.fence() for worker in world.workers))
     server.client.flushall()
-    ended = time.monotonic()
     wait_until(lambda: any("room_end" in worker.kinds() for worker in world.workers), "the owner has noticed")
-    assert time.monotonic() - ended < 2.0
     wait_until(lambda: any(worker.fence() for worker in world.workers), "somebody owns it again")
     calls = world.all_calls()
     wait_until(lambda: len(world.all_calls()) > len(calls) + 60)
@@ -358,7 +374,7 @@ def test_a_very_slow_redis_makes_no_second_owner(server, make):
 @pytest.mark.long
 def test_posts_raise_while_redis_is_away_and_are_not_handled_again_if_it_comes_back_with_an_older_state(make):
     with RedisServer() as server:
-        world = make(server.url)
+        world = make(server.url, post_timeout_s=10 * DEADLINE_S)
         a, b = world.workers
         a.join()
         a.wait_owner()
@@ -370,10 +386,8 @@ def test_posts_raise_while_redis_is_away_and_are_not_handled_again_if_it_comes_b
         with pytest.raises(PostError):
             b.posted("2")
         wait_until(lambda: not b.link._availability.answers)
-        began = time.monotonic()
         with pytest.raises(PostError, match="is unavailable; the post was not handled"):
             b.posted("3")
-        assert time.monotonic() - began < 0.5
         wait_until(lambda: a.kinds()[-1] == "room_end")
         assert a.fence() is None
         server.start()
@@ -424,17 +438,16 @@ def test_an_owner_without_on_post_says_so(server, make):
         b.posted("1")
 
 
+@pytest.mark.usefixtures("long_leases")
 def test_a_shut_down_hands_over(server, make):
     world = make(server.url)
     a, b = world.workers
     a.join()
     a.wait_owner()
     b.join()
-    began = time.monotonic()
     a.ownership.stop(DEADLINE_S)
     a.link.stop(DEADLINE_S)
     b.wait_owner()
-    assert time.monotonic() - began < 1.0
     assert a.kinds() == ["room_start", "room_end"]
 
 
@@ -446,6 +459,4 @@ def test_many_rooms_are_shared_out_and_taken_over(server, make):
     b.world.member(*names, of=b.rooms)
     wait_until(lambda: len(a.ownership.states()) == 200)
     world.kill(a)
-    began = time.monotonic()
-    wait_until(lambda: len(b.ownership.states()) == 200)
-    assert time.monotonic() - began < 2 * LEASE_S
+    wait_until(lambda: len(b.ownership.states()) == 200, "all have another owner, soon after one lease has ended")
