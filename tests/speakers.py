@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from tests.programs import wait_until
-from tests.wire import BINARY, CLOSE, TEXT, RawClient, close_payload
+from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, RawClient, close_payload
 from wsthreads.protocol import envelope
 
 BUSY = (CLOSE, close_payload(1013, "the session is moving to this process"))
@@ -14,7 +14,7 @@ OFFER = {"Sec-WebSocket-Protocol": "wsthreads.1"}
 
 
 class Speaker:
-    """One client over all of its connections. `receive` answers nothing by itself."""
+    """One client over all of its connections. It acknowledges and answers nothing but pings by itself."""
 
     def __init__(self, port, path="/ws/test", headers=(), **options):
         self.port, self.path, self.headers, self.options = port, path, {**OFFER, **dict(headers)}, options
@@ -70,15 +70,20 @@ class Speaker:
 
         def is_answered():
             self.open().hello(token or self.token, received)
-            self._first = self.wire.receive()
+            self._first = self._read()
             return self._first != BUSY
 
         wait_until(is_answered, "an answer other than that the session is on its way")
         return self
 
     def _read(self):
+        """The next frame that is no ping. Answers pings: a server sends some while somebody looks at its page."""
         first, self._first = self._first, None
-        return first or self.wire.receive()
+        opcode, payload = first or self.wire.receive()
+        while opcode == PING:
+            self.wire.send(PONG, payload)
+            opcode, payload = self.wire.receive()
+        return opcode, payload
 
     def take(self):
         """The next message, parsed. Counts it if it is counted."""
