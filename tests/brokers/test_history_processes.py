@@ -26,11 +26,23 @@ KEPT, HISTORY, FOLLOWING = 500, 20, 10
 JOINERS, AT_ONCE = 200, 4
 
 HANDLER = f"""
+from wsthreads import BrokerError
+
+
+def patiently(function, **options):
+    '''Where a process gets no core for a second, Redis counts as away for a moment.'''
+    while True:
+        try:
+            return function(**options)
+        except BrokerError:
+            pass
+
+
 def on_open(session):
     room, role = session.room("lobby"), session.get_parameter("role")
     if role == "joiner":
-        joined = room.join(history={HISTORY}, since=session.get_parameter("since"))
-        session.send(f"@{{room.position()}} {{joined.complete}}")
+        joined = patiently(room.join, history={HISTORY}, since=session.get_parameter("since"))
+        session.send(f"@{{patiently(room.position)}} {{joined.complete}}")
     elif role == "observer":
         room.join()
         session.send("ready")

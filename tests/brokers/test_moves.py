@@ -19,6 +19,7 @@ from wsthreads.protocol.encoding import PLAIN
 from wsthreads.protocol.handshake import Request
 from wsthreads.sessions.moves import Arriving, Claim
 from wsthreads.sessions.secrets import digest
+from wsthreads.sessions.suspensions import Suspensions
 
 SUSPEND, RESUME = "suspend", "resume"
 
@@ -345,12 +346,17 @@ def test_what_the_client_sends_while_the_server_shuts_down_is_handled_once(proce
         assert handled == sent
 
 
-@pytest.mark.parametrize("first", ["a session", "a look at its health"])
-def test_without_a_client_that_comes_back_after_a_shutdown_on_close_is_called_once_elsewhere(
-    processes, monkeypatch, first
-):
+@pytest.fixture
+def overdue_soon(monkeypatch):
+    """A session is overdue at once when it has left its process. In the process, it waits for its client."""
     monkeypatch.setattr("wsthreads.brokers.handover.OVERDUE_LOOK_S", 0.05)
-    old, new = processes(resume_s=0.3, serve_health=True)
+    monkeypatch.setattr(Suspensions, "left_s", lambda *_: 0.001)
+
+
+@pytest.mark.usefixtures("overdue_soon")
+@pytest.mark.parametrize("first", ["a session", "a look at its health"])
+def test_without_a_client_that_comes_back_after_a_shutdown_on_close_is_called_once_elsewhere(processes, first):
+    old, new = processes(serve_health=True)
     with Speaker(old.port).begin() as client, ExitStack() as stack:
         if first == "a session":
             stack.enter_context(Speaker(new.port).begin())
@@ -626,12 +632,13 @@ def test_the_same_secrets_are_valid_in_the_other_process_and_no_others(processes
 @pytest.mark.parametrize("is_fresh", [True, False])
 def test_a_session_that_expires_on_its_way_goes_on_with_a_fresh_token(processes, is_fresh):
     old, new = processes()
-    expires_at = time.time() + 0.5
-    with Speaker(old.port, f"/ws/test?expires_at={expires_at}").begin() as client:
-        old.wait_for("open")
+    with Speaker(old.port, f"/ws/test?expires_at={time.time() + 60}").begin() as client:
+        session = old.session()
         client.lose()
         wait_until(lambda: SUSPEND in old.calls, "the suspension")
-        assert old.endpoint.handover.export(client.token.partition(".")[0])
+        expires_at = time.time() + 0.5
+        session.set_expiry(expires_at)  # while it waits, it does not expire, only ends if that is over already
+        assert old.endpoint.handover.export(session.id)
         wait_until(lambda: time.time() > expires_at, "the time of the token")
         client.path = f"/ws/test?expires_at={expires_at + 60}" if is_fresh else "/ws/test"
         client.go_to(new.port)
@@ -654,9 +661,9 @@ def test_presence_stays_and_nobody_is_told_of_a_leave(processes):
         assert {each.since for each in room.presence()} == since
 
 
-def test_who_does_not_come_back_after_a_shutdown_leaves_once_when_on_close_has_returned(processes, monkeypatch):
-    monkeypatch.setattr("wsthreads.brokers.handover.OVERDUE_LOOK_S", 0.05)
-    old, new = processes(resume_s=0.3, presence_grace_s=3600, presence_interval_s=0.01)
+@pytest.mark.usefixtures("overdue_soon")
+def test_who_does_not_come_back_after_a_shutdown_leaves_once_when_on_close_has_returned(processes):
+    old, new = processes(presence_grace_s=3600, presence_interval_s=0.01)
     with Speaker(old.port).begin() as client, Speaker(new.port).begin():
         room, who = new.endpoint.room("lobby"), old.session().id
         wait_until(lambda: len(room.presence()) == 2, "both are there")
@@ -676,7 +683,8 @@ def sessions_in(process):
 def test_a_session_that_waits_for_its_client_counts_in_presence_wherever_it_waits(processes):
     old, new = processes()
     with Speaker(old.port).begin() as client, Speaker(new.port).begin():
-        wait_until(lambda: list(sessions_in(new).values()) == [1, 1], "both are there")
+        for each in (old, new):
+            wait_until(lambda each=each: list(sessions_in(each).values()) == [1, 1], "both are there")
         client.lose()
         wait_until(lambda: SUSPEND in old.calls, "the suspension")
         assert [list(sessions_in(each).values()) for each in (old, new)] == [[1, 1]] * 2

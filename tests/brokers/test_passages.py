@@ -130,7 +130,7 @@ def test_a_message_that_excludes_the_session_is_left_out_of_what_it_missed(world
     assert ann.rest() == ["for all"]
 
 
-def test_messages_for_the_session_alone_and_for_its_user_reach_it_on_its_way(world):
+def test_messages_for_the_session_alone_and_for_its_user_reach_it_on_its_way(world, redis):
     ann = Traveller(world, "lobby", user="ann")
     positions = ann.leave()
     for n, rooms in enumerate(world.all_rooms):
@@ -138,6 +138,7 @@ def test_messages_for_the_session_alone_and_for_its_user_reach_it_on_its_way(wor
         assert rooms.directory.send_to_session("another", f"to another {n}")
         rooms.directory.send_to_user("ann", message_frame(f"user {n}"))
         wait_until(lambda link=world.links[n]: link.waiting() == 0, "the messages at Redis")
+        next_millisecond(redis)
     ann.arrive(positions)
     assert ann.rest() == ["alone 0", "user 0", "alone 1", "user 1"]
 
