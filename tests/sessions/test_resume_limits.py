@@ -50,7 +50,7 @@ def test_a_session_that_waits_is_listed_and_reached_like_any_other(world):
         assert [entry.id for entry in it.user("ann").sessions()] == [session.id]
         assert [row["id"] for row in it.sessions_everywhere()] == [session.id]
         assert it.totals().sessions == 1
-        assert world.app.free_places == world.app.places
+        wait_until(lambda: world.app.free_places == world.app.places, "the place of its connection")
         it.user("ann").send("to the user")
         it.session(session.id).send("to the session")
         it.room("lobby").broadcast("to the room")

@@ -140,6 +140,7 @@ class Game:
     def __init__(self) -> None:
         self.ended = threading.Event()
         self.pids: set[int] = set()
+        self.children: list[int] = []
         self.threads: set[str] = set()
         self.counts: dict[str, int] = {}
 
@@ -157,8 +158,10 @@ class Game:
     def on_post(self, room: Any, value: Any, sender: Any) -> None:
         if value == "fork":
             self.pids.add(os.getpid())
-            if os.fork() == 0:
+            child = os.fork()
+            if child == 0:
                 return  # the process that was forked ends here
+            self.children.append(child)
         room.broadcast(f"{sender.id[:0]}got {value}")
 
     def on_tick(self, room: Any, dt: float) -> None:
@@ -254,7 +257,8 @@ def test_a_function_that_forks_leaves_the_other_process(serve: Any, monkeypatch:
         assert [receive(ann), receive(ann)] == ["got fork", "posted fork"]
         ann.send("again")
         assert [receive(ann), receive(ann)] == ["got again", "posted again"]
-    _, status = os.wait()
+    (child,) = game.children
+    _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert game.pids == {os.getpid()}
 
