@@ -251,10 +251,11 @@ def test_the_first_ctrl_c_ends_it_and_runs_every_on_close(folder, number):
 def test_without_a_gil_a_handler_that_never_returns_does_not_hold_up_the_end_of_the_process(folder, has_gil):
     """Python would stop its thread anywhere, for example while the thread has a lock that Python's end needs."""
     (folder / "endless.py").write_text(
-        "import atexit, time\n"
+        "import atexit, os, time\n"
         "atexit.register(print, 'the end of Python')\n"
         "def on_open(session):\n"
         "    print('begun')\n"
+        "    os.write(2, b'here it stays\\n')\n"
         "    while True: time.sleep(0.01)\n"
     )
     code = f"from wsthreads.threads import gil; gil.has_gil = lambda: {has_gil}; import runpy; "
@@ -263,7 +264,7 @@ def test_without_a_gil_a_handler_that_never_returns_does_not_hold_up_the_end_of_
     with Program([sys.executable, "-c", code, *options], env={"PYTHONUNBUFFERED": ""}) as server:
         port = server.wait_for(r"Listening on http://127\.0\.0\.1:(\d+)")[1]
         with connect(f"ws://127.0.0.1:{port}/ws/endless"):
-            server.wait_for("session .* opened")
+            server.wait_for("here it stays")
             assert server.end() == 0
     assert ("the end of Python" in server.log) is has_gil
     assert "begun" in server.log

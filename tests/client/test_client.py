@@ -845,6 +845,7 @@ def test_a_request_that_fails_raises_the_text(server, connect):
 def test_a_request_without_an_answer_times_out_and_its_late_reply_is_ignored(server, connect):
     client = connect()
     peer = server.welcomed()
+    wait_until(lambda: client.is_connected)  # else the request may never be sent
     with pytest.raises(RequestTimeout, match=r"no answer came in 0\.01 s"):
         client.request("a", 0.01)
     assert issubclass(RequestTimeout, TimeoutError)

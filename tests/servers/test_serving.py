@@ -946,7 +946,9 @@ SERVER = """if True:
     from wsthreads.servers.serving import Server
     class Handler:
         def on_open(self, session): say("opened")
-        def on_message(self, session, message): time.sleep(float(message))
+        def on_message(self, session, message):
+            say("at work")
+            time.sleep(float(message))
         def on_close(self, session, code): say(f"closed {code}")
     def say(text):  # in one write, so that threads do not get into each other's lines
         sys.stdout.write(text + "\\n")
@@ -987,7 +989,7 @@ def test_the_first_signal_ends_everything_in_order_and_soon(program, number):
 def test_a_second_signal_does_not_wait(program):
     with connect(program.url) as client:
         client.send("60")  # a handler that takes its time
-        program.wait_for("opened")
+        program.wait_for("at work")
         program.process.send_signal(signal.SIGINT)
         with pytest.raises(ConnectionClosed):
             receive(client)  # so the first has arrived
@@ -998,7 +1000,7 @@ def test_a_second_signal_does_not_wait(program):
 def test_a_handler_that_does_not_return_is_not_waited_for_beyond_the_timeout(program):
     with connect(program.url) as client:
         client.send("60")
-        program.wait_for("opened")
+        program.wait_for("at work")
         began = time.monotonic()
         assert program.end(signal.SIGTERM) == 0
         assert time.monotonic() - began < DEADLINE_S  # the timeout, and 3 s for threads that are cut off
