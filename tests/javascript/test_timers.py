@@ -33,11 +33,14 @@ def test_delays_are_milliseconds(tmp_path: Path) -> None:
 def test_an_interval_repeats_until_it_is_cleared_also_in_its_own_callback(tmp_path: Path) -> None:
     source = """export function onOpen(s) {
       let count = 0;
-      const id = setInterval(() => { s.send(String(++count)); if (count === 3) clearInterval(id); }, 1);
+      const end = () => s.send("end");
+      const id = setInterval(() => {
+        s.send(String(++count));
+        if (count === 3) { clearInterval(id); setTimeout(end, 50); }
+      }, 1);
       const cleared = setTimeout(() => s.send("cleared"), 5);
       clearTimeout(cleared);
       clearTimeout(cleared); clearTimeout(undefined); clearInterval({}); clearTimeout(-1);
-      setTimeout(() => s.send("end"), 100);
     }"""
     with running(tmp_path, source) as script:
         assert script.open().wait_for_messages(4) == ["1", "2", "3", "end"]

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from time import monotonic
 
 import pytest
@@ -41,14 +42,26 @@ def settle(flusher):
     assert done.wait(DEADLINE_S)
 
 
+@contextmanager
+def held(flusher):
+    """The flusher carries out nothing until the end of the block."""
+    entered, go_on = threading.Event(), threading.Event()
+    flusher.call_later(0, lambda: (entered.set(), go_on.wait(DEADLINE_S)))
+    assert entered.wait(DEADLINE_S)
+    yield
+    go_on.set()
+
+
 def test_timers_run_in_the_order_in_which_they_are_due_and_not_before(flusher):
-    ran, done, began = [], threading.Event(), monotonic()
-    for delay in (0.09, 0.03, 0.06, 0.0):
-        flusher.call_later(delay, lambda delay=delay: ran.append((delay, monotonic() - began)))
-    flusher.call_later(0.12, done.set)
+    ran, done, delays = [], threading.Event(), (0.09, 0.03, 0.06, 0.0)
+    with held(flusher):
+        timers = [flusher.call_later(delay, lambda n=n: ran.append((n, monotonic()))) for n, delay in enumerate(delays)]
+        flusher.call_later(0.12, done.set)
     assert done.wait(DEADLINE_S)
-    assert [delay for delay, _ in ran] == [0.0, 0.03, 0.06, 0.09]
-    assert all(at >= delay for delay, at in ran)
+    wait_until(lambda: len(ran) == len(delays))
+    dues = [timer.due for timer in timers]
+    assert [n for n, _ in ran] == sorted(range(len(delays)), key=dues.__getitem__)
+    assert all(at >= dues[n] for n, at in ran)
 
 
 def test_timers_due_at_once_run_in_the_order_of_the_calls(flusher):
@@ -83,9 +96,10 @@ def test_cancelled_timers_are_not_kept_until_they_are_due_and_others_are(flusher
 
 def test_a_cancelled_timer_never_runs(flusher):
     ran = []
-    timer = flusher.call_later(0.01, lambda: ran.append(1))
-    timer.cancel()
-    timer.cancel()
+    with held(flusher):
+        timer = flusher.call_later(0.01, lambda: ran.append(1))
+        timer.cancel()
+        timer.cancel()
     done = threading.Event()
     flusher.call_later(0.05, done.set)
     assert done.wait(DEADLINE_S)
@@ -189,7 +203,7 @@ def test_start_twice_is_one_thread_and_stop_ends_it_with_its_files():
 def test_stop_leaves_timers_that_are_not_due_and_orders_to_a_stopped_one_are_harmless():
     flusher, ran = Flusher(), []
     flusher.start()
-    flusher.call_later(0.3, lambda: ran.append(1))
+    flusher.call_later(100 * DEADLINE_S, lambda: ran.append(1))
     flusher.stop(DEADLINE_S)
     flusher.call_later(0, lambda: ran.append(2))
     flusher.watch(0, lambda: ran.append(3))
@@ -211,10 +225,12 @@ def test_a_flusher_that_was_never_started_can_be_stopped():
 FORKED = """
 import os, threading
 from wsthreads.threads.flusher import Flusher
+parent, forked, ran = os.getpid(), threading.Event(), threading.Event()
 flusher = Flusher()
 flusher.start()
+flusher.call_later(0, forked.wait)  # it runs no timer before the fork
 flusher.call_later(0.3, lambda: print("the parent's timer in", "child" if os.getpid() != parent else "parent"))
-parent = os.getpid()
+flusher.call_later(0.3, ran.set)
 child = os.fork()
 if child == 0:
     flusher.start()
@@ -224,7 +240,9 @@ if child == 0:
     flusher.stop(20)
     print("child", ok, flush=True)
     os._exit(0)
+forked.set()
 os.waitpid(child, 0)
+ran.wait(20)
 flusher.stop(20)
 """
 
@@ -254,10 +272,11 @@ def test_timers_and_watches_survive_the_death_of_the_thread(flusher, pair, caplo
     fill(ours)
     writable, due = threading.Event(), threading.Event()
     flusher.watch(ours.fileno(), writable.set)
-    flusher.call_later(0.2, due.set)
     settle(flusher)
     before = len(open_files())
-    flusher.call_later(0, fail)
+    with held(flusher):
+        flusher.call_later(0, fail)
+        flusher.call_later(0, due.set)
     assert due.wait(DEADLINE_S)
     assert not writable.is_set()
     while not writable.wait(0.01):
