@@ -16,7 +16,7 @@ from pathlib import Path
 
 from werkzeug.serving import make_server
 
-from tests.programs import DEADLINE_S
+from tests.programs import DEADLINE_S, PROGRAM_S
 from wsthreads import WebSocketApp
 from wsthreads.protocol.frames import encode_frame
 from wsthreads.protocol.outbox import Outbox
@@ -95,7 +95,7 @@ class RawClient:
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.settimeout(DEADLINE_S)
+        sock.settimeout(PROGRAM_S)  # perhaps its worker has still to start
         sock.connect(("127.0.0.1", port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = tls.wrap_socket(sock, server_hostname="127.0.0.1") if tls else sock
@@ -108,6 +108,7 @@ class RawClient:
         except BaseException:
             self.sock.close()
             raise
+        self.sock.settimeout(DEADLINE_S)
         head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
         lines = head.decode("latin-1").split("\r\n")
         self.status = int(lines[0].split()[1])

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ports import free_port
-from tests.programs import DEADLINE_S, Program, own_threads, wait_until, wsthreads
+from tests.programs import DEADLINE_S, PROGRAM_S, Program, own_threads, wait_until, wsthreads
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.cli.client import Client, ConnectFailed, describe_close
 from wsthreads.cli.terminal import converse
@@ -338,7 +338,7 @@ def test_on_a_terminal_ctrl_d_closes_and_escape_sequences_are_harmless(url):
 
     def read_until(text):
         nonlocal output
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + PROGRAM_S
         while text not in output and time.monotonic() < deadline:
             output += os.read(ours, 65536)
 
@@ -348,7 +348,7 @@ def test_on_a_terminal_ctrl_d_closes_and_escape_sequences_are_harmless(url):
         read_until("← a\\x1b[31mb".encode())
         os.write(ours, b"\x04")
         read_until(b"closed: 1000 normal")
-        assert process.wait(DEADLINE_S) == 0
+        assert process.wait(PROGRAM_S) == 0
     finally:
         process.kill()
         process.wait()

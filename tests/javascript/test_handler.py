@@ -413,7 +413,8 @@ def test_what_is_no_json_is_said_of_the_line_that_parses_it(tmp_path: Path, capl
 def test_on_handshake_lets_in_or_refuses(tmp_path: Path, answer: str, expected: Any, kind: str) -> None:
     source = f"export {kind} onHandshake(request) {{ return {answer}; }}"
     request = Request({"HTTP_SEC_WEBSOCKET_PROTOCOL": "chat, x"})
-    with running(tmp_path, source, handshake_timeout_s=SHORT_S) as script:
+    timeout_s = SHORT_S if expected == 503 else DEADLINE_S
+    with running(tmp_path, source, handshake_timeout_s=timeout_s) as script:
         if isinstance(expected, int):
             with pytest.raises(HandshakeRefused) as refused:
                 script.handler.handshake(request, "id")

@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from tests.programs import DEADLINE_S, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, wait_until
 from tests.wire import (
     BINARY,
     CLOSE,
@@ -361,7 +361,7 @@ def test_a_slow_client_of_a_server_and_a_fast_one(extension):
     handler, total = Joins(), 10_000
     headers = {"Sec-WebSocket-Extensions": extension} if extension else {}
     with (
-        endpoint(handler, max_outbox_bytes=2**20, compression=True) as (app, port),
+        endpoint(handler, max_outbox_bytes=2**20, compression=True, send_timeout_s=PROGRAM_S) as (app, port),
         RawClient(port, headers=headers, receive_buffer=4096) as slow,
         RawClient(port, headers=headers) as fast,
     ):

@@ -316,23 +316,33 @@ def test_clients_that_take_their_time_do_not_slow_down_accepting(tls: Callable[.
         wait_until(lambda: len(server._http._links) == 2 and server._http._new == 0, "nobody waits for their requests")
 
 
-def test_handshakes_that_stall_are_given_up_and_keep_nobody_waiting(tls: Callable[..., Any]) -> None:
-    server, _, context = tls(handshake_timeout_s=1)
-    hello = client_hello(context)
+def begin_handshakes(port: int, context: ssl.SSLContext, stack: ExitStack) -> list[socket.socket]:
+    """20 clients that have sent more or less of their first message."""
+    stalled = [stack.enter_context(socket.create_connection(("127.0.0.1", port), DEADLINE_S)) for _ in range(20)]
+    for number, sock in enumerate(stalled):
+        sock.sendall(client_hello(context)[: number * 10])
+    return stalled
+
+
+def test_handshakes_that_stall_keep_nobody_waiting(tls: Callable[..., Any]) -> None:
+    server, _, context = tls(handshake_timeout_s=60)
     with ExitStack() as stack:
-        stalled = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(20)]
-        for number, sock in enumerate(stalled):
-            sock.settimeout(DEADLINE_S)
-            sock.sendall(hello[: number * 10])
+        begin_handshakes(server.port, context, stack)
         with RawClient(server.port, tls=context) as client:  # at once, and not after them
             assert client.status == 101
             assert len(connections()) == 21
             client.leave()
+
+
+def test_handshakes_that_stall_are_given_up(tls: Callable[..., Any]) -> None:
+    server, _, context = tls(handshake_timeout_s=1)
+    with ExitStack() as stack:
         began = time.monotonic()
+        stalled = begin_handshakes(server.port, context, stack)
         drip = stalled[0]
         drip.settimeout(0.05)
         with suppress(ConnectionError):
-            for byte in hello:  # however steadily it comes in
+            for byte in client_hello(context):  # however steadily it comes in
                 drip.sendall(bytes([byte]))
                 with suppress(TimeoutError):
                     if not drip.recv(1):
