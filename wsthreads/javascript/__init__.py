@@ -2,6 +2,23 @@
 
 One half of this package is in Python. The other half, the *runtime*, is in JavaScript, in ``runtime/``.
 
+Words with one meaning in all modules of this package:
+
+=============  =============================================================================
+isolate        a script's interpreter, and the one thread that may use it
+engine         QuickJS, which runs the JavaScript
+event          something that the isolate has to handle, such as a message of a session;
+               its *kind* is the name of a function of the runtime
+call           the run of a script's function for an event, with the promise that it returns
+pending        said of a promise: not settled yet; also of the event of its call
+promise job    a function that the engine has to call because a promise has settled
+ticket         the number under which the runtime keeps a promise
+parcel         an object of the engine with the texts and bytes that are too long for JSON
+top level      the code of a script outside of functions; a *load* runs it
+handle         an object by which a script uses a room, a user or a session
+room call      a call of a function for a room, such as onPost or onTick
+=============  =============================================================================
+
 The isolate:
 
 ====================  ======================================================================

@@ -13,21 +13,21 @@ __all__ = ["CallTimes"]
 
 
 class CallTimes:
-    """A histogram for each function that the script exports. For the isolate's thread."""
+    """Has a histogram for each function that the script exports. For the isolate's thread."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._histograms: dict[str, Histogram] = {}  # by the kind of event or room call
 
     def use(self, exports: Exports) -> None:
-        """From now on, measure these functions."""
+        """From now on, measure the functions that these exports have."""
         hooks = {kind: HOOKS[function] for kind, function in {**CALLS, **ROOM_CALLS}.items()}
         self._histograms = {
             kind: self._metrics.histogram(hook) for kind, hook in hooks.items() if hook in exports.hooks
         }
 
     def of(self, kind: str) -> Histogram | None:
-        """The histogram for a kind of event; None if the script has no function for it."""
+        """The histogram for a kind of event. None if the script has no function for this kind."""
         return self._histograms.get(kind)
 
     def observe(self, kind: str, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Adds the name of the called value to an error "not a function". QuickJS tells only the place of the call."""
+"""Adds the name of the called value to the error "not a function". QuickJS itself tells only the place of the call."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["NOT_A_FUNCTION", "name_callee"]
 #: The complete text of the engine's error.
 NOT_A_FUNCTION = "TypeError: not a function"
 
-# Patterns are texts, so that they are compiled at the first such error, not at each start.
+# These patterns are texts. They are compiled at the first such error, not at each start.
 _MESSAGE = r"(?:caused by |error \d+ of \d+: )?TypeError: not a function"
 _FIRST_FRAME = r"    at .*? ?\(?(?P<id>[^()\n]+?):(?P<line>\d+):(?P<column>\d+)\)?(?:\n|\Z)"
 _NATIVE_FRAME = r"    at (?P<name>\w+) \(native\)\n"
 
 _NAME = r"[\w$#]+"
 _INDEX = rf"""\[\s*(?:"[^"\n]*"|'[^'\n]*'|\d+|{_NAME}(?:\.{_NAME})*)\s*\]"""
-#: Matches the callee from its last name on, or after `new` from its first name on.
+#: Matches the called expression from its last name on. After `new`, matches from the first name on.
 _ONWARD = rf"{_NAME}(?:\s*\??\.\s*{_NAME}|\s*(?:\?\.)?{_INDEX})*(?=\s*(?:\?\.\s*)?[(`])"
-#: Matches the names before the last one.
+#: Matches the names before the last name.
 _BEFORE = rf"(?P<open>[)\]]\s*\??\.\s*)?(?P<names>(?:{_NAME}\s*\??\.\s*)*)\Z"
-#: Matches the whole callee before a parenthesis.
+#: Matches the whole called expression before a parenthesis.
 _UP_TO = rf"(?P<open>[)\]]\s*\??\.\s*)?(?P<names>{_NAME}(?:\s*\??\.\s*{_NAME})*)\s*\Z"
 
 #: Built-in functions that call another function.
@@ -32,9 +32,9 @@ MAX_CHARS = 80
 
 
 def name_callee(message: str, stack: str, source_of: Callable[[str], str | None]) -> str:
-    """The message with the name of the value that is not a function, if the place in `stack` tells it; else unchanged.
+    """Add to `message` the name of the value that is not a function, if the place in `stack` tells it.
 
-    `source_of` returns the source of a module, as the engine got it, by the module's id.
+    `source_of` returns the source of a module by the module's id, as the engine got the source.
     """
     if re.fullmatch(_MESSAGE, message) is None:
         return message
@@ -49,7 +49,7 @@ def name_callee(message: str, stack: str, source_of: Callable[[str], str | None]
         return message
     line, column = int(frame["line"]), int(frame["column"])
     name = _callee(source, line, column)
-    if name is None and line == 1:  # where QuickJS counts columns from 0
+    if name is None and line == 1:  # QuickJS counts the columns of line 1 from 0
         name = _callee(source, line, column + 1)
     return message if name is None else f"{before}{name} is not a function"
 

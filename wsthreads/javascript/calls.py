@@ -1,7 +1,7 @@
 """The arguments and answers of the Python functions that JavaScript calls.
 
-Calls come through the C module `_bridge`, without JSON. If it is not built, they come through dukpy's call_python, in
-JSON.
+The calls come through the C module `_bridge`, without JSON. If this module is not built, they come through dukpy's
+call_python, in JSON.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ log = get_logger(__name__)
 
 _decode = json.JSONDecoder().raw_decode
 
-#: An answer of a function. None is undefined, a tuple is an array, bytes are any other value in JSON.
+#: The answer of a function. None stands for undefined, a tuple for an array. Bytes are the JSON text of any other
+#: value.
 Answer = bool | int | float | str | bytes | tuple[Any, ...] | None
 
-#: A function that JavaScript may call. All values are JSON values.
+#: A function that JavaScript may call. Its arguments are JSON values.
 Function = Callable[..., Answer]
 
 
 def parse(text: str) -> Any:
-    """The value of a JSON text. Faster than `json.loads`, which checks its options."""
+    """Parse a JSON text. This is faster than `json.loads`, which checks its options at each call."""
     return _decode(text)[0]
 
 
 def in_json(answer: Answer) -> bytes | None:
-    """An answer in JSON; None for undefined."""
+    """Encode an answer in JSON. None stands for undefined."""
     if answer is None or isinstance(answer, bytes):
         return answer
     if answer is True:
@@ -42,7 +43,7 @@ def in_json(answer: Answer) -> bytes | None:
 
 
 def refusal(name: str, error: BaseException) -> bytes:
-    """The answer of the function `name`, which has raised `error`. The runtime throws this answer as an error."""
+    """Encode the error that the function `name` has raised. The runtime throws this answer as an error."""
     if isinstance(error, UsageError):
         message = str(error)
         kinds = {TypeError: "TypeError", ValueError: "RangeError"}

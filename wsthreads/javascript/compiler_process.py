@@ -1,7 +1,8 @@
-"""The program that compiles TypeScript in its own process. `typescript.Compiler` starts it; no module imports it.
+"""The program that compiles TypeScript, in a process of its own. `typescript.Compiler` starts it. No module imports it.
 
-``python compiler_process.py FOLDER``, where FOLDER contains dukpy. Each line of its input is a file to compile, each
-line of its output the result, both in JSON. It imports nothing of wsthreads, so it starts fast.
+It runs as ``python compiler_process.py FOLDER``. FOLDER contains dukpy. Each line of the input has a file to compile,
+and each line of the output has the result. Both are JSON. The program imports nothing of wsthreads, so that it starts
+fast.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import json
 import sys
 from typing import Any
 
-#: Returns the fields of `Compiled`. Types are dropped. Syntax that QuickJS does not have, such as decorators, is
-#: rewritten.
+#: Returns an object with the fields of `Compiled`. Drops types, and rewrites syntax that QuickJS does not have, such as
+#: decorators.
 COMPILE = """
 (function (name, source) {
   var result = ts.transpileModule(source, {

@@ -1,4 +1,7 @@
-"""For ``wsthreads check``: finds parameters and results of Python functions that a script cannot pass or receive."""
+"""Finds parameters and results of Python functions that a script cannot pass or receive. For ``wsthreads check``.
+
+A value *crosses* if it can go from Python to a script or back: JSON values and bytes can.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from wsthreads.javascript.python_functions import PythonFunction
 
 __all__ = ["hints_of", "may_cross", "remarks_on_functions"]
 
-#: The types of JSON, and bytes. Their subclasses, such as a NamedTuple or a StrEnum, cross, too.
+#: The types of JSON, and bytes. Objects of their subclasses cross, too, such as those of a NamedTuple or a StrEnum.
 _CROSSES = (bool, int, float, str, list, tuple, dict, bytes, bytearray, memoryview, type(None))
 
 
 def remarks_on_functions(path: str, functions: Iterable[PythonFunction]) -> Iterator[str]:
-    """Remarks that begin with ``path:line:``, on the annotations of the functions that a script imports."""
+    """Remarks on the annotations of the functions that a script imports. Each remark begins with ``path:line:``."""
     for function in functions:
         plain = inspect.unwrap(function.function)
         code = getattr(plain, "__code__", None)
@@ -48,14 +51,14 @@ def _on_result(function: PythonFunction, plain: Callable[..., Any]) -> Iterator[
         hint = arguments[0] if arguments else Any
     try:
         stranger = _stranger_in(hint)
-    except Exception:  # raised by code of the user, for example a metaclass
+    except Exception:  # raised by code of the user, such as a metaclass
         return
     if stranger is not None:
         yield f"{function.name} {verb} {stranger}, which a script cannot have: use JSON values or bytes"
 
 
 def _stranger_in(hint: Any) -> str | None:
-    """The name of the first type in an annotation whose objects can never cross. None if there is none."""
+    """The name of the first type in an annotation whose objects can never cross. None if there is no such type."""
     waiting = [hint]
     seen: list[Any] = []
     while waiting:
@@ -80,10 +83,13 @@ def _stranger_in(hint: Any) -> str | None:
 
 
 def hints_of(owner: Any) -> dict[str, Any]:
-    """The annotations of a function or class. Empty if one of them names something that only type checkers have."""
+    """The annotations of a function or class.
+
+    Empty if one of them has a name that only type checkers know.
+    """
     try:
         return typing.get_type_hints(owner)
-    except Exception:  # annotations are code of the user's
+    except Exception:  # annotations may run code of the user
         return {}
 
 

@@ -1,4 +1,7 @@
-"""TypeScript declarations for Python files that scripts import, from annotations and docstrings."""
+"""Writes TypeScript declarations for Python files that scripts import.
+
+Uses the annotations and docstrings of the functions.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from wsthreads.javascript.python_functions import PythonFunction
 
 __all__ = ["declarations_of"]
 
-#: The types of JSON and bytes in a script.
+#: The TypeScript types for the types of JSON.
 _SIMPLE = {
     bool: "boolean",
     int: "number",
@@ -32,7 +35,7 @@ _SIMPLE = {
 
 _BYTES = (bytes, bytearray, memoryview)
 
-#: The objects that a script passes as handles, by the names of their classes in Python.
+#: The TypeScript types of the objects that a script passes as handles, by the names of their classes in Python.
 _HANDLES = {"Session": "Session", "Room": "Room", "SessionRoom": "SessionRoom", "User": "User", "Peer": "Peer"}
 
 _SEQUENCES = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection, set, frozenset)
@@ -54,9 +57,9 @@ def declarations_of(source: str, functions: list[PythonFunction]) -> str:
 class _Writer:
     def __init__(self) -> None:
         self.handles: set[str] = set()
-        self.interfaces: dict[str, str] = {}  # for TypedDicts, by name
-        self._names: dict[Any, str] = {}  # of these interfaces
-        self._tuples: list[Any] = []  # the NamedTuples whose fields are being written
+        self.interfaces: dict[str, str] = {}  # the interfaces of TypedDicts, by the name of the interface
+        self._names: dict[Any, str] = {}  # the names of these interfaces, by TypedDict
+        self._tuples: list[Any] = []  # the NamedTuples whose fields are being written now
         self._is_argument = False
 
     def function(self, function: PythonFunction) -> str:
@@ -85,14 +88,17 @@ class _Writer:
         return f"AsyncIterableIterator<{self.type(arguments[0]) if arguments else 'any'}>"
 
     def type(self, hint: Any) -> str:
-        """The TypeScript type for an annotation: ``any`` if unknown, ``never`` if a script cannot get such objects."""
+        """The TypeScript type for an annotation.
+
+        ``any`` if it is unknown, ``never`` if a script cannot get such objects.
+        """
         try:
             return self._type(hint)
-        except Exception:  # raised by code of the user, for example a metaclass
+        except Exception:  # raised by code of the user, such as a metaclass
             return "any"
 
     def _type(self, hint: Any) -> str:
-        if hint is Any:  # a class, in newer versions of Python
+        if hint is Any:  # in newer versions of Python, Any is a class
             return "any"
         if _is_one_of(hint, _BYTES):
             return "ArrayBuffer | ArrayBufferView" if self._is_argument else "Uint8Array"
@@ -129,7 +135,7 @@ class _Writer:
         return "any"
 
     def _named_tuple(self, hint: Any) -> str:
-        if _is_one_of(hint, self._tuples):  # it contains itself, but a tuple type has no name to refer to
+        if _is_one_of(hint, self._tuples):  # the tuple contains itself, but a tuple type has no name to refer to
             return "any[]"
         self._tuples.append(hint)
         hints = hints_of(hint)
@@ -140,7 +146,8 @@ class _Writer:
     def _literal(self, value: object) -> str:
         """The TypeScript literal for a value of a `Literal`.
 
-        Only some JSON types have literals; members of enums have none.
+        Only values of some JSON types have literals. Members of enums have none, so the result is the type of the
+        member.
         """
         return json.dumps(value) if value is None or type(value) in (bool, int, str) else self.type(type(value))
 
@@ -164,7 +171,7 @@ class _Writer:
         return name
 
 
-#: The types that declarations use, and those that TypeScript predefines.
+#: The types that declarations use, and the types that TypeScript defines itself.
 _TYPES = frozenset(
     {
         *_HANDLES.values(),
@@ -173,7 +180,7 @@ _TYPES = frozenset(
     }
 )
 
-#: Words that are valid names of parameters in Python, but not in JavaScript.
+#: Words that are valid names of parameters in Python, but reserved in JavaScript.
 _RESERVED = frozenset(
     {
         "arguments",
@@ -218,7 +225,7 @@ def _declared(name: str, signature: str) -> str:
     """The declaration of a function.
 
     If the name is a reserved word of JavaScript, the function is declared under another name, and exported under its
-    own. An import can rename it.
+    own name. An import can then rename it.
     """
     if name not in _RESERVED:
         return f"export function {name}{signature};\n"
@@ -230,7 +237,7 @@ def _is_positional(parameter: inspect.Parameter) -> bool:
 
 
 def _is_one_of(hint: Any, kinds: Iterable[Any]) -> bool:
-    """Unlike `in`, this calls no `__eq__` or `__hash__` of a metaclass."""
+    """Whether `hint` is one of these objects. Unlike `in`, this calls no `__eq__` or `__hash__` of a metaclass."""
     return any(hint is each for each in kinds)
 
 

@@ -1,7 +1,7 @@
-"""Converts domain names in URLs to ASCII (https://url.spec.whatwg.org/#idna, by Unicode's UTS #46).
+"""Converts domain names in URLs to ASCII, as https://url.spec.whatwg.org/#idna and Unicode's UTS #46 demand.
 
-The package `idna` has the tables and the rules for bidirectional text and joiners. It is imported only for names that
-are not plain ASCII.
+The package `idna` has the tables, and the rules for bidirectional text and for joiners. It is only imported for names
+that are not plain ASCII.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ __all__ = ["domain_to_ascii"]
 
 _PREFIX = "xn--"
 
-#: A domain name has at most 253 characters. Longer ones are refused, because the time grows faster than the length.
+#: Longer domain names are refused, because the time for a name grows faster than its length. Valid names have at most
+#: 253 characters.
 MAX_CHARS = 5000
 
 
 def domain_to_ascii(domain: str) -> str | None:
-    """The name in ASCII, or None for a name that is not valid. It may have characters that URLs forbid."""
+    """Convert a domain name to ASCII. Returns None if it is not valid.
+
+    The result may have characters that URLs forbid.
+    """
     import idna
 
     if len(domain) > MAX_CHARS:
@@ -35,7 +39,7 @@ def domain_to_ascii(domain: str) -> str | None:
 
 
 def _unicode_label(label: str) -> str:
-    """The Unicode form of a label in Punycode. Raises `ValueError` if it is not valid."""
+    """Convert a label to its Unicode form, if it is in Punycode. Raises `ValueError` if it is not valid."""
     if label.startswith(_PREFIX):
         label = label[len(_PREFIX) :]
         if not label.isascii():

@@ -1,7 +1,7 @@
 """The encodings of the Encoding Standard (https://encoding.spec.whatwg.org), by Python's codecs.
 
-UTF-8, UTF-16 and all single-byte encodings are exactly those of the standard. In the East Asian ones, some rare
-characters differ, and so may the characters after a malformed one.
+UTF-8, UTF-16 and all single-byte encodings are exactly those of the standard. In the East Asian encodings, some rare
+characters differ. Characters after a malformed one may differ, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache
 __all__ = ["decode", "find_encoding"]
 
 # fmt: off
-#: By name: Python's codec, and the labels.
+#: For each name of an encoding: Python's codec, and the labels.
 _ENCODINGS: dict[str, tuple[str, str]] = {
     "utf-16be": ("utf-16-be", "unicodefffe utf-16be"),
     "utf-16le": ("utf-16-le", "csunicode iso-10646-ucs-2 ucs-2 unicode unicodefeff utf-16 utf-16le"),
@@ -81,7 +81,7 @@ _ENCODINGS: dict[str, tuple[str, str]] = {
 }
 # fmt: on
 
-#: The bytes for which Python's tables differ from the standard's.
+#: Those bytes of an encoding for which Python's table differs from the standard's.
 _EXCEPTIONS = {"koi8-u": {0xAE: "\u045e", 0xBE: "\u040e"}, "windows-1255": {0xCA: "\u05ba"}}
 
 _UNDEFINED = "\ufffe"  # in tables for `codecs.charmap_decode`
@@ -90,7 +90,7 @@ _SPACE = "\t\n\f\r "
 
 
 def find_encoding(label: str) -> str | None:
-    """The name of the encoding with this label, in lower case; None if there is none."""
+    """The name, in lower case, of the encoding with this label. None if no encoding has it."""
     return _names().get(label.strip(_SPACE).lower())
 
 
@@ -102,12 +102,13 @@ def _names() -> dict[str, str]:
 def decode(data: bytes, name: str, fatal: bool, final: bool, state: tuple[bytes, int]) -> tuple[str, bytes, int]:
     """Decode a part of the data.
 
-    Returns the text, and the state for the next part. The state has the bytes of an incomplete character.
+    Returns the text, and the state for the next part. The state has those bytes at the end that are no complete
+    character.
 
-    `state` must be one that was returned for the same encoding, or (b"", -1) at the beginning: CPython crashes with
-    others.
+    `state` must be (b"", -1) for the first part. For later parts, it must be the state that was returned for the same
+    encoding: CPython crashes with other states.
 
-    Raises `UnicodeDecodeError` for malformed data if it is `fatal`.
+    Raises `UnicodeDecodeError` for malformed data if `fatal` is true.
     """
     errors = "strict" if fatal else "replace"
     codec = _ENCODINGS[name][0]
@@ -126,7 +127,10 @@ def _is_single_byte(name: str) -> bool:
 
 @cache
 def _table(name: str) -> str:
-    """The character of each byte. A byte from 0x80 to 0x9F that Python's codec lacks is a control character."""
+    """The character of each byte, in one text.
+
+    If Python's codec has no character for a byte from 0x80 to 0x9F, this is a control character.
+    """
     table = []
     for byte in range(256):
         try:

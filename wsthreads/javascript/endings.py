@@ -1,6 +1,8 @@
-"""Ends events whose call has ended, was stopped or is given up, and tells the threads that wait for them.
+"""Ends events, and tells the threads that wait for them.
 
-Everything here runs in the isolate's thread, for `loop`.
+An event ends when its call has returned or failed, was stopped, or is given up.
+
+All functions here run in the isolate's thread, and are called by `loop`.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ __all__ = ["Endings"]
 
 
 class Endings:
-    """Ends the events of `schedule`. `states` has the sessions of the isolate.
+    """Ends the events of `schedule`. `states` has the data of the isolate's sessions.
 
-    A promise of a call may be pending for `wait_s`. `began` is the time when the runtime received an event.
+    The promise of a call may be pending for at most `wait_s`. The argument `began` of the methods is the time when the
+    runtime received the event.
     """
 
     def __init__(
@@ -55,7 +58,10 @@ class Endings:
         self._wait_s = wait_s
 
     def completed(self, event: Event, failed: bool, began: float) -> None:
-        """The event's call has ended. If onOpen failed, close the session. After onClose, forget the session."""
+        """End an event whose call has ended.
+
+        If onOpen has failed, close the session. After onClose, forget the session.
+        """
         state = event.state
         self._times.observe(event.kind, time.monotonic() - (event.began or began))
         if state is None:
@@ -74,12 +80,15 @@ class Endings:
         self.finish(event)
 
     def stopped(self, event: Event, failure: Failure, began: float, *, to_end: bool) -> None:
-        """The event's call was stopped: because the isolate must end, if `to_end`, otherwise at the call's deadline."""
+        """End an event whose call was stopped.
+
+        With `to_end`, the isolate has to end. Otherwise the call has reached its deadline.
+        """
         self._reports.stopped(event, failure, to_end=to_end)
         self._overran(event, failure, began)
 
     def expire(self, now: float) -> None:
-        """Give up promises that have not settled in time."""
+        """Give up the promises that have not settled in time, and end their events."""
         while (event := self._schedule.expire(now)) is not None:
             if event.kind == "load":
                 message = f"its top level has not ended after {self._wait_s:g} s"
@@ -98,7 +107,7 @@ class Endings:
             self.completed(event, failed=True, began=began)
 
     def give_up(self, event: Event, failure: Failure, began: float) -> None:
-        """The runtime itself failed to handle the event."""
+        """End an event that the runtime itself has failed to handle."""
         self._reports.not_handled(event, failure)
         if event.kind == "rooms":
             self._rooms.give_up()
@@ -107,14 +116,17 @@ class Endings:
         self.completed(event, failed=True, began=began)
 
     def handled(self, event: Event) -> None:
-        """Like `completed`, for the usual case: a text message that was handled without an error or a promise."""
+        """End a text message that was handled without an error or a promise.
+
+        This is the most frequent case of `completed`.
+        """
         state = event.state
         assert state is not None
         state.release(event.size)
         self._schedule.finish(event)
 
     def finish(self, event: Event) -> None:
-        """Finish the event: the session's next event may be taken."""
+        """Finish an event. After that, the next event of the same session may be taken."""
         if event.kind in ("open", "message", "binary") and event.state is not None:
             event.state.release(event.size)
         elif event.kind == "request" and event.state is not None:

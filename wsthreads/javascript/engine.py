@@ -1,15 +1,17 @@
-"""Controls QuickJS below dukpy, through ctypes: deadlines, promise jobs and unhandled rejections.
+"""Controls QuickJS below dukpy, by ctypes: deadlines, promise jobs, and rejections without a handler.
 
-dukpy (0.6) has no time limit, keeps the GIL while JavaScript runs, and runs promise jobs only when it leaves the
-interpreter. Its shared library exports QuickJS's C API (quickjs-ng 0.11), which offers all of these.
+A *promise job* is a function that the engine has to call because a promise has settled.
+
+dukpy (0.6) has no time limit, holds the GIL while JavaScript runs, and runs promise jobs only when the interpreter
+returns. Its shared library exports the C API of QuickJS (quickjs-ng 0.11), which has functions for all of this.
 
 Guarantees and assumptions:
 
-- Only the isolate's thread calls methods here, with the GIL held, except that any thread may call `interrupt`.
-- First, `JS_GetRuntime(context) == runtime` proves that the capsule's struct begins with the JSRuntime and the
-  JSContext. If it does not, `EngineUnsupported` is raised.
-- A JSValue is the 16-byte struct of 64-bit builds. Values that a `JS_` function returns belong to this module, and are
-  freed here.
+- Only the isolate's thread calls the methods of this module, and holds the GIL. But any thread may call `interrupt`.
+- `JS_GetRuntime(context) == runtime` proves, before all other calls, that the capsule's struct begins with the
+  JSRuntime and the JSContext. If it does not, `EngineUnsupported` is raised.
+- A JSValue is the struct of 16 bytes that 64-bit builds use. If a `JS_` function returns a JSValue, this module owns
+  the value and frees it.
 """
 
 from __future__ import annotations
@@ -48,21 +50,23 @@ __all__ = ["Engine", "JavaScriptError"]
 
 log = get_logger(__name__)
 
-#: How often a call that takes longer than `FIRST_TURN_S` lets other threads run.
+#: If a call takes longer than `FIRST_TURN_S`, it lets other threads run after each period of this length.
 TURN_S = 0.002
-#: Long enough for a waiting thread to be scheduled. `sleep(0)` would take the GIL back too soon.
+#: How long it lets other threads run. This is long enough for a waiting thread to be scheduled; `sleep(0)` would take
+#: the GIL back too soon.
 PAUSE_S = 0.00005
 
-#: After a promise job was stopped: how long jobs run before other sessions of the script get their turn.
+#: If a promise job was stopped, later jobs run for this long. After that, other sessions of the script are handled
+#: first.
 JOBS_TURN_S = 0.005
 
-#: How many times longer than its limit a call may take on a busy machine.
+#: On a busy machine, a call may take this many times longer than its limit.
 MAX_STRETCH = 4
 
-#: With less than this left, a call's time counts as over.
+#: If less than this is left of a call's time, the time counts as over.
 MIN_LEFT_S = 0.001
 
-#: How long the description of an error may take. It can run code of the script, such as a getter.
+#: How long it may take to describe an error. The description can run code of the script, such as a getter.
 DESCRIBE_TIMEOUT_S = 0.5
 
 _FILE_NAME = b"<wsthreads>"
@@ -77,10 +81,12 @@ class JavaScriptError(Exception):
 
 
 class Engine:
-    """The engine under a dukpy interpreter, from `Engine(...)` to `close()`; both in the isolate's thread.
+    """The engine under a dukpy interpreter.
+
+    It exists from `Engine(...)` to `close()`; the isolate's thread makes both calls.
 
     `capsule` is the interpreter's ``_ctx``. `on_error(what, failure)` is called for errors that no caller receives:
-    those of a promise job, and of a rejected promise without a handler. Raises `EngineUnsupported`.
+    those of promise jobs, and of rejected promises without a handler. Raises `EngineUnsupported`.
     """
 
     def __init__(self, capsule: object, library_path: str, on_error: Callable[[str, Failure], None]) -> None:
@@ -89,28 +95,29 @@ class Engine:
         self._js: Any = library(library_path)
         self._runtime, self._context = pointers(self._js, capsule)
         self._on_error = on_error
-        #: How long the last stopped call has taken, including the time in which it had no core.
+        #: How long the last stopped call had taken, including the time in which its thread had no core.
         self.stopped_after_s = 0.0
-        self._jobs_left_s = NEVER  # the time left for all jobs together, after one was stopped
+        self._jobs_left_s = NEVER  # the time that all jobs together have left, after one was stopped
         self._describe: Value | None = None
         self._parcel: Value | None = None
-        #: Whether there are jobs for `run_jobs`.
+        #: Returns whether there are promise jobs for `run_jobs`.
         self.has_jobs: Callable[[], bool] = partial(self._js.JS_IsJobPending, self._runtime)
-        #: Whether `connect` has found the C module.
+        #: Whether `connect` has connected the C module.
         self.is_connected = False
         self._bridge: Any = None
-        self._rejected: dict[int, tuple[Value, Value]] = {}  # the promise and its reason, by the promise's address
+        # each rejected promise and its reason, by the promise's address
+        self._rejected: dict[int, tuple[Value, Value]] = {}
         #: Whether there are rejections for `report_rejections`.
         self.rejected: Mapping[int, object] = self._rejected
-        # The engine has only the addresses of these two, so they must live until close().
+        # The engine has only the addresses of these two objects, so they must exist until close().
         self._interrupt_handler = InterruptHandler(0)
         self._rejection_tracker = RejectionTracker(self._track)
         self._module = bridge()
         self._counter = self._find_counter()
         self._alarm = self._set_alarm()
-        #: Stop JavaScript after this many seconds of running from now on. Returns the present time.
+        #: Start a time limit: JavaScript is stopped after running for this many seconds. Returns the present time.
         #:
-        #: Time in which the thread has no core, or waits for Redis or the GIL, does not count. But after `MAX_STRETCH`
+        #: Time in which the thread has no core, or waits for Redis or the GIL, is not counted. But after `MAX_STRETCH`
         #: times as long, JavaScript is stopped in any case.
         self.arm: Callable[[float], float] = self._alarm.arm
         self.disarm: Callable[[], None] = self._alarm.disarm
@@ -133,11 +140,11 @@ class Engine:
     # Deadlines.
 
     def interrupt(self) -> None:
-        """Stop JavaScript at once and for good. Any thread."""
+        """Stop JavaScript at once, and let it never run again. Any thread."""
         self._alarm.is_interrupted = True
 
     def _look(self, now: float) -> bool:
-        """Whether to stop the running call. If not, other threads may run first."""
+        """Whether to stop the running call. If the call continues, other threads may run before."""
         alarm = self._alarm
         if alarm.is_interrupted or (now >= alarm.deadline and self._has_run_out(now)):
             self.stopped_after_s = now - alarm.armed_at
@@ -150,10 +157,10 @@ class Engine:
         return False
 
     def _has_run_out(self, now: float) -> bool:
-        """At the deadline: whether the thread has really run for that long. If not, moves the deadline."""
+        """Whether the thread has really run until the deadline. If not, moves the deadline. Called at the deadline."""
         alarm = self._alarm
         cpu = time.thread_time()
-        if alarm.cpu_ends == NEVER:  # the first check: one function has taken all the time
+        if alarm.cpu_ends == NEVER:  # this is the first check, because a single function has taken all the time
             alarm.cpu_ends = cpu + alarm.timeout_s
         left_s = min(alarm.cpu_ends - cpu, alarm.armed_at + MAX_STRETCH * alarm.timeout_s - now)
         if left_s > MIN_LEFT_S:
@@ -186,7 +193,7 @@ class Engine:
     # Running.
 
     def run(self, code: str) -> None:
-        """Run a script. Raises `JavaScriptError`; promise jobs are left to `run_jobs`."""
+        """Run a script. Raises `JavaScriptError`. Does not run promise jobs; `run_jobs` does."""
         self._js.JS_UpdateStackTop(self._runtime)
         result = self._evaluate(code)
         if result.is_exception:
@@ -195,14 +202,19 @@ class Engine:
         self._js.JS_FreeValue(self._context, result)
 
     def use_runtime(self, name: str) -> None:
-        """Use two parts of the runtime: `describe` turns errors into text, `parcel` carries long values."""
+        """Use two parts of the runtime.
+
+        `describe` turns errors into text. `parcel` is an object for texts and bytes that are too long for an argument.
+        """
         self._describe = self._evaluate(f"{name}.describe")
         self._parcel = self._evaluate(f"{name}.parcel")
 
     def connect(self, name: str, functions: dict[str, Function]) -> None:
-        """Let the runtime call `functions` through the C module, if it is built; otherwise it calls through dukpy.
+        """Let the runtime call `functions` through the C module, if that is built.
 
-        From then on, this object must outlive the interpreter.
+        Otherwise the runtime calls through dukpy.
+
+        After this call, this object must exist for longer than the interpreter.
         """
         module = self._module
         if module is None:
@@ -223,15 +235,15 @@ class Engine:
         js.JS_FreeValue(context, connect)
         js.JS_FreeValue(context, function)
 
-    # The parcel. Texts may have lone surrogates.
+    # The parcel. Its texts may have lone surrogates.
 
     def put_text(self, text: str) -> bool:
-        """Copy `text` into the parcel. False if the script's heap has no room for it."""
+        """Copy `text` into the parcel. Returns false if the script's heap has no space for it."""
         data = text.encode("utf-8", "surrogatepass")
         return self._put(b"text", self._js.JS_NewStringLen(self._context, data, len(data)))
 
     def take_text(self) -> str:
-        """A copy of the text in the parcel. Raises MemoryError."""
+        """Copy the text from the parcel. Raises MemoryError."""
         js, context = self._js, self._context
         value = js.JS_GetPropertyStr(context, self._parcel, b"text")
         text = self._string(value, "surrogatepass")
@@ -241,11 +253,14 @@ class Engine:
         return text
 
     def put_bytes(self, data: bytes) -> bool:
-        """Copy `data` into the parcel. False if the script's heap has no room for it."""
+        """Copy `data` into the parcel. Returns false if the script's heap has no space for it."""
         return self._put(b"bytes", self._js.JS_NewArrayBufferCopy(self._context, data, len(data)))
 
     def put_value(self, code: str) -> bool:
-        """Put the value of an expression into the parcel's property `part`. False if time or memory runs out."""
+        """Put the value of an expression into the parcel's property `part`.
+
+        Returns false if time or memory runs out.
+        """
         return self._put(b"part", self._evaluate(code))
 
     def _put(self, name: bytes, value: Value) -> bool:
@@ -257,7 +272,7 @@ class Engine:
         return True
 
     def take_bytes(self) -> bytes:
-        """A copy of the bytes in the parcel."""
+        """Copy the bytes from the parcel."""
         js, context = self._js, self._context
         value = js.JS_GetPropertyStr(context, self._parcel, b"bytes")
         size = c_size_t()
@@ -267,12 +282,12 @@ class Engine:
         return data
 
     def run_jobs(self, timeout_s: float) -> bool:
-        """Run promise jobs until none is left. False if there was none.
+        """Run promise jobs until none is left. Returns false if there was none.
 
-        All jobs together have `timeout_s`. Then the running job is stopped and dropped, and the others get `timeout_s`
-        again. So an endless chain of jobs is broken. (The stopped job may be an innocent one beside such a chain.)
-        There may be many chains. So from the first stop on, each call runs jobs only for `JOBS_TURN_S`. The caller can
-        handle other events between two calls.
+        All jobs together have `timeout_s`. If this is not enough, the running job is stopped and dropped, and the
+        others have `timeout_s` again. So an endless chain of jobs is broken. (The stopped job may be another one that
+        ran between jobs of such a chain.) There may be many endless chains. So after the first stop, each call of this
+        method runs jobs only for `JOBS_TURN_S`, and the caller can handle other events between two calls.
         """
         js, runtime = self._js, self._runtime
         if not self.has_jobs():
@@ -282,12 +297,12 @@ class Engine:
         while js.JS_IsJobPending(runtime) and not self._alarm.is_interrupted:
             failed = js.JS_ExecutePendingJob(runtime, byref(context)) < 0
             if self._alarm.has_stopped:
-                failed |= js.JS_HasException(self._context)  # some of the engine's own jobs do not report a failure
+                failed |= js.JS_HasException(self._context)  # some jobs of the engine itself do not report a failure
                 self._jobs_left_s = timeout_s
                 began, turn_began = self.arm(timeout_s), time.thread_time()
             if failed:
                 self._on_error("a promise job", self._take_exception())
-            # By CPU time, so that a job from before this turn nearly always runs in this turn.
+            # This is CPU time, so that a job that was waiting before this call is nearly always run in this call.
             if self._jobs_left_s != NEVER and time.thread_time() - turn_began >= JOBS_TURN_S:
                 self._jobs_left_s = max(MIN_LEFT_S, self._jobs_left_s - (time.monotonic() - began))
                 break
@@ -297,7 +312,7 @@ class Engine:
         return True
 
     def report_rejections(self, timeout_s: float) -> None:
-        """Report the rejected promises without a handler."""
+        """Report the rejected promises that have no handler."""
         while self._rejected:
             _, (promise, reason) = self._rejected.popitem()
             self.arm(timeout_s)
@@ -308,17 +323,17 @@ class Engine:
         self.disarm()
 
     def heap_bytes(self) -> int:
-        """The bytes allocated for the script. Visits each object: 50,000 objects take about a millisecond."""
+        """How many bytes are allocated for the script. Visits each object: 50,000 objects take about a millisecond."""
         return self._memory()[0]
 
     def collect_garbage(self) -> int:
-        """Collect garbage. Returns how many bytes the script may allocate afterwards."""
+        """Collect garbage. Returns how many bytes the script may allocate after that."""
         self._js.JS_RunGC(self._runtime)
         size, limit = self._memory()
         return limit - size
 
     def _memory(self) -> tuple[int, int]:
-        """The allocated bytes, and their limit."""
+        """How many bytes are allocated, and how many may be."""
         usage = (c_int64 * 64)()  # JSMemoryUsage has 26; the first two are malloc_size and malloc_limit
         self._js.JS_ComputeMemoryUsage(self._runtime, usage)
         return usage[0], usage[1]
@@ -338,7 +353,7 @@ class Engine:
         return value
 
     def _take_exception(self) -> Failure:
-        """The pending exception, which is cleared."""
+        """Clear the pending exception, and return its description."""
         error = self._js.JS_GetException(self._context)
         failure = self._failure_of(error)
         self._js.JS_FreeValue(self._context, error)

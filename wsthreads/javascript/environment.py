@@ -1,4 +1,7 @@
-"""The names and values that a script imports as `env`. They are secrets: no log and no page shows the values."""
+"""The names and values that a script imports as `env`.
+
+They are secrets: no log line and no page of wsthreads shows the values.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class Environment(Mapping[str, str]):
                 raise ConfigError(f"env has a name that is not made of letters, digits and _: {name!r:.100}")
             if not isinstance(value, str):
                 raise ConfigError(f"env[{name!r}] must be text, not {type(value).__name__}")
-        #: Hides the values in texts.
+        #: Hides the values when they appear in texts.
         self.mask = Mask(self._values.values())
 
     def __getitem__(self, name: str) -> str:
@@ -50,12 +53,12 @@ class Environment(Mapping[str, str]):
 def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
     r"""The names and values in a file of lines ``NAME=value``.
 
-    A line may begin with ``export``. Empty lines are skipped, and comments after ``#``. A value may be in single
-    quotes, and is then taken literally, or in double quotes, with the escapes ``\n``, ``\t``, ``\"`` and ``\\``. A
-    quoted value ends with the quote, in the same or a later line. ``$NAME`` is not replaced. Of several lines with the
-    same name, the last one counts.
+    A line may begin with ``export``. Empty lines and comments after ``#`` are skipped. A value may be in single quotes;
+    it is then taken literally. It may be in double quotes, with the escapes ``\n``, ``\t``, ``\"`` and ``\\``. A quoted
+    value ends at the closing quote, in the same line or in a later one. ``$NAME`` is not replaced. Of several lines
+    with the same name, the last one counts.
 
-    Raises `UsageError`, whose text has the line's number and no value.
+    Raises `UsageError`. Its text has the line's number, but no value.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -83,7 +86,7 @@ def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _quoted(text: str, lines: Iterator[tuple[int, str]], place: str) -> str:
-    """The value that begins with a quote in `text`, and may continue in further lines."""
+    """The value that begins with the quote in `text`. It may continue in further lines."""
     quote, text = text[0], text[1:]
     pattern = re.compile(r'((?:[^"\\]|\\.)*)"(.*)' if quote == '"' else f"([^{quote}]*){quote}(.*)", re.DOTALL)
     while (found := pattern.fullmatch(text)) is None:

@@ -1,4 +1,4 @@
-"""The calls of other threads to an isolate: they post events to its queue, and wait for answers."""
+"""The part of an isolate that other threads call: they post events to its queue, and wait for answers."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 __all__ = ["EventQueue"]
 
-#: How old the measured heap size may be, in seconds.
+#: The measured size of the heap may be this many seconds old.
 HEAP_AGE_S = 10.0
 
 #: How long `attributes` waits for the script.
 LOOK_TIMEOUT_S = 0.2
 
-#: How long `export_attributes` waits for the script, which may still handle the session's messages.
+#: How long `export_attributes` waits for the script, which may still have to handle messages of the session.
 EXPORT_TIMEOUT_S = 5.0
 
 
 class EventQueue:
     """Posts the events of an isolate, for the threads of sessions and rooms. Any thread.
 
-    `states` has the sessions of the isolate; `loop` takes the events from `schedule`.
+    `states` has the data of the isolate's sessions. `loop` takes the events from `schedule`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class EventQueue:
         self._schedule = schedule
         self._states = states
         self._loop = loop
-        # Guards _is_closed: once that is set, no session is added, and no thread begins to wait.
+        # Guards _is_closed. Once _is_closed is set, no session is added, and no thread begins to wait.
         self._gate = Lock()
         self._is_closed = False
         self._heap_due = 0.0  # monotonic: when the heap may be measured again
@@ -68,7 +68,8 @@ class EventQueue:
     def message(self, session: Session, message: str | bytes) -> None:
         """Post a message.
 
-        Blocks while too many messages of the session wait (`SessionState.reserve`), but takes replies meanwhile.
+        Blocks while too many messages of the session wait (see `SessionState.reserve`). Replies of the client are
+        accepted meanwhile.
         """
         state = self._states.find(session.id)
         if state is None or not state.reserve(len(message)):
@@ -86,23 +87,26 @@ class EventQueue:
             return
         number = self._loop.requests.take(answer)
         self._schedule.post(Event("request", state, (number, message), len(message)))
-        if self._is_closed:  # perhaps it has closed just now, and the event was dropped
+        if self._is_closed:  # the isolate may have closed just now, and dropped the event
             self._loop.requests.finish(number)
 
     def suspend(self, session: Session) -> None:
-        """The session has lost its connection. Does not wait, because an earlier call may wait for the client."""
+        """Tell the script that a session has lost its connection.
+
+        Does not wait, because an earlier call may wait for the client.
+        """
         state = self._states.find(session.id)
         if state is not None:
             self._schedule.post(Event("suspend", state))
 
     def resume(self, session: Session) -> None:
-        """The session has another connection. Does not wait."""
+        """Tell the script that a session has a new connection. Does not wait."""
         state = self._states.find(session.id)
         if state is not None:
             self._schedule.post(Event("resume", state, (_told(session),)))
 
     def adopt(self, session: Session, attributes: dict[str, Any]) -> None:
-        """Take a session from another process. Raises `IsolateError` if the isolate has ended."""
+        """Add a session that has come from another process. Raises `IsolateError` if the isolate has ended."""
         state = SessionState(session.id, session)
         with self._gate:
             self._check_alive()
@@ -110,11 +114,12 @@ class EventQueue:
             self._schedule.post(Event("adopt", state, (_told(session), attributes)))
 
     def export_attributes(self, session: Session) -> str:
-        """The attributes that the session takes to another process, in JSON. Waits for all calls so far.
+        """The attributes that a session takes to another process, in JSON. Waits for all calls for the session.
 
-        These are all attributes of the session, or the last return value of onSuspend, if it returned one.
+        If onSuspend last returned a value, these are the attributes in that value. Otherwise they are all attributes of
+        the session.
 
-        Raises `UsageError` if one is not JSON, and `IsolateError` if the script does not answer in time.
+        Raises `UsageError` if an attribute is not JSON, and `IsolateError` if the script does not answer in time.
         """
         state = self._states.find(session.id)
         if state is None:
@@ -130,19 +135,22 @@ class EventQueue:
     def reader(
         self, session: Session, descriptor: int, due: Callable[[], tuple[int, int] | None] | None
     ) -> Reader | None:
-        """A reader of the session's messages that runs no Python code; None without the C module."""
+        """Returns a reader of the session's messages that runs no Python code. None without the C module."""
         state = self._states.find(session.id)
         if state is None or not hasattr(state, "pump"):
             return None
         return self._schedule.reader(state, descriptor, self._config.max_message_bytes, due)
 
     def catch_up(self, session: Session, timeout_s: float | None) -> bool:
-        """Blocks until the session's onOpen has run, and its messages have been handled. False if it takes longer."""
+        """Block until the session's onOpen has run and its messages have been handled.
+
+        Returns false if this takes too long.
+        """
         state = self._states.find(session.id)
         return state is None or state.wait_handled(timeout_s)
 
     def settle(self, timeout_s: float) -> bool:
-        """Blocks until all events so far, their effects and their promise jobs are done; at most `timeout_s`.
+        """Block until all events so far are done, with their effects and their promise jobs. Waits at most `timeout_s`.
 
         Returns false if they are not done by then.
         """
@@ -157,9 +165,9 @@ class EventQueue:
         return True
 
     def attributes(self, session_id: str) -> list[tuple[str, bool, str]]:
-        """A session's attributes: for each, the name, whether the value is a text, and the value as text.
+        """The attributes of a session. Each has a name, whether its value is a text, and the value as text.
 
-        Raises `IsolateError` if the script is busy for longer than `LOOK_TIMEOUT_S`, or has ended.
+        Raises `IsolateError` if the script does not answer within `LOOK_TIMEOUT_S`, or has ended.
         """
         try:
             entries: list[tuple[str, bool, str]] = self._ask(Event("look", None, (session_id,), reply=Future())).result(
@@ -167,19 +175,22 @@ class EventQueue:
             )
         except TimeoutError:
             raise IsolateError(f"{self.name} is busy") from None
-        except JavaScriptError:  # such as a getter of the script
+        except JavaScriptError:  # for example, a getter of the script has failed
             raise IsolateError(f"the attributes that {self.name} has set cannot be read") from None
         return entries
 
     def close(self, session: Session, code: int, reason: str) -> None:
-        """Blocks until the script's onClose has ended, or the isolate has."""
+        """Block until the script's onClose for the session has ended, or the isolate has ended."""
         state = self._states.find(session.id)
         if state is not None:
             self._schedule.post(Event("close", state, (code, reason)))
             state.wait_for_end()
 
     def handshake(self, request: Request, session_id: str) -> Any:
-        """The return value of onHandshake, as a JSON value. Raises `HandshakeRefused` if it threw or took too long."""
+        """The return value of onHandshake, as a JSON value.
+
+        Raises `HandshakeRefused` if onHandshake fails or takes too long.
+        """
         told = {**handshake_data(request), "subprotocols": request.subprotocols}
         event = Event("handshake", SessionState(session_id, None, request), (told,), reply=Future())
         try:
@@ -190,9 +201,9 @@ class EventQueue:
             raise HandshakeRefused(503, "the handler is not running", cause="handler_down") from error
 
     def presence(self, name: str, changes: dict[str, Any]) -> str | bytes | None:
-        """The return value of onPresence for a room.
+        """Call onPresence for a room, and return the result.
 
-        Raises `IsolateError`, and `JavaScriptError` for a failure that was logged.
+        Raises `IsolateError`. Raises `JavaScriptError` if the call has failed; that failure was already logged.
 
         Blocks until the earlier events and the call itself have ended. Each of them has a deadline.
         """
@@ -200,7 +211,7 @@ class EventQueue:
         return message
 
     def call_rooms(self, calls: Sequence[RoomCall]) -> None:
-        """Call functions of rooms: see `RoomCalls`. Does not wait."""
+        """Let the script handle some calls for rooms (see `RoomCalls`). Does not wait."""
         with self._gate:
             if not self._is_closed:
                 self._loop.rooms.post(calls)
@@ -209,9 +220,9 @@ class EventQueue:
             call.done("down")
 
     def heap_bytes(self) -> int | None:
-        """The size of the script's heap some seconds ago; its limit is 128 MiB. None without an engine.
+        """The size of the script's heap some seconds ago, in bytes. Its limit is 128 MiB. None without an engine.
 
-        Does not wait. Also asks the isolate to measure the heap again, at most every `HEAP_AGE_S`. This takes the
+        Does not wait. Also asks the isolate to measure the heap again, but at most every `HEAP_AGE_S`. This takes the
         isolate about a millisecond for 50,000 objects.
         """
         now = monotonic()
@@ -221,11 +232,11 @@ class EventQueue:
         return self._loop.heap_bytes
 
     def probe(self) -> None:
-        """Measure how long an event waits that is posted now. Does not wait."""
+        """Post an event whose wait is measured. Does not wait."""
         self._loop.probes.post()
 
     def recent_waits(self) -> tuple[float, float] | None:
-        """The median and the longest wait of the last minute, in seconds; None if none was measured."""
+        """The median and the longest wait of the last minute, in seconds. None if no wait was measured."""
         return self._loop.probes.recent()
 
     def has_session(self, session_id: str) -> bool:
@@ -252,5 +263,5 @@ class EventQueue:
 
 
 def _told(session: Session) -> dict[str, Any]:
-    """The data of a session's handshake for the script."""
+    """The data of a session's handshake that the script gets."""
     return {**handshake_data(session.request), "user": session.user}

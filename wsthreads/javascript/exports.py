@@ -1,4 +1,4 @@
-"""Reads a script's exports: its handler functions, or an error that explains why there are none."""
+"""Reads the exports of a script: its handler functions. If there are none, an error explains why."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ HOOKS = {
     "onReload": "on_reload",
 }
 
-#: The function that is called for an event, by the event's kind. (onError is called after another function has failed.)
+#: The function that is called for an event, by the kind of the event. (onError is called after another function has
+#: failed.)
 CALLS = {
     "handshake": "onHandshake",
     "open": "onOpen",
@@ -46,7 +47,8 @@ CALLS = {
 #: The name of the export that tells how often onTick is called.
 TICK_RATE = "tickRate"
 
-#: The function of a room's call, by the call's kind; in the order of the runtime's numbers (``roomcalls.js``).
+#: The function that is called for a room, by the kind of the call. In the order of the numbers in the runtime's
+#: ``roomcalls.js``.
 ROOM_CALLS = {
     "room_start": "onRoomStart",
     "post": "onPost",
@@ -54,29 +56,30 @@ ROOM_CALLS = {
     "room_end": "onRoomEnd",
 }
 
-#: Kinds of functions whose call only returns a generator.
+#: Kinds of functions that a script must not export as handlers: a call of them only returns a generator.
 GENERATORS = {"generator function": "a generator function", "async generator function": "an async generator function"}
 
 
 @dataclass(frozen=True, slots=True)
 class Exports:
-    """All exported names, and the handler functions among them in Python's spelling."""
+    """The names of all exports of a script, and the handler functions among them, in Python's spelling."""
 
     names: tuple[str, ...]
     hooks: frozenset[str]
-    #: How often onTick is called in a second; None without onTick.
+    #: How many times in a second onTick is called. None if there is no onTick.
     tick_rate: float | None = None
 
     @classmethod
     def read(
         cls, script: str, exported: Iterable[tuple[str, str]], tick_rate: tuple[float | None, str] = (None, "")
     ) -> Exports:
-        """Make `Exports` from pairs of a name and its `typeof`, or one of `GENERATORS`.
+        """Make `Exports` from pairs: a name, and its `typeof` or one of `GENERATORS`.
 
-        `tick_rate` is the exported tickRate if it is a number, else None; and any exported value of it as text.
+        `tick_rate` has two values: the exported tickRate if it is a number, otherwise None; and the exported value as
+        text.
 
-        Raises `HandlerError` if there is no handler function, if one is not a function, for onTick without tickRate or
-        tickRate without onTick, and if tickRate is out of range.
+        Raises `HandlerError` if there is no handler function, or if an export with the name of one is not a function.
+        Raises it for onTick without tickRate, for tickRate without onTick, and if tickRate is out of range.
         """
         kinds = dict(exported)
         for name in HOOKS:

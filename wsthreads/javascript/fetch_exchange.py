@@ -1,4 +1,7 @@
-"""One request of a script's `fetch`, and its response, whose body waits in a buffer for the script."""
+"""An exchange: one request of a script's `fetch`, and its response.
+
+The response's body waits in a buffer for the script.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,22 @@ if TYPE_CHECKING:
 
 __all__ = ["BUFFER_BYTES", "Exchange"]
 
-#: The most bytes of a body that are read before the script asks for them.
+#: At most this many bytes of a body are read before the script asks for them.
 BUFFER_BYTES = 64 * 1024
 
-#: How long a redirected request waits for the end of the previous response, so that it can use the same connection.
+#: How long a redirected request waits until the previous response has ended. After that, it can use the same
+#: connection.
 REDIRECT_S = 0.05
 
 
 class Exchange:
     """One request and its response.
 
-    Threads of a pool call `run` and `read`, one at a time. The isolate's thread calls the other methods.
+    Threads of a pool call `run` and `read`, only one thread at a time. The isolate's thread calls the other methods.
 
-    Each call of the script has a ticket. `post(ticket, is_returned, json)` gives the result of a call to the script.
-    `ticket` belongs to the first call, which waits for the *head* of the response: the status and the headers.
-    `previous` is the exchange that was redirected to this one.
+    Each call of the script has a ticket. `post(ticket, is_returned, json)` gives the script the result of the call. The
+    argument `ticket` belongs to the first call. It waits for the *head* of the response, which has the status and the
+    headers. `previous` is the exchange that was redirected to this one.
     """
 
     def __init__(
@@ -50,13 +54,13 @@ class Exchange:
         self._previous = previous
         self._connections: Connections | None = None
         self._response: Any = None
-        self._lock = threading.Lock()  # guards the attributes below; nothing blocks under it
+        self._lock = threading.Lock()  # guards the attributes below; a thread that holds it does not block
         self._connection: Connection | None = None
-        self._ticket: int | None = ticket  # the ticket of the call that waits
+        self._ticket: int | None = ticket  # the ticket of the call that waits for a result
         self.wants_all = False  # whether the script waits for the whole body
         self._buffer = bytearray()
         self._size = 0  # how many bytes of the body were read
-        self._is_working = True  # whether a thread works for this exchange, or will
+        self._is_working = True  # whether a thread works for this exchange now, or will soon
         self._has_ended = False  # whether the whole body was read
         self._failure: tuple[str, str] | None = None  # the name of the error, and its message
         self._end_wait: Callable[[], None] | None = None
@@ -70,13 +74,13 @@ class Exchange:
 
     @property
     def is_over(self) -> bool:
-        """Whether the script has got everything that it can get."""
+        """Whether the whole body was read, and the script has taken it."""
         return self._has_ended and not self._buffer
 
-    # In a thread of the pool.
+    # These methods run in a thread of the pool.
 
     def run(self, connections: Callable[[], Connections]) -> None:
-        """Send the request, post the head of the response, and begin to read the body. Raises nothing."""
+        """Send the request, post the head of the response, and begin to read the body. Never raises."""
         try:
             if self._previous is not None:
                 self._previous.end_soon()
@@ -91,7 +95,7 @@ class Exchange:
                 self._is_short = size is not None and size <= BUFFER_BYTES
                 ticket = self._take_ticket_locked()
             if size == 0:
-                self.read()  # before the head is posted, so that the script's next request can use the connection
+                self.read()  # read before the head is posted, so that the script's next request can use the connection
             if ticket is not None:
                 failure = self._failure
                 head = (response.status, response.reason or "", headers) if failure is None else (*failure, "")
@@ -103,7 +107,7 @@ class Exchange:
                 self.read()
 
     def read(self) -> None:
-        """Read until the body ends or the buffer is full. Raises nothing."""
+        """Read until the body ends or the buffer is full. Never raises."""
         try:
             while self._has_room_after(self._response.read1(BUFFER_BYTES)):
                 pass
@@ -111,13 +115,20 @@ class Exchange:
             self._finish(error)
 
     def end_soon(self) -> None:
-        """The request was redirected: read a short body to its end, to free the connection; end a longer one now."""
+        """End the exchange because it was redirected.
+
+        If the body is short, it is read to its end, so that the connection can be used again. A longer body is ended
+        now.
+        """
         if self._is_short:
             self._work_ended.wait(REDIRECT_S)
         self.fail("Error", "it was redirected")
 
     def control(self, end_wait: Callable[[], None]) -> None:
-        """From now on, `end_wait` ends the thread's wait. Raises `FetchFailed` if the exchange has failed already."""
+        """Use `end_wait` from now on to end the thread's wait.
+
+        Raises `FetchFailed` if the exchange has failed already.
+        """
         with self._lock:
             if self._failure is not None:
                 raise FetchFailed(self._failure[1])
@@ -145,7 +156,7 @@ class Exchange:
         return has_room
 
     def _finish(self, error: BaseException | None) -> None:
-        """The thread's work has ended: the body was read, or cannot be read."""
+        """End the thread's work, because the body was read, or cannot be read."""
         with self._lock:
             if error is not None:
                 self._failure = self._failure or _described(self.request, error)
@@ -167,12 +178,14 @@ class Exchange:
         if ticket is not None and outcome is not None:
             self._post(ticket, *outcome)
 
-    # In the isolate's thread.
+    # These methods run in the isolate's thread.
 
     def ask(self, ticket: int, wants_all: bool) -> bool:
-        """Post the result for `ticket` once there are bytes of the body, or, with `wants_all`, once all have arrived.
+        """Post the result for `ticket` when there are bytes of the body.
 
-        The result is true, or false at the end of the body. Returns whether a thread has to call `read`.
+        With `wants_all`, post it when all bytes have arrived.
+
+        The result is true, or false at the end of the body. This method returns whether a thread has to call `read`.
         """
         with self._lock:
             self.wants_all = wants_all
@@ -193,7 +206,7 @@ class Exchange:
         return data
 
     def fail(self, name: str, message: str) -> None:
-        """End the exchange, and give this error to the call that waits. Any thread."""
+        """End the exchange, and give this error to the call that waits for a result. Any thread."""
         previous = self._previous
         if previous is not None:
             previous.fail(name, message)
@@ -222,7 +235,7 @@ class Exchange:
         return ticket
 
     def _outcome_locked(self) -> tuple[bool, str] | None:
-        """The result of a call for bytes, if it is known already."""
+        """The result of a call for bytes. None if it is not known yet."""
         if self._failure is not None:
             return False, json.dumps((*self._failure, ""))
         if self._has_ended or (self._buffer and not self.wants_all):

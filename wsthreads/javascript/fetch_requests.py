@@ -1,4 +1,4 @@
-"""Checks the requests of `fetch`. A script may have changed the runtime's own checks, so these repeat them."""
+"""Checks the requests of `fetch`. The runtime checks them, too, but a script may have changed the runtime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _URL = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::(\d{1,5}))?(/[!
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 
-#: Headers that only the connection itself sets.
+#: Headers that only the connection itself may set.
 _OWN_HEADERS = frozenset(
     {"accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "proxy-connection", "te"}
     | {"trailer", "transfer-encoding", "upgrade"}
@@ -24,14 +24,14 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class FetchFailed(Exception):
-    """A fetch is refused, or has failed. The text is for the script."""
+    """A fetch was refused or has failed. The text is for the script."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     method: str
     scheme: str
-    host: str  # an IPv6 address is without brackets
+    host: str  # without brackets if it is an IPv6 address
     port: int
     target: str
     headers: Mapping[str, str]
@@ -56,7 +56,7 @@ def checked_request(
     max_bytes: int,
     expires: float,
 ) -> Request:
-    """The request, with the headers that every request has. Raises `FetchFailed` if it is refused."""
+    """Check a request, and add the headers that every request has. Raises `FetchFailed` if the request is refused."""
     found = _URL.fullmatch(url)
     if found is None:
         raise FetchFailed(f"fetch takes http and https URLs with a plain host, not {url:.100}")

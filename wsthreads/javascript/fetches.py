@@ -1,10 +1,12 @@
 """The fetches of a script.
 
-A fetch has a number. Each of its calls has a ticket, under which the runtime keeps the call's promise. A thread sends
-the request, and then reads the body into a buffer. While the buffer is full, the thread stops until the script takes
-the bytes. A fetch, with its redirects and its body, may take `script_wait_s`.
+A fetch has a number. A fetch consists of several calls: one for the head of the response, and others for the body. Each
+call has a ticket. The runtime keeps the promise of the call under its ticket. A thread sends the request, and then
+reads the body into a buffer. While the buffer is full, the thread stops, until the script takes the bytes. A fetch may
+take at most `script_wait_s`, with its redirects and its body.
 
-The runtime's JavaScript half follows redirects. A script may have changed that half, so each request is checked here.
+The runtime follows redirects, in JavaScript. A script may have changed the runtime, so each request is also checked in
+Python.
 """
 
 from __future__ import annotations
@@ -35,15 +37,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetches", "Waits"]
 
-#: The most open fetches of a script. A fetch is open until its body was read or cancelled, or until the script has
-#: dropped it.
+#: At most this many fetches of a script may be open. A fetch is open until its body was read or cancelled, or until the
+#: script has dropped the response.
 MAX_OPEN = 1000
 
 
 class Fetches:
-    """Owned by an isolate, whose thread calls all methods but `stop`.
+    """The fetches of one isolate. The isolate's thread calls all methods but `stop`.
 
-    Raises `ConfigError` if the configuration names hosts, and the package that reaches them is not installed.
+    Raises `ConfigError` if the configuration allows hosts, but the package that connects to them is not installed.
     """
 
     def __init__(self, name: str, schedule: Schedule, config: Config) -> None:
@@ -55,7 +57,8 @@ class Fetches:
         self._max_bytes = config.max_fetch_bytes
         self._wait_s = config.script_wait_s
         self._pool = PythonPool(f"{name}-fetch", config.script_threads, "fetches")
-        # By number, the first to expire first. Each single operation is atomic, with and without the GIL.
+        # The open fetches by number, in the order in which they expire. Each single operation is atomic, with and
+        # without the GIL.
         self._open: dict[int, Exchange] = {}
         #: The fetches that have not ended, by number.
         self.open: Mapping[int, Exchange] = self._open
@@ -65,7 +68,10 @@ class Fetches:
         self._has_ended = False
 
     def functions(self) -> dict[str, Function]:
-        """The functions that the runtime calls. The first two return None, or why the call cannot be made."""
+        """The functions that the runtime calls.
+
+        `fetch` and `read_fetched` return None, or why the call cannot be made.
+        """
         return {"fetch": self._begin, "read_fetched": self._read, "take_fetched": self._take, "end_fetch": self._end}
 
     @cached_property
@@ -87,14 +93,14 @@ class Fetches:
         return NEVER
 
     def expire(self, now: float) -> None:
-        """Give up the fetches that have not ended in time. The script gets a TimeoutError."""
+        """Give up the fetches whose time is over. The script gets a TimeoutError."""
         late = list(takewhile(lambda exchange: exchange.request.expires <= now, self._open.values()))
         for exchange in late:
             message = f"{exchange.request} has taken more than {self._wait_s:g} s"
             self._give_up(exchange, "TimeoutError", message)
 
     def stop(self) -> None:
-        """End all fetches, and begin no more. Any thread."""
+        """End all fetches, and refuse new ones. Any thread."""
         self._pool.stop()
         with self._lock:
             self._has_ended = True
@@ -104,17 +110,20 @@ class Fetches:
         if connections is not None:
             connections.close()
 
-    # Called by the runtime.
+    # The runtime calls these methods.
 
     def _begin(
         self, ticket: int, number: int, method: str, url: str, headers: str, has_body: bool, data: str | None
     ) -> Answer:
-        """Send a request. `number` is the number of a redirected fetch; for a new fetch, it equals the ticket."""
+        """Send a request.
+
+        `number` is that of the fetch that was redirected. For a new fetch, it is the same as the ticket.
+        """
         from wsthreads.javascript.fetch_exchange import Exchange  # only a script that fetches needs these
         from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
 
         if len(self._open) > MAX_OPEN // 2 and len(self._open) % (MAX_OPEN // 10) == 0 and self.engine is not None:
-            self.engine.collect_garbage()  # so that unreferenced responses are closed soon
+            self.engine.collect_garbage()  # so that responses without a reference are closed soon
         previous = self._open.get(number)
         if previous is None and number != ticket:
             return f"the fetch with its redirects has taken more than {self._wait_s:g} s"
@@ -137,12 +146,16 @@ class Fetches:
         except FetchFailed as refusal:
             return str(refusal)
         if previous is not None and not self._pool.has_room:
-            previous.fail("Error", "it was redirected")  # it may occupy the thread that this request needs
+            # the redirected fetch may use the thread that this request needs
+            previous.fail("Error", "it was redirected")
         exchange = self._open[number] = Exchange(number, ticket, request, self._max_bytes, self._post, previous)
         return self._submit(exchange, lambda: exchange.run(self._ready_connections))
 
     def _read(self, ticket: int, number: int, wants_all: bool) -> Answer:
-        """Wait for bytes of the body, or for all of it. The result is whether there are any."""
+        """Wait for bytes of the body, or for the whole body.
+
+        The result that is posted later tells whether there are any bytes.
+        """
         exchange = self._open.get(number)
         if exchange is None:
             return f"the body was not read within {self._wait_s:g} s after the call of fetch"
@@ -152,7 +165,7 @@ class Fetches:
         return self._submit(exchange, exchange.read) if must_begin else None
 
     def _take(self, number: int) -> Answer:
-        """The bytes that have arrived, as text; true if they are in the parcel."""
+        """Take the bytes that have arrived. Returns them as text, or true if they are in the parcel."""
         exchange = self._open.get(number)
         data = b"" if exchange is None else exchange.take()
         if exchange is not None and exchange.is_over and exchange.wants_all:
@@ -164,7 +177,7 @@ class Fetches:
         return True
 
     def _end(self, number: int) -> None:
-        """The script no longer wants the response."""
+        """End a fetch, because the script no longer wants the response."""
         exchange = self._open.get(number)
         if exchange is not None:
             self._give_up(exchange, "AbortError", "this was aborted")
@@ -184,7 +197,7 @@ class Fetches:
         exchange.fail("Error", "it was not sent")
         return f"{exchange.request} is not sent: {refusal}"
 
-    # In any thread.
+    # Any thread may call these methods.
 
     def _ready_connections(self) -> Connections:
         with self._lock:
@@ -197,19 +210,20 @@ class Fetches:
             return self._connections
 
     def _post(self, ticket: int, is_returned: bool, text: str) -> None:
-        """The result of a call, or its error."""
+        """Post the result of a call, or its error."""
         self._schedule.post(result_event(ticket, is_returned, Encoded(text)))
 
 
 class Waits:
-    """Combines all that a script's promises can wait for outside of JavaScript: calls of Python, and fetches."""
+    """The things outside of JavaScript that promises of a script wait for: calls of Python functions, and fetches."""
 
     def __init__(self, calls: PythonCalls, fetches: Fetches) -> None:
         self._calls = calls
         self._fetches = fetches
         self.settle = calls.settle
         self.refuse = calls.refuse
-        #: Each is true while it has something that can expire. Checking this is cheaper than calling `next_expiry`.
+        #: Each is not empty while it has something that can expire. To check this is cheaper than to call
+        #: `next_expiry`.
         self.tables = (calls.waiting, fetches.open)
 
     @property

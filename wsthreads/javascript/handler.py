@@ -38,32 +38,35 @@ if TYPE_CHECKING:
 
 __all__ = ["ScriptHandler", "ScriptInfo", "check_script"]
 
-#: The longest time that `check_script` waits for promise jobs that the script's top level has begun.
+#: The longest time that `check_script` waits for promise jobs that the top level of the script has begun.
 CHECK_SETTLE_S = 1.0
 
-#: The most calls for rooms that the isolate gets at once.
+#: At most this many calls for rooms are given to the isolate together.
 MAX_CALLS = 1000
 
 
 class _Life:
-    """The state of a handler in one process: the isolate, and a lock. A forked process makes its own."""
+    """The state of a handler in one process: the isolate, and a lock. A forked process makes a new one."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()  # guards changes of the attributes below
         self.isolate: Isolate | None = None
         self.restarts = Restarts()
-        self.not_before = 0.0  # monotonic: when the next isolate may be started
+        self.not_before = 0.0  # when the next isolate may be started, on the monotonic clock
 
 
 def _release(lives: dict[int, _Life]) -> None:
-    """The finalizer of a handler: ends its isolate in this process."""
+    """The finalizer of a handler. It ends the handler's isolate in this process."""
     life = lives.get(os.getpid())
     if life is not None and life.isolate is not None:
         life.isolate.release()
 
 
 def _teller(handler: ScriptHandler) -> Callable[[str], None]:
-    """A function that reports failures to the handler. Its reference is weak: the isolate keeps the function."""
+    """Returns a function that reports failures to the handler.
+
+    Its reference to the handler is weak, because the isolate keeps the function.
+    """
     reference = weakref.ref(handler)
 
     def tell(text: str) -> None:
@@ -75,7 +78,7 @@ def _teller(handler: ScriptHandler) -> Callable[[str], None]:
 
 
 class ScriptHandler(Handler):
-    """The functions that the ES module at `path` exports, run one at a time by the isolate of this process.
+    """The functions that the ES module at `path` exports. The isolate of this process runs them, one at a time.
 
     Call `start` in each process. Further calls start a new isolate if the last one has died, and do nothing otherwise.
     `hooks` is empty until the first call. `env` has the names and texts that the script may import as `env`.
@@ -102,7 +105,7 @@ class ScriptHandler(Handler):
         self._env = Environment(env)
         self._log = self._env.mask.logger(__name__)
         self._rooms: Rooms[Any] | None = None
-        # By process id. A forked process leaves its parent's life alone: only a thread of the parent can free that.
+        # By process id. A forked process leaves its parent's `_Life` alone: only a thread of the parent can free it.
         self._lives: dict[int, _Life] = {}
         # The id and the life of the process that started last. Each message reads this. Without a GIL, a `get` of the
         # dict would be slow, see `StripedDict`.
@@ -148,7 +151,7 @@ class ScriptHandler(Handler):
                 self._rooms.ownership.restart()
 
     def _pace_restart(self, life: _Life) -> None:
-        """A script that has died starts again at once. If it keeps dying, the pauses get longer."""
+        """Let a script that has died start again at once. If it keeps dying, the pauses get longer."""
         if life.isolate is not None and life.isolate.has_died:
             life.isolate = None
             life.not_before = monotonic() + life.restarts.next_pause_s()
@@ -157,7 +160,7 @@ class ScriptHandler(Handler):
             raise IsolateError(f"{self.name} has died several times; it can start again in {left:.2f} s")
 
     def stop(self, timeout_s: float) -> None:
-        """Handle queued events, for at most `timeout_s`, and free the interpreter."""
+        """Handle queued events for at most `timeout_s`, and then free the interpreter."""
         isolate = self._isolate
         if isolate is not None:
             isolate.stop(timeout_s)
@@ -212,7 +215,7 @@ class ScriptHandler(Handler):
         return verdict
 
     def _verdict(self, answer: Any, request: Request) -> Verdict:
-        """The decision of onHandshake. A value that is not plain comes as a list (`inWords` in loop.js)."""
+        """The decision of onHandshake. A value that is not plain JSON comes as a list (`inWords` in loop.js)."""
         what = f"{self.name}: onHandshake"
         if not isinstance(answer, (list, tuple)):
             shown = json.dumps(answer, ensure_ascii=False)
@@ -260,7 +263,7 @@ class ScriptHandler(Handler):
             isolate.request(session, message, answer)
 
     def suspend(self, session: Session) -> None:
-        """See `Handler`. The script keeps the return value of onSuspend."""
+        """Like `suspend` of `Handler`. The script keeps the return value of onSuspend."""
         isolate = self._isolate
         if isolate is not None:
             isolate.suspend(session)
@@ -271,7 +274,7 @@ class ScriptHandler(Handler):
             isolate.resume(session)
 
     def export_attributes(self, session: Session, returned: Any) -> str:
-        """See `Handler`. Raises `IsolateError` if the script does not answer in time."""
+        """Like `export_attributes` of `Handler`. Raises `IsolateError` if the script does not answer in time."""
         isolate = self._isolate
         if isolate is None:
             raise IsolateError(f"{self.name} was not started in this process")
@@ -382,7 +385,7 @@ def check_script(
     env: Mapping[str, str] | None = None,
     modules: Mapping[str, ModuleType] | None = None,
 ) -> ScriptInfo:
-    """Load the script in its own isolate, to check it. The script's top level runs.
+    """Load the script in an isolate of its own, to check it. The script's top level runs.
 
     Raises `ScriptError` (file, line, column), `HandlerError`, `IsolateError` and `ConfigError` like
     `ScriptHandler.start`.

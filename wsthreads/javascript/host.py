@@ -1,6 +1,8 @@
-"""The functions by which a script acts on sessions, users and the console: their Python half.
+"""The functions by which a script acts on sessions and users, and writes to the console.
 
-An engine's *host* is the program around it. These are the host functions of wsthreads.
+This module has their Python half.
+
+An engine's *host* is the program around the engine. These are the host functions of wsthreads.
 """
 
 from __future__ import annotations
@@ -29,15 +31,15 @@ __all__ = ["HostFunctions"]
 
 
 class HostFunctions:
-    """Functions for JavaScript, called in the isolate's thread. They take effect at once.
+    """Functions for JavaScript. They are called in the isolate's thread, and take effect at once.
 
-    Over Redis, functions that ask other processes (is_online, sessions_of, is_peer_open) wait for Redis, for about a
-    second at most. The others do not wait.
+    Over Redis, functions that ask other processes (is_online, sessions_of, is_peer_open) wait at most about a second
+    for Redis. The other functions do not wait.
 
     `states` has the sessions of the isolate. A session that is not in `states` has ended: it receives nothing and joins
-    no room. `rooms` are those of the endpoint. `is_busy` tells whether events wait for the isolate, `current` returns
-    the session whose call runs. `loader` knows the script's files. `posts` has the outcomes of posts for the script,
-    `requests` its requests.
+    no room. `rooms` are those of the endpoint. `is_busy` tells whether events wait for the isolate. `current` returns
+    the session whose call runs. `loader` knows the script's files. `posts` collects the outcomes of posts for the
+    script. `requests` has the requests of the script and of its clients.
     """
 
     def __init__(
@@ -83,13 +85,13 @@ class HostFunctions:
             **self._requests.functions(self),
         }
 
-    # Used by the functions of rooms, too
+    # These methods are also used by the functions of rooms
 
     def message(self, text: str | None, is_binary: bool) -> str | bytes:
         return message_from(self.engine, text, is_binary)
 
     def state(self, session_id: str) -> SessionState | None:
-        """The isolate's state of a session that has not ended."""
+        """The isolate's data of a session. None if the session has ended."""
         return self._states.find(session_id)
 
     def session(self, session_id: str) -> Session | None:
@@ -127,7 +129,7 @@ class HostFunctions:
         return () if session is None else tuple(session.rooms())
 
     def handle(self, kind: str, *parts: Any) -> Any:
-        """The Python object for a session, a room or a user that a script passes to a Python function.
+        """Returns the Python object for a session, a room or a user that a script passes to a Python function.
 
         Raises `UsageError`.
         """
@@ -142,7 +144,7 @@ class HostFunctions:
             raise UsageError(f"the {kind} {parts[-1]!r:.80} cannot be passed to Python: the session has ended")
         return found
 
-    # Users, and sessions of any process. Without an endpoint, these do not exist.
+    # Users, and sessions of any process. Without an endpoint, there are none.
 
     def _user(self, name: str) -> User | None:
         return None if self._rooms_of_all is None else User(name, self._rooms_of_all.directory)
@@ -186,10 +188,10 @@ class HostFunctions:
     ) -> None:
         """Log a line of the console.
 
-        `stack` is the stack of the call, `before` the text of the line before its first error. `indentation` is added
-        to each line after the masking, because the mask looks for texts of several lines.
+        `stack` is the stack of the call. `before` is the text of the line before its first error. `indentation` is
+        added to each line, but only after the masking, because the mask looks for texts of several lines.
 
-        After an `await`, the session that the code belongs to is unknown.
+        After an `await`, it is not known to which session the code belongs.
         """
         if not self._log.is_enabled_for(level):
             return

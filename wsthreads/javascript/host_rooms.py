@@ -1,4 +1,4 @@
-"""The functions by which a script acts on rooms: the Python half of ``rooms.js``."""
+"""The functions by which a script acts on rooms. This module is the Python half of ``rooms.js``."""
 
 from __future__ import annotations
 
@@ -38,20 +38,21 @@ class Host(Protocol):
 
 
 class HostRooms:
-    """Functions for JavaScript, called in the isolate's thread, like those of `HostFunctions`.
+    """Functions for JavaScript. They are called in the isolate's thread, like those of `HostFunctions`.
 
-    The first argument of most functions tells whose handle it is: the id of a session, None for a handle without a
-    session, or the fencing number of an ownership. Without an endpoint (`rooms` is None), rooms are empty.
+    The first argument of most functions, `whose`, tells to whom a handle on a room belongs. It is the id of a session,
+    or None for a handle without a session. For a handle that a function such as onPost has received, it is the fencing
+    number of the room's ownership. Without an endpoint (`rooms` is None), all rooms are empty.
 
-    Over Redis, functions that ask other processes wait for Redis, for about a second at most: members, presence, a
-    first join, all functions for attributes and the history. `post` never waits.
+    Over Redis, functions that ask other processes wait at most about a second for Redis: members, presence, the first
+    join to a room, and all functions for attributes and the history. `post` never waits.
     """
 
     def __init__(self, host: Host, posts: Posts, rooms: Rooms[Any] | None) -> None:
         self._host = host
         self._posts = posts
         self._rooms = rooms
-        self._claim = token_hex(8)  # one claim for all updates, which are made one at a time
+        self._claim = token_hex(8)  # one claim is enough for all updates, because only one is made at a time
 
     def functions(self) -> dict[str, Function]:
         return {
@@ -76,7 +77,7 @@ class HostRooms:
         }
 
     def _room(self, session_id: str, name: str) -> SessionRoom | None:
-        """The session's handle on a room; None if the session has ended."""
+        """The session's handle on a room. None if the session has ended."""
         session = self._host.session(session_id)
         return None if session is None else session.room(name)
 
@@ -90,7 +91,7 @@ class HostRooms:
             return None
         return self._rooms.owned_room(name, whose) if isinstance(whose, int) else self._rooms.room(name)
 
-    # These three return False, without any effect, if the session has ended.
+    # If the session has ended, these three methods return False and have no other effect.
 
     def _join(
         self,
@@ -101,7 +102,10 @@ class HostRooms:
         since: str | None = None,
         max_members: int | None = None,
     ) -> Answer:
-        """`presence` is JSON text. Returns whether the session has joined, and whether its history is complete."""
+        """Join a room.
+
+        `presence` is JSON text. Returns whether the session has joined, and whether its history is complete.
+        """
         room = self._room(session_id, name)
         if room is None:
             return False
@@ -147,7 +151,7 @@ class HostRooms:
         latest: str | None = None,
     ) -> None:
         room = self._room(session_id, name)
-        if room is None:  # the session has ended, so it is not a member
+        if room is None:  # the session has ended, so the room does not have it
             self._broadcast(message, is_binary, session_id, name, keep, latest)
         else:
             text = self._host.message(message, is_binary)
@@ -195,7 +199,7 @@ class HostRooms:
     def _swap_attribute(
         self, whose: str | int | None, name: str, key: str, before: str | None, after: str, attempt: int
     ) -> tuple[bool, str | None]:
-        """One attempt of an update. Attempts count from 1."""
+        """Make one attempt of an update. Attempts are numbered from 1."""
         room = self.any_room(whose, name)
         claim = self._claim if attempt > CLAIM_AFTER else ""
         return (True, after) if room is None else room._swap_attribute(key, before, JSONText(after), claim)
@@ -204,13 +208,13 @@ class HostRooms:
         room = self.any_room(whose, name)
         return room is not None and room.delete_attribute(key)
 
-    # Ownership.
+    # Posts and ownership.
 
     def _post(self, whose: str | int | None, name: str, text: str, number: int) -> None:
-        """Post a value, as JSON text. The script gets the outcome by `number`.
+        """Post a value, which is JSON text. The script gets the outcome under `number`.
 
         With a handle that a function for rooms (such as onPost) has received, the script learns only whether the value
-        is queued: a post to the same room is handled after that function has ended.
+        is queued. It cannot wait for more, because a post to the same room is handled after that function has ended.
         """
         settled = partial(self._posts.settle, number)
         if self._rooms is None:

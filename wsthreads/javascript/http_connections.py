@@ -1,8 +1,11 @@
-"""HTTP connections for the `fetch` of scripts, by urllib3: checks addresses, verifies certificates, keeps connections.
+"""HTTP connections for the `fetch` of scripts, by urllib3.
+
+Checks addresses, verifies certificates, and keeps connections.
 
 A host's name is resolved once for a connection. All of its addresses must be permitted, and the connection is made to
-one of these. So it has no effect if the name resolves to another address a moment later. No proxy of the environment is
-used. The certificate authorities are those of OpenSSL; SSL_CERT_FILE and SSL_CERT_DIR can change them.
+one of these. So a name that resolves to another address a moment later has no effect. Proxies that environment
+variables name are not used. The certificate authorities are those of OpenSSL; SSL_CERT_FILE and SSL_CERT_DIR can change
+them.
 """
 
 from __future__ import annotations
@@ -37,38 +40,38 @@ except ImportError as error:
 __all__ = ["Connection", "Connections", "failure_of"]
 
 
-if tuple(map(int, version("urllib3").split(".")[:2])) < (2, 6):  # earlier ones have no limit for decompression
+if tuple(map(int, version("urllib3").split(".")[:2])) < (2, 6):  # earlier versions do not limit the decompressed size
     raise ImportError(f"fetch needs urllib3 2.6 or later, not {version('urllib3')}: pip install -U 'wsthreads[fetch]'")
 
-#: How many idle connections are kept, in total and for one origin, and for how many seconds.
+#: How many idle connections are kept in total, how many for one origin, and for how many seconds.
 MAX_KEPT = 32
 MAX_KEPT_OF_ORIGIN = 8
 KEPT_S = 30.0
 
-#: How many seconds longer than the fetch each wait of a thread may take.
+#: Each wait of a thread may take this many seconds longer than the fetch.
 GRACE_S = 1.0
 
-#: The methods that may be sent again on a new connection, if a kept one turns out to be closed.
+#: The methods whose requests may be sent again, on a new connection, if a kept connection turns out to be closed.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
-#: The errors of a connection that turns out to be closed. TLS has its own for a failed write.
+#: The errors of a connection that turns out to be closed. TLS has an error of its own for a failed write.
 _LOST = (ConnectionError, ssl.SSLEOFError, http.client.HTTPException, HTTPError)
 
 
 class Control(Protocol):
-    """Lets the isolate end a thread's wait for a response."""
+    """The part of an exchange that a connection uses. It lets the isolate end a thread's wait for a response."""
 
     def control(self, end_wait: Callable[[], None]) -> None:
-        """From now on, `end_wait` ends the thread's wait: for the host's name, or for the connection.
+        """Use `end_wait` from now on to end the thread's wait for the host's name, or for the connection.
 
-        `end_wait` raises nothing.
+        `end_wait` never raises.
 
         Raises `FetchFailed` if the fetch has been ended already.
         """
 
 
 class Connection:
-    """A connection of urllib3 to an origin. One thread at a time uses it."""
+    """A connection of urllib3 to an origin. Only one thread at a time uses it."""
 
     def __init__(
         self, request: Request, context: ssl.SSLContext | None, open_socket: Callable[[], socket.socket]
@@ -76,35 +79,36 @@ class Connection:
         self.origin = request.origin
         self.is_reused = False
         self._has_more = False
-        self._early = bytearray()  # what has come before the body of a request was sent
+        self._early = bytearray()  # bytes that have arrived before the whole body of a request was sent
         self.idle_since = 0.0
-        #: A duplicate of the connection's socket, which lives until `close`.
+        #: A duplicate of the connection's socket. It stays open until `close`.
         self.control: socket.socket | None = None
         if context is None:
             self.http = HTTPConnection(request.host, request.port)
         else:
             self.http = HTTPSConnection(request.host, request.port, ssl_context=context)
-        vars(self.http)["_new_conn"] = open_socket  # a method, which mypy would not let us replace
+        vars(self.http)["_new_conn"] = open_socket  # this replaces a method, which mypy would not allow
         vars(self.http)["response_class"] = partial(Response, self._end, self._early)
 
     def send(self, request: Request) -> BaseHTTPResponse:
         """Send the request. Blocks until the head of the response has arrived."""
-        self.http.timeout = left = _left_s(request)  # for this response, on a kept connection, too
+        self.http.timeout = left = _left_s(request)  # the limit for this response, on a kept connection, too
         if self.http.sock is not None:
             self.http.sock.settimeout(left)
         try:
             self._send(request)
         except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
             if self.is_reused and request.method in _IDEMPOTENT:
-                raise  # it is sent again: an answer here may be a 408 for the idle connection
-            self._has_more = True  # no other request follows
+                raise  # the request is sent again; an answer on this connection may be a 408, because it was idle
+            self._has_more = True  # no other request must follow on this connection
             try:  # the server may have answered before it had read the body
                 return self.http.getresponse()
             except Exception:
                 raise error from None
         response = self.http.getresponse()
         if response.status == HTTPStatus.REQUEST_TIMEOUT and self.is_reused and request.method in _IDEMPOTENT:
-            raise ConnectionResetError("the server has closed the idle connection")  # so the request is sent again
+            # this lets `Connections` send the request again
+            raise ConnectionResetError("the server has closed the idle connection")
         return response
 
     def _send(self, request: Request) -> None:
@@ -115,7 +119,7 @@ class Connection:
             body = None
         self.http.request(request.method, request.target, body, headers, preload_content=False, decode_content=True)
         if pieces and not send_in_pieces(self.http.sock, pieces, self._early, monotonic() + _left_s(request)):
-            self._has_more = True  # no other request follows
+            self._has_more = True  # no other request must follow on this connection
 
     @property
     def is_usable(self) -> bool:
@@ -139,7 +143,7 @@ class Connections:
     def __init__(self, allowed: AllowedHosts) -> None:
         self._allowed = allowed
         self._names = NameLookups()
-        # Guards the attributes below. Nothing blocks under it, except the creation of the context.
+        # Guards the attributes below. A thread that holds this lock does not block, except when it makes the context.
         self._lock = threading.Lock()
         self._kept: list[Connection] = []
         self._context: ssl.SSLContext | None = None
@@ -167,7 +171,7 @@ class Connections:
             raise failure_of(error) from error
 
     def keep(self, connection: Connection) -> None:
-        """The response has been read. Keep the connection if another request can be sent."""
+        """Keep a connection whose response has been read, if another request can be sent on it."""
         connection.is_reused = True
         connection.idle_since = now = monotonic()
         with self._lock:
@@ -191,7 +195,7 @@ class Connections:
             each.close()
 
     def _take(self, request: Request) -> Connection | None:
-        """The kept connection that was used last, if there is one."""
+        """The kept connection to this origin that was used last. None if there is none."""
         while True:
             with self._lock:
                 found = next((each for each in reversed(self._kept) if each.origin == request.origin), None)
@@ -234,7 +238,7 @@ def _shut_down(control: socket.socket) -> None:
 def _connected(
     request: Request, allowed: AllowedHosts, found: Addresses, take: Callable[[socket.socket], None]
 ) -> socket.socket:
-    """A socket that is connected to one of the addresses. `take` gets a duplicate of it before it connects."""
+    """Connect a socket to one of the addresses. `take` gets a duplicate of the socket before it connects."""
     for *_, address in found:
         refusal = allowed.refusal(request.host, request.port, str(address[0]))
         if refusal is not None:
@@ -259,17 +263,17 @@ def _connected(
 
 
 def _left_s(request: Request) -> float:
-    """The time limit for a wait.
+    """The time limit for a wait, in seconds.
 
-    Usually, the isolate gives up earlier and tells the script; this is for an isolate that hangs.
+    Usually, the isolate gives up earlier, and tells the script. This limit is for an isolate that hangs.
     """
     return max(0.0, request.expires - monotonic()) + GRACE_S
 
 
 def failure_of(error: Exception) -> FetchFailed:
-    """The text for the script for an exception of urllib3 or below."""
+    """Describe an exception of urllib3, or of a module below it, for the script."""
     cause: BaseException = error
-    while cause.args and isinstance(cause.args[-1], BaseException):  # as urllib3 wraps them
+    while cause.args and isinstance(cause.args[-1], BaseException):  # urllib3 wraps exceptions in this way
         cause = cause.args[-1]
     if isinstance(cause, ssl.SSLCertVerificationError):
         return FetchFailed(f"the certificate is not accepted: {cause.verify_message}")

@@ -1,8 +1,8 @@
-"""HTTP/1.1 responses for the `fetch` of scripts: http.client, with strict checks of the end of each response.
+"""HTTP/1.1 responses for the `fetch` of scripts, by http.client. The end of each response is checked strictly.
 
-http.client accepts malformed responses. If server and client disagree about the end of a response, its rest becomes the
-beginning of the next response on the connection, which may belong to another session's request. So a violation of RFC
-9112 is an error here if the length of the response depends on it.
+http.client accepts malformed responses. Server and client may then disagree about the end of a response. In this case,
+the rest of the response becomes the beginning of the next response on the connection, which may belong to a request of
+another session. So this module treats a violation of RFC 9112 as an error if the length of the response depends on it.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from wsthreads.javascript.fetch_requests import FetchFailed
 
 __all__ = ["MAX_HEAD_BYTES", "Response", "is_whole"]
 
-#: The largest head of a response: its status and headers. http.client has this limit for a line.
+#: The largest head of a response, in bytes: its status and headers. http.client has this limit for each line.
 MAX_HEAD_BYTES = 65_536
 
-#: A CR that does not end its line, a NUL, or a line that begins with neither a name and a colon nor a blank.
-#: A blank continues the header of the line before.
+#: Matches a CR that does not end its line, a NUL, or a line that begins with neither a name and a colon nor a blank. A
+#: blank continues the header of the previous line.
 _STRAY = re.compile(rb"\A[ \t]|\r(?!\n)|\0|^(?!\r?\n|[ \t]|[!#$%&'*+.^_`|~0-9A-Za-z-]+:|\Z)", re.MULTILINE)
 
-#: The line before a chunk, with the chunk's size, and the line end after a chunk.
+#: The line before a chunk, which has the chunk's size, and the end of the line after a chunk.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _CHUNK_END = re.compile(rb"\r?\n")
 MAX_CHUNK_LINE_BYTES = 4096
 
 
 class _Head:
-    """Gives http.client all headers of a response as one line, because it accepts at most 100 lines."""
+    """Gives all headers of a response to http.client as one line, because http.client accepts at most 100 lines."""
 
     def __init__(self, stream: BufferedReader) -> None:
         self.close = stream.close
@@ -54,12 +54,12 @@ class _Head:
             while line not in (b"\r\n", b"\n") and len(headers) <= MAX_HEAD_BYTES:
                 line = stream.readline(MAX_HEAD_BYTES + 1 - len(headers))
                 headers += line
-                # http.client would accept the received part as the whole head.
+                # http.client would take the received part for the whole head.
                 if not line.endswith(b"\n") and len(headers) <= MAX_HEAD_BYTES:
                     raise http.client.RemoteDisconnected("the server closed it within the headers of the response")
-            if len(headers) > MAX_HEAD_BYTES:  # http.client refuses such a head. It is cut at any place
+            if len(headers) > MAX_HEAD_BYTES:  # http.client refuses such a head, so it may be cut anywhere
                 yield headers
-            # Servers, proxies and clients disagree about the meaning of such lines.
+            # Servers, proxies and clients disagree about what such lines mean.
             elif _STRAY.search(headers):
                 raise FetchFailed("a line of the response's head is not a header, or has a NUL or a CR in it")
             else:
@@ -69,10 +69,10 @@ class _Head:
 
 
 def _one_line_each(headers: bytes) -> bytes:
-    """The headers of a response, each in one line, without blanks at its end.
+    """The headers of a response, each in one line, without blanks at the end of the line.
 
-    http.client and urllib3 would take such a blank as a part of the value, so they would not
-    know the coding ``chunked`` with a blank.
+    http.client and urllib3 would take a blank at the end as a part of the value. They would not recognise the coding
+    ``chunked`` then.
     """
     lines: list[list[bytes]] = []
     for line in headers.split(b"\n"):
@@ -84,7 +84,7 @@ def _one_line_each(headers: bytes) -> bytes:
 
 
 class _Resumed(RawIOBase):
-    """Gives the bytes that were read from a connection before, and then those that follow."""
+    """Returns the bytes of `early` first, which were read from the connection before, and then those of `raw`."""
 
     def __init__(self, early: bytearray, raw: RawIOBase) -> None:
         self._early = early
@@ -107,11 +107,11 @@ class _Resumed(RawIOBase):
 
 
 class Response(http.client.HTTPResponse):
-    """Skips all interim responses (1xx): http.client skips only 100, and returns others as the response.
+    """Skips all interim responses (1xx), of which http.client skips only 100, and returns the others.
 
-    204 and 304 have no body, even if their headers name one: http.client would wait for a chunked body. `on_end` is
-    called at the end of the response. Its argument says whether the server has sent more bytes than the response.
-    `early` has the bytes that were read from the connection before. Reading the response removes them.
+    Responses with 204 and 304 have no body, even if their headers announce one. http.client would wait for a chunked
+    body. `on_end` is called at the end of the response. Its argument says whether the server has sent more bytes than
+    the response. `early` has the bytes that were read from the connection before. Reading the response removes them.
     """
 
     def __init__(
@@ -136,20 +136,23 @@ class Response(http.client.HTTPResponse):
             while self.status < 200:
                 if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
                     raise FetchFailed("the server changes to another protocol: status 101")
-                self.headers = self.msg = None  # type: ignore[assignment]  # so that `begin` reads the next head
+                self.headers = self.msg = None  # type: ignore[assignment]  # so `begin` reads the next head
                 super().begin()
             self._check_length()
-            self.will_close |= self.chunked and "content-length" in self.headers  # one of them is wrong
+            # one of these two headers must be wrong
+            self.will_close |= self.chunked and "content-length" in self.headers
             if self.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-                # A server that names a body for a 204 may also send it, as the beginning of the next response.
+                # A server that announces a body for a 204 may also send it; http.client would take it for the next
+                # response.
                 is_odd = self.chunked or self.headers.get("content-length", "0") != "0"
                 self.will_close |= is_odd and self.status == HTTPStatus.NO_CONTENT
                 self.chunked = False
             if self.length is None and not self.chunked and isinstance(self._socket, ssl.SSLSocket):
-                # Anybody on the way can cut such a body with a FIN. typeshed does not know the attribute.
+                # Anybody on the way can cut such a body by a FIN; without this setting, the cut would look like its
+                # end. typeshed does not know the attribute.
                 self._socket.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         finally:
-            if self.fp is head:  # http.client drops it if it closes the connection
+            if self.fp is head:  # http.client removes `fp` if it closes the connection
                 self.fp = stream
 
     def _check_length(self) -> None:
@@ -161,7 +164,8 @@ class Response(http.client.HTTPResponse):
         if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
             raise FetchFailed(f"the content-length is not one number: {', '.join(sorted(lengths))[:100]!r}")
 
-    def _get_chunk_left(self) -> int | None:  # of http.client: the bytes left of the chunk, None at the end
+    # overrides http.client's method: returns how many bytes of the chunk are left, None at the end
+    def _get_chunk_left(self) -> int | None:
         if self.chunk_left == 0:
             self._expect(_CHUNK_END)
         if not self.chunk_left:
@@ -179,13 +183,13 @@ class Response(http.client.HTTPResponse):
             raise http.client.IncompleteRead(b"")
         raise FetchFailed(f"a chunk of the body is malformed: it begins or ends with {line[:40]!r}")
 
-    def _close_conn(self) -> None:  # of http.client: the response is over
+    def _close_conn(self) -> None:  # overrides http.client's method: called at the end of the response
         self._on_end(_has_more(self.fp, self._socket))
         super()._close_conn()  # type: ignore[misc]
 
 
 def _has_more(stream: BufferedReader, sock: socket.socket) -> bool:
-    """Whether there are unread bytes: in the buffer, or already decrypted."""
+    """Whether there are bytes that were not read: in the buffer, or already decrypted."""
     try:
         timeout = sock.gettimeout()
         sock.settimeout(0)
@@ -200,16 +204,19 @@ def _has_more(stream: BufferedReader, sock: socket.socket) -> bool:
 
 
 def is_whole(response: BaseHTTPResponse) -> bool:
-    """Whether the decoders of a read body have reached its end: urllib3 does not check this."""
+    """Whether the decoders of a body have reached the end of its data. urllib3 does not check this."""
     decoder: Any = getattr(response, "_decoder", None)
     decoders = getattr(decoder, "_decoders", [decoder])
     return response.tell() == 0 or all(map(_is_at_end, decoders))
 
 
 def _is_at_end(decoder: Any) -> bool:
-    """Whether a decoder of urllib3 has reached the end of its data. After the end, gzip data may contain anything.
+    """Whether a decoder of urllib3 has reached the end of its data.
 
-    But if that data can be continued, it is another member of the gzip file, and this member was cut.
+    Data in the format gzip may be followed by anything.
+
+    But if zlib accepts more bytes after the end, they belong to another member of the gzip data, and this member was
+    cut.
     """
     state, unpacker = getattr(decoder, "_state", 0), getattr(decoder, "_obj", None)
     if getattr(unpacker, "eof", True):
@@ -218,7 +225,7 @@ def _is_at_end(decoder: Any) -> bool:
 
 
 def _takes(unpacker: Any, byte: int) -> bool:
-    """Whether a decompressor of zlib accepts this byte. A byte of padding is the last that it accepts."""
+    """Whether a decompressor of zlib accepts this byte. A byte of padding would be the last that it accepts."""
     try:
         unpacker.copy().decompress(bytes([byte]))
     except zlib.error:

@@ -1,7 +1,7 @@
-"""Sends the body of a request in pieces, and hears an answer that comes before the server has read the whole body.
+"""Sends the body of a request in pieces. Notices a response that comes before the server has read the whole body.
 
-Such a server, for example one that answers 413, may close the connection or stop reading. So `send_in_pieces` looks for
-input before each piece, and while no piece can be sent.
+A server that responds so early, for example with 413, may close the connection or stop reading. So `send_in_pieces`
+looks for input before each piece, and while no piece can be sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["PIECE_BYTES", "is_answer", "send_in_pieces"]
 
 PIECE_BYTES = 65_536
 
-#: No more input than this is read while the body is being sent: enough for the largest head of a response.
+#: At most this much input is read while the body is being sent. This is enough for the largest head of a response.
 MAX_EARLY_BYTES = 65_536
 
 _EITHER = select.POLLIN | select.POLLOUT
@@ -28,10 +28,11 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[^\n]*\n")
 
 
 def send_in_pieces(sock: socket.socket, body: bytes, early: bytearray, ends: float) -> bool:
-    """Send the body, until an answer has come or no more can come. Returns whether all of the body was sent.
+    """Send the body, until a response has come or no more can be sent. Returns whether the whole body was sent.
 
-    What has come is added to `early`, a whole answer or not. Blocks until `ends` on the monotonic clock; then
-    raises `TimeoutError`. Raises `OSError` if a piece cannot be sent. The socket is non-blocking afterwards.
+    Input that arrives is added to `early`, whether or not it is a complete response. Blocks until `ends` on the
+    monotonic clock. After that, raises `TimeoutError`. Raises `OSError` if a piece cannot be sent. The socket is
+    non-blocking afterwards.
     """
     left, poller, wanted = memoryview(body), select.poll(), _EITHER
     sock.settimeout(0)
@@ -42,7 +43,8 @@ def send_in_pieces(sock: socket.socket, body: bytes, early: bytearray, ends: flo
             raise TimeoutError("the body was not sent in time")
         events = ready[0][1]
         if events & ~_EITHER or (events & select.POLLIN and _has_answer(sock, early)):
-            return False  # after a reset, reading the response gets what came before the reset, and then its error
+            # after a reset, reading the response gives the bytes from before the reset, and then the error
+            return False
         wanted = _EITHER if len(early) < MAX_EARLY_BYTES else select.POLLOUT
         if events & select.POLLOUT:
             try:
@@ -50,24 +52,25 @@ def send_in_pieces(sock: socket.socket, body: bytes, early: bytearray, ends: flo
             except ssl.SSLWantReadError:
                 wanted = select.POLLIN
             except (BlockingIOError, ssl.SSLWantWriteError):
-                pass  # TLS gets the same piece again
+                pass  # TLS must get the same piece again
     return True
 
 
 def _has_answer(sock: socket.socket, early: bytearray) -> bool:
     try:
-        data = sock.recv(MAX_EARLY_BYTES)  # more than a record of TLS, so that nothing is left that poll does not see
+        # larger than a record of TLS, so that no decrypted bytes are left, which poll would not see
+        data = sock.recv(MAX_EARLY_BYTES)
     except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-        return False  # TLS has records without data
+        return False  # a record of TLS may have no data
     early += data
     return not data or is_answer(early)
 
 
 def is_answer(early: bytes | bytearray) -> bool:
-    """Whether a server that sends this no longer needs the body of the request.
+    """Whether a server that has sent these bytes no longer needs the body of the request.
 
-    This is so for an error or a redirect, once its head is there. A success may have begun before the server has read
-    the body, so all of it must be there. Interim responses are skipped.
+    This is true for an error or a redirect, once its head has arrived. A success may begin before the server has read
+    the whole request, so all of the response must have arrived. Interim responses are skipped.
     """
     start = 0
     while (status := _STATUS.match(early, start)) and (blank := _HEAD_END.search(early, start)):
@@ -80,7 +83,10 @@ def is_answer(early: bytes | bytearray) -> bool:
 
 
 def _is_whole(early: bytes | bytearray, start: int, end: int) -> bool:
-    """Whether the body of the response is there, whose head is between `start` and `end`. It may be chunked."""
+    """Whether the whole body of a response has arrived.
+
+    Its head is between `start` and `end`. The body may be chunked.
+    """
     if length := _LENGTH.search(early, start, end):
         return len(early) - end >= int(length[1])
     if b"chunked" not in early[start:end].lower():

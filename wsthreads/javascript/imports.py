@@ -21,17 +21,17 @@ __all__ = [
     "without_attributes",
 ]
 
-#: The name of the module that wsthreads provides, as scripts import it; and its id, which no file has.
+#: The name of the module that wsthreads provides, as scripts import it, and the module's id. No file has this id.
 BUILT_IN = "wsthreads"
 BUILT_IN_ID = "wsthreads:module"
 
-# The patterns are compiled when needed: most scripts need none.
+# The patterns are compiled when they are used, because most scripts need none of them.
 
-#: Matches an import or a re-export of names. An element is ``name``, ``type name`` or ``name as another``.
+#: Matches an import or a re-export of names. Each name is written ``name``, ``type name`` or ``name as another``.
 _CLAUSE = (
     r"""\b(?P<kind>import|export)\s+(?:[\w$]+\s*,\s*)?\{(?P<names>[^{}]*)\}\s*from\s*["'](?P<from>[^"'\n]+)["']"""
 )
-#: Matches the import of a default export, perhaps with other names.
+#: Matches the import of a default export. Other names may be imported with it.
 _DEFAULT = (
     r"""\bimport\s+(?P<local>[\w$]+)\s*(?:,\s*(?:\{[^{}]*\}|\*\s*as\s+[\w$]+)\s*)?from\s*["'](?P<from>[^"'\n]+)["']"""
 )
@@ -39,27 +39,27 @@ _NO_EXPORT = r"SyntaxError: Could not find export '([^']*)' in module '([^']*)'"
 _EXPORTED = r"\bexport\s+(?:default\s+)?(?:async\s+)?(?:const|let|var|class|function\s*\*?)\s+([\w$]+)"
 _LISTED = r"\bexport\s*\{([^{}]*)\}"
 
-#: Matches import attributes, which the engine does not know.
+#: Matches import attributes, which the engine does not know, and the import before them.
 _ATTRIBUTES = (
     r"""(?P<import>\b(?:from|import)\s*(["'])[^"'\n]+\.json\2\s*)"""
     r"""(?P<attributes>(?:with|assert)\s*\{\s*["']?type["']?\s*:\s*(["'])json\4\s*,?\s*\})"""
 )
 
-#: Matches the attributes of a dynamic import: its second argument.
+#: Matches the attributes of a dynamic import, which are its second argument, and the import before them.
 _OPTIONS = (
     r"""(?P<import>\bimport\s*\(\s*(["'])[^"'\n]+\.json\2\s*)"""
     r"""(?P<attributes>,\s*\{\s*(?:with|assert)\s*:\s*\{\s*["']?type["']?\s*:\s*(["'])json\4\s*,?\s*\}\s*,?\s*\}\s*,?)"""
 )
 
-#: Matches a text in JSON, or a constant of JavaScript that JSON does not have.
+#: Matches a text in JSON, or a constant that JavaScript has and JSON does not have.
 _TEXT_OR_CONSTANT = r""""(?:[^"\\]|\\.)*"|(-?Infinity|NaN)"""
 
-#: Suffixes that people leave out, or that the output of a compiler has.
+#: Endings that people leave out of an import, or that the file has instead of the ending that a compiler has written.
 _ENDINGS = (".ts", ".js", ".mjs", ".py", ".json", "/index.ts", "/index.js")
 
 
 class Complaint(NamedTuple):
-    """An error text, and its place: the id of a module, and a line and column, which count from 1."""
+    """An error text and its place. The place is the id of a module, and a line and a column, both counted from 1."""
 
     message: str
     module: str
@@ -68,7 +68,7 @@ class Complaint(NamedTuple):
 
 
 def meant_files(name: str, exists: Callable[[str], bool]) -> str | None:
-    """The files that the import of a missing file may mean, such as ``./lib.ts`` for ``./lib`` or ``./lib.js``."""
+    """The file that the import of a missing file may mean, such as ``./lib.ts`` for ``./lib`` or ``./lib.js``."""
     stem, suffix = posixpath.splitext(name)
     names = [name + ending for ending in _ENDINGS]
     if suffix in (".js", ".mjs", ".ts", ".jsx", ".tsx"):
@@ -77,13 +77,16 @@ def meant_files(name: str, exists: Callable[[str], bool]) -> str | None:
 
 
 def place_of_import(name: str, source: str) -> tuple[int, int] | None:
-    """The line and column of the first import of `name` in a source."""
+    """The line and the column of the first import of `name` in a source. None if there is none."""
     _, position = next(_places_of(name, {"": source}), ("", -1))
     return None if position < 0 else _place(source, position)
 
 
 def _places_of(name: str, sources: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """The sources that import `name`: the id of each, and the position of the name in its first import."""
+    """The sources that import `name`.
+
+    Each result is the id of a source, and the position of the name in its first import.
+    """
     for identity, source in sources.items():
         found = re.search(rf"""\b(?:from|import)\s*\(?\s*(["']){re.escape(name)}\1""", source)
         if found is not None:
@@ -93,10 +96,10 @@ def _places_of(name: str, sources: dict[str, str]) -> Iterator[tuple[str, int]]:
 def explain_missing(
     message: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str] = MappingProxyType({})
 ) -> Complaint | None:
-    """Explain the import of a name that a module does not export. None if the place of the import cannot be found.
+    """Explain the import of a name that the module does not export. None if the import cannot be found.
 
-    `message` is the engine's text, which names the first module in a chain of re-exports. `sources` has the sources of
-    all modules, by id. `packages` has the ids of packages' files, by the importer's id and the imported name.
+    `message` is the engine's text. It names the first module in a chain of re-exports. `sources` has the sources of all
+    modules, by id. `packages` has the ids of packages' files; its keys are the importer's id and the imported name.
     """
     found = re.match(_NO_EXPORT, message)
     if found is None:
@@ -114,7 +117,7 @@ def explain_missing(
         importer = (module, passed[2])
         name, module = passed[0], passed[1]
         seen.add(module)
-    if importer is None and module == BUILT_IN_ID:  # such as import name from "wsthreads"
+    if importer is None and module == BUILT_IN_ID:  # for example import name from "wsthreads"
         importer = next(_places_of(BUILT_IN, sources), None)
     if importer is None or module not in sources:
         return None
@@ -137,9 +140,9 @@ def explain_missing(
 
 
 def json_module(source: str) -> str:
-    """A JSON file as a module. Raises `json.JSONDecodeError`, with the place, for invalid JSON."""
+    """Convert a JSON file to a module. Raises `json.JSONDecodeError`, with the place, for invalid JSON."""
 
-    def refuse(name: str) -> None:  # Python's parser accepts it
+    def refuse(name: str) -> None:  # refuses a constant that Python's parser accepts
         position = next(found.start() for found in re.finditer(_TEXT_OR_CONSTANT, source) if found[1] == name)
         raise json.JSONDecodeError(f"{name} is not JSON", source, position)
 
@@ -151,7 +154,7 @@ def json_module(source: str) -> str:
 
 
 def without_attributes(source: str) -> str:
-    """A module without the ``with { type: "json" }`` of its imports. Lines and columns stay the same."""
+    """Remove ``with { type: "json" }`` from the imports of a module. Lines and columns stay the same."""
 
     def blank(found: re.Match[str]) -> str:
         return found["import"] + re.sub(r"[^\n]", " ", found["attributes"])
@@ -167,17 +170,24 @@ def _place(source: str, position: int) -> tuple[int, int]:
 
 
 def _names(listed: str) -> Iterator[tuple[str, str]]:
-    """The names in an import clause: for each, the name in the exporting and in the importing module."""
+    """The names in an import clause.
+
+    For each, the name in the exporting module, and the name in the importing module.
+    """
     for element in listed.split(","):
         words = element.split()
-        if words and (words[0] != "type" or len(words) in (1, 3)):  # `type X` is dropped with the types
+        # a compiler has dropped `type X`, together with the types
+        if words and (words[0] != "type" or len(words) in (1, 3)):
             yield words[0], words[-1]
 
 
 def _importers(
     name: str, module: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str]
 ) -> Iterator[tuple[str, int]]:
-    """The imports of a name from a module: the id of each importer, and the position in its source."""
+    """The imports of a name from a module.
+
+    For each, the id of the importer, and the position in the importer's source.
+    """
     for identity, source in sources.items():
         for clause in re.finditer(_CLAUSE, source):
             if _resolved(identity, clause["from"], packages) == module and name in dict(_names(clause["names"])):
@@ -187,7 +197,7 @@ def _importers(
 def _default_imports(
     module: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str]
 ) -> Iterator[tuple[str, re.Match[str]]]:
-    """The imports of a module's default export: the id of each importer, and the import."""
+    """The imports of a module's default export. For each, the id of the importer, and the match of the import."""
     for identity, source in sources.items():
         for found in re.finditer(_DEFAULT, source):
             if _resolved(identity, found["from"], packages) == module:
@@ -197,7 +207,7 @@ def _default_imports(
 def _reexport(
     name: str, module: str, sources: dict[str, str], packages: Mapping[tuple[str, str], str]
 ) -> tuple[str, str, int] | None:
-    """For a re-export: the name in the other module, that module, and the position.
+    """Find the re-export of a name: the name in the other module, that module, and the position.
 
     None if the name is not re-exported.
     """

@@ -1,8 +1,9 @@
-"""dukpy's interpreter with our own functions and module loader, and without anything of Node.
+"""dukpy's interpreter with the functions and the module loader of wsthreads, and without everything of Node.
 
-From inside JavaScript, dukpy 0.6 calls `_check_exported_function_exists`, `_call_python`, `_normalize_module` and
-`loader` on the interpreter object. Our versions allow less: no ``process`` (its ``env`` would be the server's whole
-environment), no ``require``, no modules from the working directory or from dukpy's folder.
+While JavaScript runs, dukpy 0.6 calls four things of the interpreter object: `_check_exported_function_exists`,
+`_call_python`, `_normalize_module` and `loader`. The versions in this module allow less than dukpy's. They give no
+``process`` (its ``env`` would be the server's whole environment), no ``require``, and no modules from the working
+directory or from dukpy's folder.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["Interpreter", "make_interpreter", "runtime_source"]
 
 log = get_logger(__name__)
 
-#: The parts of the runtime, in their order. See boot.js.
+#: The parts of the runtime, in the order in which they run. ``boot.js`` explains them.
 _RUNTIME_PARTS = (
     "boot", "inspect", "console", "timers", "options", "objects", "rooms", "requests", "lazy", "module", "calls",
     "roomcalls", "python", "loop",
@@ -36,32 +37,35 @@ _REPLACED = (
 
 
 class Interpreter(Protocol):
-    """The part of dukpy's interpreter that is used here. Only the thread that made it may use it and free it."""
+    """The part of dukpy's interpreter that this package uses.
+
+    Only the thread that made the interpreter may use and free it.
+    """
 
     @property
     def capsule(self) -> object:
-        """The capsule with dukpy's C struct."""
+        """The capsule that has dukpy's C struct."""
 
     def free(self) -> None:
-        """Free the interpreter. There must be no other reference to it.
+        """Free the interpreter. No other reference to it may exist.
 
-        QuickJS (0.11) corrupts the heap if it is freed while a module is suspended in a top-level `await`. If the
-        loader cannot exclude that, the interpreter stays in memory until the process ends.
+        QuickJS (0.11) corrupts the heap if it is freed while a module waits in a top-level `await`. If the loader
+        cannot exclude this, the interpreter stays in memory until the process ends.
         """
 
     def evaluate(self, code: str, **values: Any) -> None:
-        """Run a script, then all promise jobs. The global ``dukpy`` has `values`. Raises `JavaScriptError`."""
+        """Run a script, and then all promise jobs. The global ``dukpy`` has `values`. Raises `JavaScriptError`."""
 
 
 def runtime_source(name: str) -> str:
-    """The source of the runtime, as a script that defines a constant of this name."""
+    """The source of the runtime: a script that defines a constant with this name."""
     folder = Path(__file__).with_name("runtime")
     parts = [(folder / f"{part}.js").read_text("utf-8") for part in _RUNTIME_PARTS]
     return f'const {name} = (() => {{ "use strict";\n{"".join(parts)}}})();'
 
 
 def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tuple[Interpreter, str]:
-    """A new interpreter, and the path of the shared library with its engine.
+    """Make an interpreter. Also returns the path of the shared library with its engine.
 
     Raises `IsolateError` if dukpy is not installed, or is a version that this module does not know.
     """
@@ -110,7 +114,7 @@ def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tu
                 return refusal(name.decode(), error)
 
         def _init_nothing(self) -> None:
-            """Omits dukpy's process, console and require."""
+            """Replaces the methods that make dukpy's process, console and require."""
 
         _init_process = _init_console = _init_require = _init_nothing
 

@@ -1,8 +1,8 @@
-"""Finds the counter by which QuickJS decides when to ask whether it should stop: see `alarm`.
+"""Finds the counter in QuickJS that decides when the engine asks whether it should stop. `alarm` uses it.
 
-The counter is a private 32-bit field of the JSContext, and is found by experiment. Its value falls by the number of a
-loop's iterations or jumps. If it is set to 1, the engine asks at once. If no field does this, the engine keeps its own
-interval.
+The counter is a private 32-bit field of the JSContext, and is found by an experiment. While a loop runs, the counter
+falls by the number of iterations or jumps. If it is set to 1, the engine asks at once. If no field behaves like this,
+the engine keeps its own interval.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PROBE_ITERATIONS = 1000
 def find_counter(
     context: int, size: int, evaluate: Callable[[str], None], ask: Callable[[Callable[[int, int], int]], None]
 ) -> c_int32 | None:
-    """The engine's counter of operations, in the `size` bytes at `context`. None if it cannot be found.
+    """Find the engine's counter of operations, in the `size` bytes at `context`. Returns None if it cannot be found.
 
     `evaluate` runs a script. `ask` installs a function as the interrupt handler.
     """
@@ -41,7 +41,7 @@ def find_counter(
         evaluate(loop)
         after = ctypes.string_at(context, size)
         falling = {offset for offset in candidates if _fell(before, after, offset)}
-        candidates = falling or candidates  # if the counter has started again, none has fallen
+        candidates = falling or candidates  # if the counter was set again during the loop, no candidate has fallen
     if len(candidates) != 1:
         return None
     counter = c_int32.from_address(context + candidates.pop())

@@ -1,14 +1,15 @@
-"""The isolate: a script's interpreter, the one thread that may use it, and the queue of events between.
+"""The isolate: a script's interpreter, the one thread that may use it, and the queue of events for this thread.
 
 Guarantees:
 
-- One thread creates, enters and frees the interpreter. It enters once, and stays in the runtime's loop, which pulls its
-  events from `Loop`. So no event needs a compilation or a garbage collection.
-- Every event is handled, in its session's order, or its session is closed and the log says why (`Loop`).
-- A session's events never overlap: while a promise of the session is pending, they wait (`Schedule`).
+- One thread creates, enters and frees the interpreter. It enters the interpreter once, and stays in the runtime's loop,
+  which takes its events from `Loop`. So an event needs no compilation and no garbage collection.
+- Every event is handled, in the order of its session. If an event is not handled, its session is closed, and the log
+  says why (`Loop`).
+- A session's events never overlap. While a promise of the session is pending, its later events wait (`Schedule`).
 - With the C module, a session's thread reads its messages into the queue without the GIL (`inbox`).
 - No call of JavaScript takes longer than `Config.script_timeout_s`, provided that there is an `Engine` to enforce it.
-  A single built-in function cannot be stopped.
+  But a single built-in function cannot be stopped.
 - When the thread ends, for any reason, `_bury` ends all sessions and all waits of other threads.
 """
 
@@ -59,18 +60,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Isolate"]
 
-#: The stack of the isolate's thread. QuickJS uses up to 1 MiB. The server may give its other threads less.
+#: The stack size of the isolate's thread. QuickJS uses up to 1 MiB. The server may give less to its other threads.
 STACK_BYTES = 16 * 1024 * 1024
 
-#: How long the thread may take to end, after its running call was interrupted.
+#: How long the thread may take to end after its running call was interrupted.
 GRACE_S = 2.0
 
-#: A function that makes an `Engine`, or a substitute in tests.
+#: A function that makes an `Engine`. Tests pass a substitute.
 EngineMaker = Callable[[object, str, Callable[[str, Failure], None]], Engine]
 
 
 class Isolate(EventQueue):
-    """Runs the script at `path`, from `start` to `stop`. It cannot be started again. Any thread."""
+    """Runs the script at `path`, from `start` to `stop`. An isolate cannot be started again. Any thread."""
 
     def __init__(
         self,
@@ -130,7 +131,7 @@ class Isolate(EventQueue):
         #: Whether the isolate has ended without a call of `stop`.
         self.has_died = False
 
-    # Life.
+    # The life of the isolate.
 
     def start(self) -> Exports:
         """Start the thread and load the script. Blocks until the script's top level has run.
@@ -158,7 +159,7 @@ class Isolate(EventQueue):
 
     @property
     def files(self) -> frozenset[str]:
-        """The paths of all files that were loaded, or that were imported and are missing: see `ModuleLoader`."""
+        """The paths of all files that were loaded, or were imported but are missing (see `ModuleLoader`)."""
         return self._loader.files
 
     def declarations(self) -> dict[str, str]:
@@ -186,9 +187,9 @@ class Isolate(EventQueue):
         )
 
     def load(self) -> Exports:
-        """Load the script and all of its modules again. If that succeeds, the new functions are called from now on.
+        """Load the script and all of its modules again. If this succeeds, the new functions are called from now on.
 
-        Blocks until the top level has run. Raises like `start`; then nothing has changed.
+        Blocks until the top level has run. Raises like `start`. After an error, the old functions stay.
         """
         with self._mask.in_errors():
             return self._load()
@@ -206,11 +207,11 @@ class Isolate(EventQueue):
             raise self._loader.script_error(error.failure) from None
         if not self._loader.served:
             raise IsolateError("this version of dukpy does not load modules as expected; 0.6 is known to work")
-        self.heap_bytes()  # let the isolate measure it
+        self.heap_bytes()  # lets the isolate measure the heap
         return exports
 
     def stop(self, timeout_s: float) -> None:
-        """Handle queued events, for at most `timeout_s`, then free the interpreter. Idempotent."""
+        """Handle queued events for at most `timeout_s`, and then free the interpreter. Idempotent."""
         self._schedule.post(STOP)
         self._join(timeout_s)
         if self._thread is not None and self._thread.is_alive():
@@ -221,14 +222,14 @@ class Isolate(EventQueue):
                 self._log.critical("the thread of %s does not end, and is left running", self.name)
 
     def release(self) -> None:
-        """Stop soon. Takes no lock and does not wait, so a finalizer may call it."""
+        """Let the thread stop soon. Takes no lock and does not wait, so a finalizer may call this."""
         self._schedule.post(STOP)
 
     def _join(self, timeout_s: float) -> None:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
-    # The isolate's thread.
+    # These methods run in the isolate's thread.
 
     def _run(self) -> None:
         interpreter: Interpreter | None = None
@@ -273,7 +274,7 @@ class Isolate(EventQueue):
                     interpreter.free()
 
     def _handle(self, kind: str, *parts: Any) -> Any:
-        """The Python object for a handle that the script passes to a Python function."""
+        """Make the Python object for a handle that the script passes to a Python function."""
         return self._host.handle(kind, *parts)
 
     def _engine_of(self, interpreter: Interpreter, library: str) -> Engine | None:
@@ -291,7 +292,7 @@ class Isolate(EventQueue):
     def _boot(self, interpreter: Interpreter, engine: Engine | None, functions: dict[str, Function]) -> str:
         """Set up the runtime. Returns the code that enters its loop.
 
-        The runtime is a global constant, because only constants stay after a script without being a property of
+        The runtime is a global constant, because only a constant stays after a script without being a property of
         `globalThis`. Its name is random, so that a script cannot guess it.
         """
         name = f"wsthreads_{secrets.token_hex(16)}"
@@ -319,7 +320,10 @@ class Isolate(EventQueue):
         return f"{name}.loop()"
 
     def _bury(self) -> None:
-        """End every session and every wait, for any reason of the end, and even if a step here fails."""
+        """End every session and every wait.
+
+        Called whatever the reason of the end is. Continues even if one step fails.
+        """
         with self._gate:
             self._is_closed = True
             states = list(self._states.values())

@@ -1,7 +1,7 @@
-"""Finds and reads a script's modules, only inside the script's own folder and its packages.
+"""Finds and reads the modules of a script, only in the script's own folder and its packages.
 
-A reload reads every file again, under ids with another version (see `module_ids`). Packages keep their variables,
-unless one of their files has changed.
+A reload reads every file again, and the modules get ids with another version (see `module_ids`). Modules of packages
+keep their variables, unless a file of a package has changed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _NO_ES_MODULE = (
     "another package, or bundle it with esbuild"
 )
 
-#: Matches imports in JavaScript, as far as a pattern can.
+#: Matches most imports in JavaScript. A pattern cannot find all.
 _IMPORT = re.compile(r"""\b(?:from|import)\s*\(?\s*["'](\.[^"'\n]*)["']""")
 
 #: The engine's error for a CommonJS module, Node's older kind.
@@ -61,14 +61,14 @@ _PROCESS = re.compile(r"ReferenceError: '?process'? is not defined")
 
 
 class ModuleLoader:
-    """The modules of the script at `path`. Used by the isolate's thread.
+    """The modules of the script at `path`. For the isolate's thread.
 
-    `files`, which any thread may read, has the paths of all files that were read, and of imports that are missing. A
-    file that was imported through a symbolic link is in `files` twice, with its real path and as it was imported.
+    `files` has the paths of all files that were read, and of imports that are missing. Any thread may read `files`. A
+    file that was imported through a symbolic link is in it twice: with its real path, and with the path of the import.
 
-    dukpy replaces the text of every exception, so nothing is raised here. Instead, a module that cannot be loaded gets
-    the error message as its name, and no module has this name. `problem` has the complete text of the last such
-    message, because the engine cuts messages at 255 bytes.
+    dukpy replaces the text of every exception, so the methods that dukpy calls raise nothing. Instead, a module that
+    cannot be loaded gets the error message as its name. No module has this name. `problem` has the complete text of the
+    last of these messages, because the engine cuts messages at 255 bytes.
     """
 
     def __init__(self, path: str, python: PythonFunctions | None = None) -> None:
@@ -81,23 +81,23 @@ class ModuleLoader:
         self._root = self._entry = ""
         self._packages = Packages("")
         self._package_version = 1
-        self._package_stamps: dict[str, tuple[int, int]] = {}  # of the packages' files, by path
-        self._meant_by: dict[tuple[str, str], str] = {}  # the id of a package's file, by importer and name
-        self._commonjs: dict[str, bool] = {}  # by path
+        self._package_stamps: dict[str, tuple[int, int]] = {}  # of the packages' files, by path: time and size
+        self._meant_by: dict[tuple[str, str], str] = {}  # the ids of packages' files, by importer and imported name
+        self._commonjs: dict[str, bool] = {}  # whether a file is a CommonJS module, by path
         self.files: frozenset[str] = frozenset()
-        #: The ids of all modules so far, without their versions.
+        #: The ids of all modules that were loaded so far, without their versions.
         self.modules: set[str] = set()
         self.problem: str | None = None
-        self._refusal: ScriptError | None = None  # `problem` as an error, for the case that the script does not load
-        self._thrown: dict[str, ScriptError] = {}  # by text: errors that are thrown in place of an unreadable module
+        self._refusal: ScriptError | None = None  # `problem` as an error, which is raised if the script does not load
+        self._thrown: dict[str, ScriptError] = {}  # errors that unreadable modules throw when they run, by text
         self._sources = Sources()
         self._built_in = ""
-        #: Modules that may be suspended in a top-level `await`: those that contain this word, until they have run.
+        #: Modules that may still wait in a top-level `await`. They contain the word, and have not run to their end.
         self.suspended: set[str] = set()
         self.renew()
 
     def renew(self) -> None:
-        """Read all files again at the next import of `ENTRY`."""
+        """At the next import of `ENTRY`, read all files again."""
         real = os.path.realpath(self._path)
         self._root, self._entry = os.path.split(real)
         self._version += 1
@@ -109,7 +109,7 @@ class ModuleLoader:
         self._thrown.clear()
 
     def provide(self, runtime: str) -> None:
-        """Provide the module `BUILT_IN`, whose exports are in the property `module` of a global constant."""
+        """Provide the module `BUILT_IN`. Its exports are in the property `module` of the global constant `runtime`."""
         self._runtime = runtime
         self._built_in = "".join(f"export const {name} = {runtime}.module.{name};\n" for name in EXPORTS)
 
@@ -117,8 +117,8 @@ class ModuleLoader:
         """Compile the script's TypeScript files before it runs.
 
         Blocks for about a second if there are new files. Raises `ScriptError` for a syntax error, `IsolateError` if
-        there is no compiler. A file that is imported by a computed name is compiled only when it is imported, within
-        the script's deadline.
+        there is no compiler. A file that is imported by a computed name is compiled when it is imported. This time
+        counts toward the script's time limit.
         """
         self._is_compiling = True
         try:
@@ -155,11 +155,11 @@ class ModuleLoader:
         return self._root
 
     def tidy(self, failure: Failure, before: str | None = None) -> Failure:
-        """`Failure.tidy`, with the places in the files."""
+        """`Failure.tidy`, with the places in the script's files."""
         return self._sources.tidy(failure, before)
 
     def script_error(self, failure: Failure) -> ScriptError:
-        """The `ScriptError` for the engine's error when the script did not load."""
+        """Convert the engine's error to a `ScriptError`, when the script did not load."""
         failure = self._sources.tidy(failure)
         message = "\n".join(message for message, _ in failure.parts)
         if self._refusal is not None and "cannot find module" in message:
@@ -176,27 +176,27 @@ class ModuleLoader:
         place = failure.place(self.modules) or failure.place(self._sources.texts)
         if place is None:
             return ScriptError(message, self._path)
-        column = None if failure.was_parsed else place.column  # dukpy 0.6: the parser's column is wrong
+        column = None if failure.was_parsed else place.column  # the parser of dukpy 0.6 gives a wrong column
         return ScriptError(message, self._as_written(place.file), place.line, column)
 
     def _as_written(self, identity: str) -> str:
-        """The path of a module, in the folder of the script as the user wrote it."""
+        """The path of a module. It begins with the folder of the script, as the user wrote it."""
         return self._path if identity == self._entry else os.path.join(os.path.dirname(self._path), identity)
 
     @property
     def served(self) -> bool:
-        """Whether the script was read through this loader, so that its imports are confined to the folder."""
+        """Whether the script was read by this loader. If not, its imports would not be confined to the folder."""
         return bool(self.files)
 
     def normalize(self, base: str, name: str) -> str:
-        """The id of the module that the module `base` imports as `name`, or an error text."""
+        """The id of the module that the module `base` imports as `name`. If it cannot be imported, an error text."""
         if name == ENTRY:
             return versioned(self._entry, str(self._version))
         if name == BUILT_IN:
             return BUILT_IN_ID
         if name in self.python.provided:
             return EMBEDDED + name
-        base, version = split_id(base)  # <…> is evaluated text, without a place or a version
+        base, version = split_id(base)  # an id such as <…> belongs to evaluated code, without a place or a version
         if is_package_name(name) and not name.startswith(f"{BUILT_IN}/"):
             return self._package(name, base, version)
         if not name.startswith(("./", "../")) or "\\" in name:
@@ -227,10 +227,10 @@ class ModuleLoader:
         try:
             path = self._packages.find(name, importer)
         except PackageError as error:
-            self.files |= {self._packages.place_of(name)}  # so that a reload happens when it exists
+            self.files |= {self._packages.place_of(name)}  # so that a reload happens once the package exists
             meant = difflib.get_close_matches(name, (BUILT_IN, *self.python.provided), n=1, cutoff=0.8)
             hint = f"; did you mean {meant[0]!r}?" if meant else self._beside(name, base)
-            # Do not suggest to install a misspelled name.
+            # If the name is misspelled, do not suggest to install it.
             return self._refused(name, base, "there is no such package" if hint else str(error), hint)
         if self._packages.owner(importer) is None:
             version = str(self._package_version)
@@ -238,14 +238,14 @@ class ModuleLoader:
         return self._inner(identity, path, name, base, version)
 
     def _beside(self, name: str, base: str) -> str:
-        """A hint at a file beside the importer that the import of a package may mean."""
+        """A hint at a file next to the importer that an import of a package may mean."""
         path = self._confined(posixpath.normpath(posixpath.join(posixpath.dirname(base), name)))
         if path is not None and os.path.isfile(path):
             return f"; there is ./{name}: relative paths begin with ./"
         return self._meant(f"./{name}", base)
 
     def _inner(self, identity: str, path: str, name: str, base: str, version: str) -> str:
-        """The id of a package's file. In a relative import, the suffix may be left out, as in Node's older modules."""
+        """The id of a package's file. A relative import may omit the suffix, as in Node's older modules."""
         if not os.path.isfile(path):
             found = meant_files(path, lambda other: self._confined(other) is not None and os.path.isfile(other))
             if found is None:
@@ -272,7 +272,7 @@ class ModuleLoader:
         return self._commonjs[path]
 
     def load(self, identity: str) -> tuple[str | None, str | None, str | None]:
-        """(id, source, "module"), in the form for dukpy; or None three times if the id is an error message."""
+        """Returns id, source and "module", for dukpy. If the id is an error message, returns None three times."""
         if identity == self.problem:
             return None, None, None
         if identity == BUILT_IN_ID:
@@ -303,7 +303,7 @@ class ModuleLoader:
             self.problem = f"{bare_id(identity)} cannot be read: {error}"
             self._refusal = ScriptError(self.problem, self._path)
             return None, None, None
-        except ScriptError as error:  # the importer gets the error, like an error of the engine's parser
+        except ScriptError as error:  # the importer gets the error, as if the engine's parser had found it
             text = str(error).replace(": SyntaxError: ", ": ")
             source = f"export default 0; throw new SyntaxError({json.dumps(text)});"
             self._thrown[f"SyntaxError: {text}"] = error
@@ -312,17 +312,20 @@ class ModuleLoader:
         return identity, source, "module"
 
     def _prefix(self, identity: str, path: str, source: str) -> str:
-        """The code that gives a module its `import.meta`. It is put into the first line, so that no line moves."""
+        """The code that gives a module its `import.meta`.
+
+        It goes into the first line, so that the line numbers stay.
+        """
         told = {"url": Path(path).as_uri(), "filename": path, "dirname": os.path.dirname(path)}
         prefix = "".join(f"import.meta.{name}={json.dumps(value)};" for name, value in told.items())
         self._sources.prefixes[identity] = prefix + ("//" if source.startswith("#!") else "")
         return self._sources.prefixes[identity]
 
     def _python(self, identity: str, path: str) -> str:
-        """The ES module for a Python file. The file runs when it is first found, before the script runs."""
+        """The ES module for a Python file. The file itself runs only once, before the script runs."""
         name = bare_id(identity)
         if not self._is_compiling and not self.python.has(identity):
-            # It would run in the isolate's thread, and block all sessions.
+            # At this time, it would run in the isolate's thread and block all sessions.
             raise ScriptError("a Python file must be imported by a literal name: import … from './store.py'", path)
         try:
             return self.python.source(identity, path, name, self._runtime)
@@ -350,7 +353,7 @@ class ModuleLoader:
         return compiled
 
     def _confined(self, identity: str) -> str | None:
-        """The real path of a module, or None if it is outside of the folder and its packages."""
+        """The real path of a module. None if the path is outside of the folder and its packages."""
         path = os.path.realpath(os.path.join(self._root, identity))
         is_inside = os.path.commonpath((self._root, path)) == self._root or self._packages.has(path)
         return path if is_inside else None
@@ -382,7 +385,7 @@ def _relative(path: str, root: str) -> str:
 
 
 def _stamp_of(path: str) -> tuple[int, int]:
-    """The time and the size of a file. They differ if the file has changed or is gone."""
+    """The time and the size of a file. They are different if the file has changed or no longer exists."""
     try:
         status = os.stat(path)
     except OSError:
@@ -391,6 +394,6 @@ def _stamp_of(path: str) -> tuple[int, int]:
 
 
 def _source_of(path: str) -> str:
-    """The text of a file. Raises `OSError`, and `ValueError` if it is not UTF-8."""
+    """The text of a file. Raises `OSError`. Raises `ValueError` if the text is not UTF-8."""
     with open(path, "rb") as file:
         return file.read().decode("utf-8-sig")

@@ -1,9 +1,9 @@
-"""The Python half of the runtime's loop: passes events to the JavaScript half. `endings` then ends each event.
+"""The Python half of the runtime's loop. It passes events to the JavaScript half. `endings` then ends each event.
 
-Everything here runs in the isolate's thread, nearly all of it inside a call from JavaScript. The runtime *pulls* its
-events. `_current` is the event that the runtime has, until the runtime's next pull reports the event's outcome, or
-until an error ends the JavaScript half (`stumbled`). So no event is lost, and none is handled twice. If the runtime
-could not read an event, for lack of memory, the event is tried once more.
+All functions here run in the isolate's thread, nearly always during a call from JavaScript. The runtime *pulls* its
+events. `_current` is the event that the runtime has. It stays until the runtime's next pull reports the event's
+outcome, or until an error ends the JavaScript half (`stumbled`). So no event is lost, and none is handled twice. If the
+runtime had not enough memory to read an event, the event is passed once more.
 """
 
 from __future__ import annotations
@@ -39,34 +39,34 @@ __all__ = ["FIRST_LOAD", "STOP", "Loop"]
 
 STOP = Event("stop")
 
-#: The ticket of an isolate's first load; each further load has the next lower number.
+#: The ticket of an isolate's first load. Each further load has the next lower number.
 FIRST_LOAD = -1
 _AGAIN, _TIMER = Event("again"), Event("timer")
 
 _MESSAGES = frozenset(("message", "binary", "request"))
 
-#: The outcome of an event, as the runtime reports it: 0 for done, above 0 for the ticket of a pending promise.
+#: The outcome of an event, as the runtime reports it. 0: done. Above 0: the ticket of a pending promise.
 _FAILED, _DONE = -1, 0
 
-#: Timers that are set in the promise jobs of these events belong to these events. Without an engine, their jobs must
-#: not run together with other jobs.
+#: Timers that the promise jobs of these events set belong to these events. Without an engine, the jobs of these events
+#: must not run together with other jobs.
 _OWNERS = ("load", "timer")
 
-#: How many times in a row the runtime may end without having pulled an event.
+#: How many times in a row the runtime may end before it has pulled an event.
 MAX_STUMBLES = 3
 
-#: How many times longer than a call the top level may run, including the parsing of all files.
+#: The top level may run this many times longer than a call. This includes the parsing of all files.
 LOAD_FACTOR = 5
 
-#: With less free heap than this, the isolate ends, because every call would fail.
+#: If less heap than this is free, the isolate ends, because every call would fail.
 MIN_FREE_BYTES = 64 * 1024
 
-#: Without an engine, how long promise jobs may wait while events keep coming.
+#: Without an engine, promise jobs may wait this long while events arrive.
 JOB_DELAY_S = 0.02
 
 
 class Loop(MessageLoop):
-    """Passes the events of `schedule` to the runtime. `states` has the sessions of the isolate."""
+    """Passes the events of `schedule` to the runtime. `states` has the data of the isolate's sessions."""
 
     def __init__(
         self,
@@ -84,15 +84,15 @@ class Loop(MessageLoop):
         self._states = states
         self._timeout_s = config.script_timeout_s
         self._load_s = LOAD_FACTOR * config.script_timeout_s
-        #: How long a promise of a call may be pending: longer than the limit of a wait, because the script may continue
-        #: after a wait.
+        #: How long the promise of a call may be pending. This is longer than the time limit of a wait, because the
+        #: script may continue after a wait.
         self._wait_s = config.script_wait_s + config.script_timeout_s
         self._waits = waits
         self._loader = loader
         self._reports = reports
         self._times = CallTimes(metrics)
         self._replies = Replies(name, schedule, self._load_s, self._use, lambda: self._current)
-        #: The functions of rooms.
+        #: The calls for rooms.
         self.rooms = RoomCalls(schedule, reports, loader, self._times, self._wait_s, self._make_room)
         #: The outcomes of posts.
         self.posts = Posts(schedule)
@@ -101,22 +101,22 @@ class Loop(MessageLoop):
         self._endings = Endings(
             schedule, states, reports, self._replies, self.rooms, self.posts, requests, waits, self._times, self._wait_s
         )
-        #: How long events wait.
+        #: Measures how long events wait.
         self.probes = Probes(schedule, metrics)
         self._current: Event | None = None
         self._began = 0.0  # when the runtime received the current event
-        #: Events that come before all others: the call of onReload, and an event to try again.
+        #: Events that come before all others: the call of onReload, and an event that is passed once more.
         self._first: deque[Event] = deque()
         self._dispatched = 0
         self._stumbles = 0
         self._timer_was_last = False
         self._is_stopping = False
         self._jobs_due: float | None = None  # without an engine: when to leave the interpreter so that promise jobs run
-        self.engine: Engine | None = None  # None: no deadlines, and promise jobs run only outside of the loop
-        #: The last measured size of the script's heap, in bytes. Any thread.
+        self.engine: Engine | None = None  # None: there are no deadlines, and promise jobs run only outside of the loop
+        #: The last measured size of the script's heap, in bytes. Any thread may read it.
         self.heap_bytes: int | None = None
         self.has_ended = False
-        #: Whether the heap is full, and a garbage collection did not help. Then no more events are handled.
+        #: Whether the heap is full, and a garbage collection has freed nothing. After that, no event is handled.
         self.is_full = False
         self._must_end = False
         self._inbox, self._event_type, self._message_times = schedule.inbox, Event, None
@@ -133,7 +133,7 @@ class Loop(MessageLoop):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no calls for rooms and no outcomes of posts wait. Any thread."""
+        """Whether no call for a room and no outcome of a post waits for the script. Any thread."""
         return not (self.rooms.waiting or self.posts.waiting)
 
     def use_engine(self, engine: Engine | None) -> None:
@@ -143,7 +143,7 @@ class Loop(MessageLoop):
             self._hindrances = (*self._schedule.hindrances, *self._waits.tables, engine.rejected, self._first)
 
     def _use(self, exports: Exports) -> None:
-        """Call these functions from now on."""
+        """From now on, call the functions that these exports have."""
         self._times.use(exports)
         if self.engine is not None and self.engine.is_connected:
             self._message_times = self._times.of("message")
@@ -153,18 +153,20 @@ class Loop(MessageLoop):
         return None if self._current is None else self._current.state
 
     def end_now(self) -> None:
-        """Stop the running call, and end. Any thread. The caller must wake the schedule afterwards."""
+        """Stop the running call, and end the loop. Any thread. The caller must wake the schedule afterwards."""
         self._must_end = True
         engine = self.engine
         if engine is not None:
             engine.interrupt()
 
-    # Passing events.
+    # These methods pass events.
 
     def _pull(self, dispatched: int, outcome: int, delay_ms: float) -> Answer:
-        """The next event. Waits at most `delay_ms` (negative: no limit). None: the runtime must leave the interpreter.
+        """The next event for the runtime. None if the runtime must leave the interpreter. Waits at most `delay_ms`.
 
-        `dispatched` counts the events that the runtime has begun, `outcome` is the outcome of the last one.
+        A negative `delay_ms` is no limit.
+
+        `dispatched` is how many events the runtime has begun. `outcome` is the outcome of the last one.
         """
         engine = self.engine
         self._stumbles = 0
@@ -194,7 +196,7 @@ class Loop(MessageLoop):
         return self.posts.take() if event.kind == "posted" else event.encoded(engine)
 
     def _next(self, timer_due: float) -> Event | None:
-        """Wait for an event or a timer. If both are due, they take turns."""
+        """Wait for an event or a timer. If both are due again and again, they alternate."""
         schedule = self._schedule
         calls, fetches = self._waits.tables
         engine = self.engine
@@ -241,7 +243,7 @@ class Loop(MessageLoop):
         return None
 
     def _run_jobs(self, engine: Engine) -> bool:
-        """Run promise jobs and report rejections. False if there were no jobs."""
+        """Run promise jobs and report rejections. Returns false if there were no jobs."""
         ran = engine.has_jobs() and engine.run_jobs(self._load_s if self._replies.is_loading else self._timeout_s)
         if engine.rejected:
             engine.report_rejections(self._timeout_s)
@@ -250,11 +252,13 @@ class Loop(MessageLoop):
     def _is_wanted(self, event: Event) -> bool:
         """Whether an event needs JavaScript.
 
-        The following do not: a probe, a measurement of the heap, a message of a session that is over, the result of a
-        call that was given up, calls for rooms that this process no longer owns.
+        If not, this method handles the event.
 
-        A session is over once the application has closed it; its messages are dropped. Messages that a client sent
-        before it closed the session itself are handled.
+        The following events need no JavaScript: a probe, a measurement of the heap, a message of a session that is
+        over, the result of a call that was given up, and calls for rooms that this process no longer owns.
+
+        A session is over once the application has closed it. Its messages are then dropped. But if the client has
+        closed the session, the messages that it sent before are handled.
         """
         state, kind = event.state, event.kind
         if state is not None:
@@ -275,10 +279,10 @@ class Loop(MessageLoop):
             return self.rooms.begin(event)
         return True
 
-    # Outcomes of events.
+    # These methods handle outcomes of events.
 
     def _account(self, outcome: int, arrived: bool) -> None:
-        """Record the outcome of the current event. `arrived`: whether the runtime could read the event."""
+        """Handle the outcome of the current event. `arrived` tells whether the runtime could read the event."""
         event, self._current = self._current, None
         if event is None:
             return
@@ -300,7 +304,7 @@ class Loop(MessageLoop):
             self._endings.completed(event, failed=outcome == _FAILED, began=self._began)
 
     def _hand_over_again(self, event: Event) -> None:
-        """The runtime had no memory to read the event, so the event had no effect: try it once more."""
+        """Pass an event once more. The runtime had no memory to read it, so it had no effect."""
         if event.retried:
             self._endings.give_up(event, Failure.of("there was no memory for it"), self._began)
             return
@@ -309,9 +313,9 @@ class Loop(MessageLoop):
         self._first.append(event._replace(retried=True))
 
     def stumbled(self, failure: Failure) -> None:
-        """The JavaScript half of the loop has ended with this error: at a deadline, or out of memory.
+        """Handle the end of the JavaScript half of the loop by an error: a call was stopped, or memory ran out.
 
-        Raises `IsolateError` if this happens several times without an event in between.
+        Raises `IsolateError` if this happens several times before the runtime has pulled an event.
         """
         self._stumbles += 1
         if self.engine is not None:
@@ -326,26 +330,30 @@ class Loop(MessageLoop):
             else:
                 self._endings.give_up(event, failure, self._began)
         elif self.engine is None and self._jobs_due is None:
-            self.uncaught("a promise", failure)  # dukpy's report on leaving the interpreter
+            self.uncaught("a promise", failure)  # dukpy reports it when the interpreter returns
         self.has_ended |= self._must_end
         if self._stumbles > MAX_STUMBLES and not self.has_ended:
             raise IsolateError(f"the runtime cannot go on, most likely for lack of memory: {failure.message}")
 
     def abandon(self) -> None:
-        """The isolate has ended: give an error to every thread that waits for an event."""
+        """Give an error to every thread that waits for an event, because the isolate has ended."""
         events = [self._current, *self._first, *self._schedule.drain()]
         self.rooms.abandon(events)
         self.requests.abandon()
         self._replies.abandon(events)
 
     def uncaught(self, what: str, failure: Failure) -> None:
-        """Report an error that belongs to no handler call: of a promise without a handler, or of a promise job."""
+        """Report an error of a promise job, or of a rejected promise without a handler.
+
+        It belongs to no handler call.
+        """
         if self._replies.is_load_error(failure):
             return
         failure = self._loader.tidy(failure)
         if failure.was_interrupted and self.engine is not None:
             self._schedule.postpone(self.engine.stopped_after_s)
-            if self._replies.fail_load(failure):  # a top level runs in a job: if that was stopped, the load has failed
+            # a top level runs in a promise job; if this job was stopped, the load has failed
+            if self._replies.fail_load(failure):
                 return
         self._reports.uncaught(what, failure)
 
@@ -353,10 +361,13 @@ class Loop(MessageLoop):
         if self.engine is not None and failure.was_out_of_memory:
             self.is_full |= self.engine.collect_garbage() < MIN_FREE_BYTES
 
-    # Called by the runtime.
+    # The runtime calls these methods.
 
     def _failed(self, what: str, session_id: str | None, described: str, is_known: bool = False) -> None:
-        """A function of the script threw, or its promise was rejected. `is_known`: log equal failures only once."""
+        """Report an error that a function of the script has thrown, or with which its promise was rejected.
+
+        With `is_known`, equal failures are logged only once.
+        """
         failure = self._loader.tidy(Failure.read(described))
         state = self._states.find(session_id or "") or self._replies.handshake(session_id)
         self._reports.failed(what, state, failure, once=is_known)
@@ -370,9 +381,9 @@ class Loop(MessageLoop):
     def _loaded(
         self, ticket: int, exports: str | None, error: str | None, tick_rate: float | None = None, shown: str = ""
     ) -> bool:
-        """A load has ended.
+        """End a load of the script.
 
-        `tick_rate` is the exported tickRate if it is a finite number, `shown` its value as text.
+        `tick_rate` is the exported tickRate if it is a finite number. `shown` is its value as text.
         """
         self._loader.suspended.clear()
         is_loaded = self._replies.loaded(ticket, exports, error, (tick_rate, shown))

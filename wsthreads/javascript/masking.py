@@ -1,8 +1,8 @@
-"""Hides the values of a script's `env` in the texts that leave the script: in its log, its errors, and on the page.
+"""Hides the values of a script's `env` in the texts that others see: in the log, in errors, and on the dashboard.
 
-docs/reference/scripts.rst has the rule. A value becomes `***`, in each form in which texts can contain it (`_forms`).
-Pieces of a form with 16 characters or more are hidden, too. Short values are shown, because texts contain them by
-chance.
+docs/reference/scripts.rst has the rule. A value is replaced by `***`, in each *form* in which texts can contain it
+(`_forms`): as it is, as JSON, as part of a URL, and so on. If a form has 16 characters or more, pieces of it are
+hidden, too. Short values are not hidden, because texts contain them by chance.
 """
 
 from __future__ import annotations
@@ -24,29 +24,31 @@ __all__ = ["Mask"]
 
 MASK = "***"
 
-#: Shorter values are not hidden. The same is true for lines of a value with several lines.
+#: Shorter values are not hidden. For a single line of a value with several lines, `MIN_LINE_CHARS` is the limit.
 MIN_CHARS = 6
 MIN_LINE_CHARS = 16
 
-#: If a form has this length or more, its pieces are hidden, too. A hidden piece has half the length of the form.
+#: If a form has this many characters or more, its pieces are hidden, too. A hidden piece has half the length of the
+#: form.
 LONG_CHARS = 16
 #: The length of a hidden piece of a very long form.
 MAX_PIECE_CHARS = 32
 
-#: Matches the part of a URL before its path, without a password. This part alone is not hidden: texts contain it for
-#: other reasons, too. A URL with an @ may have a password: some libraries allow a slash in it.
+#: Matches the beginning of a URL, up to its path, if it has no password. This beginning alone is not hidden, because
+#: texts contain it for other reasons, too. A URL with an @ may have a password: some libraries allow a slash in
+#: passwords.
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]*(?=[/?#]|\Z)(?!.*@)", re.DOTALL)
 
-#: The characters that a part of a URL encodes, besides controls and those beyond ASCII (https://url.spec.whatwg.org).
-#: One text for each part: fragment, query, query of a special scheme, path, user and password, component. Below, the
-#: same for an HTML form.
+#: The characters that are encoded in a part of a URL, besides controls and characters beyond ASCII
+#: (https://url.spec.whatwg.org). One text for each part: fragment, query, query of a special scheme, path, user and
+#: password, component. `_ENCODED_IN_FORMS` is the same for an HTML form.
 _QUERY = " \"#<>"
 _PATH = _QUERY + "?^`{}"
 _USER = _PATH + "/:;=@[\\]|"
 _ENCODED_IN_URLS = (" \"<>`", _QUERY, _QUERY + "'", _PATH, _USER, _USER + "$%&+,")
 _ENCODED_IN_FORMS = _USER + "$%&+,!'()~"
 
-#: The escapes of the console of scripts.
+#: The escapes that the console of scripts writes.
 _ESCAPES = {
     **{code: f"\\x{code:02X}" for code in (*range(32), *range(127, 160))},
     **{code: f"\\u{code:x}" for code in range(0xD800, 0xE000)},
@@ -54,14 +56,14 @@ _ESCAPES = {
 }
 
 
-#: Where the console of scripts continues a text with several lines.
+#: Matches where the console of scripts breaks a text with several lines.
 _JOINT = re.compile(r"""['"`] \+\n[ |]*['"`]""")
 
 
 class Mask:
-    """A function that returns a text without `values`. Any thread.
+    """A function that returns a text in which `values` are hidden. Any thread.
 
-    The time is proportional to the length of the text, for all texts and values.
+    The time is proportional to the length of the text, whatever the text and the values are.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
@@ -69,8 +71,8 @@ class Mask:
         #: The texts to hide.
         self._pieces = {piece for form in forms for piece in _pieces(form)}
         self._head_chars = min(map(len, self._pieces), default=0)
-        #: The lengths of pieces, longest first, by the pieces' first characters. A long value has very many pieces, so
-        #: equal tuples are the same object.
+        #: The lengths of pieces, the longest first. The key is the beginning of these pieces. A long value has very
+        #: many pieces, so equal tuples are one object.
         self._lengths: dict[str, tuple[int, ...]] = {}
         shared: dict[tuple[int, ...], tuple[int, ...]] = {}
         for piece in self._pieces:
@@ -95,7 +97,7 @@ class Mask:
         return "".join((*shown, text[end:]))
 
     def _found(self, text: str) -> Iterator[tuple[int, int]]:
-        """The begin and end of each piece in a text: the longest one at each place. They may overlap."""
+        """The begin and the end of each piece in a text: the longest piece at each place. Pieces may overlap."""
         chars, lengths, pieces = self._head_chars, self._lengths, self._pieces
         places = [place for place in range(len(text) - chars + 1) if text[place : place + chars] in lengths]
         for place in places:
@@ -106,7 +108,7 @@ class Mask:
 
     @contextmanager
     def in_errors(self) -> Iterator[None]:
-        """A context: errors about the script that are raised in it show no value."""
+        """In this context, errors about the script are raised without the values."""
         try:
             yield
         except (UsageError, IsolateError) as error:
@@ -116,12 +118,12 @@ class Mask:
             raise
 
     def logger(self, name: str) -> ContainedLogger:
-        """Like `get_logger`, but the logger's records show no value."""
+        """Like `get_logger`, but the log records of this logger do not show the values."""
         return _MaskedLogger(logging.getLogger(name), self) if self._pieces else get_logger(name)
 
 
 class _MaskedLogger(ContainedLogger):
-    """Writes an exception as text below the message. If `extra` has a `stack`, the message ends with it."""
+    """Writes an exception as text below the message. If `extra` has a `stack`, the message ends with this stack."""
 
     __slots__ = ("_mask",)
 
@@ -142,7 +144,7 @@ class _MaskedLogger(ContainedLogger):
 
 
 def _parts(value: str) -> set[str]:
-    """The value, the value without surrounding spaces and line ends, and its longer lines."""
+    """The value, the value without spaces and line ends around it, and those of its lines that are long enough."""
     if len(value) < MIN_CHARS:
         return set()
     lines = {line for line in value.splitlines() if len(line) >= MIN_LINE_CHARS}
@@ -150,9 +152,10 @@ def _parts(value: str) -> set[str]:
 
 
 def _pieces(form: str) -> Iterator[str]:
-    """The pieces of a form that are hidden.
+    """Yield the pieces of a form that are hidden.
 
-    A directory's path has no such pieces, nor has the beginning of a URL, because texts contain these anyway.
+    A directory's path has no such pieces, and neither has the beginning of a URL: texts contain these for other
+    reasons.
     """
     origin = _ORIGIN.match(form)
     begin = 0 if origin is None else origin.end()
@@ -167,7 +170,7 @@ def _pieces(form: str) -> Iterator[str]:
 
 
 def _forms(value: str) -> set[str]:
-    """The value as it is; as Python, JSON, the console and URLs write it; and as logs show a text of several lines."""
+    """The value as it is, as Python, JSON, the console and URLs write it, and as logs show several lines."""
     data = value.encode(errors="surrogatepass")
     in_python = {repr(value)[1:-1], repr("'\"" + value)[4:-1], ascii(value)[1:-1], repr(data)[2:-1]}
     in_json = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
@@ -180,5 +183,5 @@ def _forms(value: str) -> set[str]:
 
 
 def _percent_encoded(data: bytes, chars: str) -> str:
-    """As https://url.spec.whatwg.org writes a part of a URL, in which these characters are encoded."""
+    """Encode these characters, as https://url.spec.whatwg.org encodes a part of a URL."""
     return "".join(chr(byte) if 0x20 <= byte < 0x7F and chr(byte) not in chars else f"%{byte:02X}" for byte in data)

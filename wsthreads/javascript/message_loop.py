@@ -1,8 +1,8 @@
-"""The fast path of a script's loop, for a text message that follows another one.
+"""The fast path of a script's loop. It passes a text message on that follows another text message.
 
-`_speedups` has the class in C. There, `pull` passes such a message on by itself, as `Loop._pull` would, if four
-conditions are met: the last message was handled, no timer runs, `_hindrances` are empty, and the next message may be
-handled now. In all other cases, `pull` calls `_pull`. Only the isolate's thread uses this class, but any thread may set
+`_speedups` has this class in C. There, `pull` itself passes such a message on, as `Loop._pull` would, under four
+conditions: the last message was handled, no timer runs, `_hindrances` are empty, and the next message may be handled
+now. In all other cases, `pull` calls `_pull`. Only the isolate's thread uses this class. But any thread may set
 `_must_end`.
 """
 
@@ -28,7 +28,7 @@ class MessageLoop:
     _hindrances: tuple[Sized, ...]
     _has_jobs: Callable[[], bool]
     _arm: Callable[[float], float]
-    _message_times: Histogram | None  # None: always call `_pull`
+    _message_times: Histogram | None  # None if `pull` must always call `_pull`
     _current: Event | None  # the event that the runtime has
     _dispatched: int
     _began: float  # when the runtime received the current event
@@ -37,7 +37,7 @@ class MessageLoop:
     is_full: bool
 
     def _pull(self, dispatched: int, outcome: int, delay_ms: float) -> Answer:
-        """See `Loop`."""
+        """Like `Loop._pull`, which overrides this method."""
         raise NotImplementedError
 
     def pull(self, dispatched: int, outcome: int, delay_ms: float) -> Answer:

@@ -1,7 +1,7 @@
 """The ids of a script's modules in the engine.
 
-A module's *id* is its path relative to the script's folder, with ``/``, as stacks show it. The engine never drops a
-module, so each reload uses another version: ``chat.js?2``. Version 1 has no suffix.
+A module's *id* is its path relative to the script's folder, with ``/`` between folders. Stacks show this id. The engine
+never forgets a module, so each reload uses ids with another version: ``chat.js?2``. Version 1 has no suffix.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _VERSION = re.compile(r"\?(\d+)\Z")
 
 
 def versioned(bare: str, version: str) -> str:
-    """The id of this version of a module."""
+    """The id of a module in this version."""
     return bare if version == "1" else f"{bare}?{version}"
 
 

@@ -1,6 +1,6 @@
-"""Looks up the names of hosts for `fetch`, in separate threads, because a look-up cannot be ended.
+"""Looks up the names of hosts for `fetch`, in threads of their own, because a look-up cannot be ended.
 
-An aborted fetch does not wait for its look-up. So a name server that does not answer blocks no thread of the fetches.
+An aborted fetch does not wait for its look-up. So if a name server does not answer, it blocks no thread of the fetches.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from wsthreads.javascript.fetch_requests import FetchFailed
 
 __all__ = ["Addresses", "NameLookups"]
 
-#: The most look-ups at a time. Fetches of the same host and port share one look-up.
+#: At most this many look-ups run at a time. Fetches of the same host and port share one look-up.
 MAX_RUNNING = 32
 
-#: Addresses in the form of `socket.getaddrinfo`.
+#: Addresses, as `socket.getaddrinfo` returns them.
 Addresses = list[tuple[Any, ...]]
 
 
@@ -27,7 +27,7 @@ class NameLookups:
     """Finds the addresses of hosts. Any thread."""
 
     def __init__(self) -> None:
-        # Guards the attributes below. Nothing blocks under it, except the start of a thread.
+        # Guards the attributes below. A thread that holds this lock does not block, except when it starts a thread.
         self._lock = threading.Lock()
         self._running: dict[tuple[str, int], Future[Addresses]] = {}
 

@@ -1,8 +1,9 @@
 """Finds the files of npm packages, for bare imports such as ``import { nanoid } from "nanoid"``.
 
-A package is in a folder ``node_modules`` beside the importing file or above. Its ``package.json`` decides which of its
-files is imported, by the rules of Node (https://nodejs.org/api/packages.html) with the conditions that Workers use. No
-file outside of these ``node_modules`` is ever imported, not even through a symbolic link.
+A package is in a folder ``node_modules``, next to the importing file or in a folder above it. The package's
+``package.json`` decides which of its files is imported. The rules are those of Node
+(https://nodejs.org/api/packages.html), with the conditions that Workers use. Files outside of these ``node_modules``
+are never imported, not even through a symbolic link.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 
 __all__ = ["PackageError", "Packages", "find_commonjs", "for_production", "is_package_name"]
 
-#: The conditions of ``exports`` that count. If several match, the first one in package.json counts.
+#: The conditions in ``exports`` that are fulfilled. If several of them are there, the first one in package.json is
+#: used.
 CONDITIONS = {"worker", "browser", "module", "import", "default"}
 
 _FOLDER = "node_modules"
 
-# Patterns are texts, so that they are compiled with the first package, not at each start.
+# These patterns are texts. They are compiled when the first package is imported, not at each start.
 _NAME = r"(?P<package>(?:@[\w.~-]+/)?[A-Za-z0-9_~-][\w.~-]*)(?P<subpath>(?:/[^\\%\x00-\x1f\ud800-\udfff]*)?)"
 
 #: The modules that Node provides.
@@ -31,17 +33,19 @@ _OF_NODE = {
     "sys", "timers", "tls", "trace_events", "tty", "url", "util", "v8", "vm", "wasi", "worker_threads", "zlib",
 }  # fmt: skip
 
-#: The suffixes that a package without ``exports`` may leave out, and the name of its main file.
+#: The suffixes that an import from a package without ``exports`` may leave out, and the names of the package's main
+#: file.
 _ENDINGS = ("", ".js", ".mjs", ".json", "/index.js", "/index.mjs")
 
-#: Match ES modules and CommonJS modules, also minified ones.
+#: These patterns match ES modules and CommonJS modules, including minified ones.
 _ES_MODULE = (
     r"""(?:\A|[;}\n/])[ \t]*(?:import[ \t]*(?:[\w$*{]|["'])|import\.meta|"""
     r"""export[ \t]*(?:[{*]|default\b|(?:const|let|var|function|class|async)\b))"""
 )
 _OLD_MODULE = r"\b(?:module\.exports|exports\.\w+|Object\.defineProperty\(\s*exports|require\(\s*['\"])"
 
-#: This text is replaced in packages, as bundlers do. Both texts have the same length, so all columns stay the same.
+#: `_MODE` is replaced by `_PRODUCTION` in packages, as bundlers do. Both texts have the same length, so all columns
+#: stay the same.
 _MODE = "process.env.NODE_ENV"
 _PRODUCTION = '"production"'.ljust(len(_MODE))
 
@@ -51,7 +55,7 @@ class PackageError(Exception):
 
 
 def is_package_name(name: str) -> bool:
-    """Whether an import of `name` means a package."""
+    """Whether an import of `name` is an import of a package."""
     return re.fullmatch(_NAME, name) is not None or name.startswith(("node:", "#"))
 
 
@@ -61,20 +65,24 @@ def find_commonjs(source: str) -> bool:
 
 
 def for_production(source: str) -> str:
-    """A package's source with ``process.env.NODE_ENV`` replaced. Lines and columns stay the same."""
+    """Replace ``process.env.NODE_ENV`` in the source of a package. Lines and columns stay the same."""
     return source.replace(_MODE, _PRODUCTION)
 
 
 class Packages:
-    """The packages that files under `root` may import."""
+    """Finds the packages that files under `root` may import."""
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._roots: dict[str, str] = {}  # the folders node_modules as they were found, by real path
-        self._described: dict[str, dict[str, Any] | None] = {}  # by folder: its package.json
+        self._roots: dict[str, str] = {}  # the folders node_modules as they were found, by their real paths
+        # the contents of package.json, by the folder of the package
+        self._described: dict[str, dict[str, Any] | None] = {}
 
     def owner(self, path: str) -> str | None:
-        """The real folder of the package with this real path; None for a file of the script itself."""
+        """The real folder of the package that the file with this real path belongs to.
+
+        None for a file of the script itself.
+        """
         before, found, after = path.rpartition(f"{os.sep}{_FOLDER}{os.sep}")
         if not found:
             return None
@@ -114,7 +122,7 @@ class Packages:
         return any(path == root or path.startswith(root + os.sep) for root in self._roots)
 
     def as_found(self, path: str) -> str:
-        """The path of a package's file as it was found: its ``node_modules`` may be a symbolic link."""
+        """The path of a package's file as the file was found. Its ``node_modules`` may be a symbolic link."""
         for root, folder in self._roots.items():
             if path.startswith(root + os.sep):
                 return folder + path[len(root) :]
@@ -133,7 +141,7 @@ class Packages:
         return f"the package {name} needs Node's module {module}, which scripts do not have"
 
     def _folders(self, importer: str) -> Iterator[str]:
-        """The folders ``node_modules`` beside a file and above it, the nearest first."""
+        """The folders ``node_modules`` next to a file and in the folders above, the nearest first."""
         folder = os.path.dirname(importer)
         while True:
             if os.path.basename(folder) != _FOLDER:
@@ -144,7 +152,10 @@ class Packages:
             folder = above
 
     def _json(self, folder: str) -> dict[str, Any]:
-        """The package.json of a package. Empty if there is none. Raises `PackageError` if it is not valid."""
+        """The contents of a package's package.json.
+
+        Empty if there is none. Raises `PackageError` if it is not valid.
+        """
         if folder not in self._described:
             path = os.path.join(folder, "package.json")
             try:
@@ -157,7 +168,7 @@ class Packages:
             self._described[folder] = data if isinstance(data, dict) else {}
         return self._described[folder] or {}
 
-    # The file of a package that is imported.
+    # These methods find the file of a package that is imported.
 
     def _exported(self, folder: str, package: str, subpath: str) -> str:
         data = self._json(folder)
@@ -174,7 +185,10 @@ class Packages:
         return self._file(folder, package, target)
 
     def _find_private(self, name: str, importer: str) -> str:
-        """The file for an import of ``#name``, which package.json maps to a file of this or another package."""
+        """The file for an import of ``#name``.
+
+        The package.json of the importer maps it to a file of this or another package.
+        """
         own = self.owner(importer)
         imports = {} if own is None else self._json(own).get("imports", {})
         target = _matched(imports, name) if own is not None and isinstance(imports, dict) else None
@@ -213,7 +227,7 @@ class Packages:
 
 
 def _matched(entries: dict[str, Any], name: str) -> str | None:
-    """The file that ``exports`` or ``imports`` map a name to; None if they do not have it."""
+    """The file to which ``exports`` or ``imports`` map a name. None if they do not have the name."""
     if name in entries and "*" not in name:
         return _chosen(entries[name], "")
     best: tuple[str, str] | None = None
@@ -222,7 +236,7 @@ def _matched(entries: dict[str, Any], name: str) -> str | None:
         if star and name.startswith(before) and name.endswith(after) and len(name) >= len(pattern):
             if best is None or len(before) > len(best[0].partition("*")[0]):
                 best = pattern, name[len(before) : len(name) - len(after)]
-        elif pattern.endswith("/") and name.startswith(pattern) and best is None:  # as in old packages
+        elif pattern.endswith("/") and name.startswith(pattern) and best is None:  # old packages have such entries
             best = pattern, name[len(pattern) :]
     if best is None or ".." in best[1].split("/"):
         return None
@@ -231,7 +245,7 @@ def _matched(entries: dict[str, Any], name: str) -> str | None:
 
 
 def _chosen(target: Any, star: str) -> str | None:
-    """The file of the first condition that counts."""
+    """The file of the first condition that is fulfilled."""
     if isinstance(target, str):
         return target.replace("*", star)
     if isinstance(target, list):

@@ -1,7 +1,7 @@
 """Measures how long events wait in the queue of an isolate, by samples.
 
-A *probe* is an event that calls nothing: a ``measure`` with the time when it was posted. When the isolate takes the
-probe, its age is a waiting time: a call that was posted at the same time would have waited for this long.
+A *probe* is an event that calls nothing. It is a ``measure`` with the time when it was posted. When the isolate takes
+the probe, the probe's age is a waiting time: a call that was posted at the same time would have waited as long.
 """
 
 from __future__ import annotations
@@ -20,25 +20,28 @@ __all__ = ["Probes"]
 #: The time that `recent` covers, in seconds.
 RECENT_S = 60.0
 
-#: The most probes that wait, because a call that never ends must not fill the memory with probes. There is one a
-#: second.
+#: At most this many probes wait, because a call that never ends must not fill the memory with probes. One probe is
+#: posted in a second.
 MAX_WAITING = 60
 
 
 class Probes:
-    """The probes of one isolate. One thread posts, the isolate's thread takes, any thread may read `recent`."""
+    """The probes of one isolate.
+
+    One thread calls `post`, the isolate's thread calls `take`, and any thread may call `recent`.
+    """
 
     def __init__(self, schedule: Schedule, metrics: Metrics) -> None:
         self._schedule = schedule
         self._histogram = metrics.histogram("script_wait")
         self._posted = 0
         self._taken = 0
-        # For each of the last probes: when it was taken, and how long it had waited. Never changed, only replaced,
-        # because other threads read it.
+        # For each of the last probes: when it was taken, and how long it had waited. The tuple is never changed, only
+        # replaced, because other threads read it.
         self._recent: tuple[tuple[float, float], ...] = ()
 
     def post(self) -> None:
-        """Put a probe into the queue, unless many wait. Does not block."""
+        """Put a probe into the queue, unless too many wait. Does not block."""
         if self._posted - self._taken < MAX_WAITING:
             self._posted += 1
             self._schedule.post(Event("measure", None, (monotonic(),)))
@@ -51,14 +54,14 @@ class Probes:
         self._recent = (*self._recent[1 - MAX_WAITING :], (now, waited_s))
 
     def recent(self) -> tuple[float, float] | None:
-        """The median and the longest wait of the last minute, in seconds. None without a probe."""
+        """The median and the longest wait of the last minute, in seconds. None if there was no probe."""
         since = monotonic() - RECENT_S
         waits = [waited_s for taken_at, waited_s in self._recent if taken_at >= since]
         return (_median(waits), max(waits)) if waits else None
 
 
 def _median(values: list[float]) -> float:
-    """Like `statistics.median`, whose module takes three milliseconds to import."""
+    """Like `statistics.median`. The module `statistics` would take three milliseconds to import."""
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

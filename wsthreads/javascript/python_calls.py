@@ -1,8 +1,8 @@
 """Calls Python functions for a script, and iterates generators for it.
 
-A call has a ticket, the number under which the runtime keeps its promise. A call may take `script_wait_s`, in the queue
-and in the function together. Its result goes back as an event with that ticket. So Python never blocks a script: the
-script's other calls continue.
+A call has a ticket, which is the number of the promise that the runtime keeps for the call. A call may take
+`script_wait_s`, in the queue and in the function together. The result goes back to the script as an event with this
+ticket. So Python never blocks a script: the script's other calls continue.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ __all__ = ["PythonCalls", "error_of", "result_event"]
 
 log = get_logger(__name__)
 
-#: The most open generators of a script. Beyond that, a generator that was idle for `script_wait_s` is ended.
+#: At most this many generators of a script are open. At this limit, one that was idle for `script_wait_s` is ended.
 MAX_GENERATORS = 1000
 
-#: While at least half of these are open, garbage is collected once in this many calls of generator functions.
+#: While half of `MAX_GENERATORS` are open, garbage is collected once in this many calls of generator functions.
 COLLECT_EVERY = 100
 
-#: The most characters of an exception's text that a script gets, and the most frames of its stack.
+#: A script gets at most this many characters of an exception's text, and this many frames of its stack.
 MAX_TEXT_CHARS = 1000
 MAX_FRAMES = 20
 
-#: The deepest chain of causes, and the most errors in total, for a script.
+#: A script gets at most this many causes in a chain, and this many errors in total.
 MAX_CAUSES = 6
 MAX_ERRORS = 20
 
@@ -57,16 +57,16 @@ class _Generator:
 
     def __init__(self, what: PythonFunction) -> None:
         self.what = what
-        self.iterator: Generator[Any, Any, Any] = (each for each in "")  # until the function has been called
+        self.iterator: Generator[Any, Any, Any] = (each for each in "")  # a placeholder until the function was called
         self.running = Lock()  # held by the thread that runs the generator
         self.idle_since = NEVER  # when its last step ended; `NEVER` during a step, and until the function has returned
 
 
 class PythonCalls:
-    """Owned by an isolate, whose thread calls all methods but `stop`.
+    """The calls of one isolate. The isolate's thread calls all methods but `stop`.
 
-    `handle` makes the Python object for a handle of a script. `folder` returns the script's folder, which is left out
-    of places in its errors. `mask` is for the log.
+    `handle` makes the Python object for a handle of a script. `folder` returns the script's folder. It is left out of
+    the places in the errors that the script gets. `mask` is for the log.
     """
 
     def __init__(
@@ -89,19 +89,21 @@ class PythonCalls:
         self._log = log if mask is None else mask.logger(__name__)
         self._name = f"wsthreads-{name}"
         self._pool = PythonPool(name, threads)
-        # By ticket, the first to expire first: when the call expires, and the generator whose step it is.
+        # By ticket, in the order in which the calls expire: when the call expires, the function, and the generator that
+        # the call continues.
         self._deadlines: dict[int, tuple[float, PythonFunction, int | None]] = {}
-        self._arriving: set[int] = set()  # expired calls whose results have been posted already
-        #: The calls that can expire. It is true if there are any.
+        self._arriving: set[int] = set()  # calls that have expired, but whose results were already posted
+        #: The calls that can expire. Not empty if there are any.
         self.waiting: Mapping[int, object] = self._deadlines
         self._generators: dict[int, _Generator] = {}  # each single operation is atomic, with and without the GIL
-        self._ending: dict[int, _Generator] = {}  # no longer in use, and not ended yet by a thread of the pool
+        # generators that the script no longer uses, and that a thread of the pool has yet to end
+        self._ending: dict[int, _Generator] = {}
         self._last_generator = 0
         self.engine: Engine | None = None
-        # Calls of generator functions at the limit, by ticket. The promise jobs that follow may drop generators, and so
-        # make room for these calls. A refusal of each call is queued after these jobs.
+        # Calls of generator functions that exceed the limit, by ticket. The promise jobs that follow may drop
+        # generators, so that these calls can begin. A refusal of each call is queued after these jobs.
         self._held: dict[int, Callable[[], Answer]] = {}
-        self._tries = self._collected_at = 0  # counts of calls of generator functions
+        self._tries = self._collected_at = 0  # both are numbers of calls of generator functions
 
     def functions(self) -> dict[str, Function]:
         """The functions that the runtime calls. Each returns None, or why the call cannot be made."""
@@ -120,16 +122,16 @@ class PythonCalls:
         return NEVER
 
     def refuse(self, event: Event) -> None:
-        """The runtime could not take a result: post an error instead."""
+        """Post an error instead of a result that the runtime could not take."""
         ticket = event.arguments[-1]
         if ticket:
             error = error_of("RangeError", "the result cannot be taken: it needs too much time or memory")
             self._schedule.post(result_event(ticket, False, error))
 
     def settle(self, ticket: int | None) -> bool:
-        """The result of a call has arrived. False if the script no longer waits for it.
+        """Note that the result of a call has arrived. Returns false if the script no longer waits for the result.
 
-        A negative ticket belongs to a refusal, which counts only if the call is still held.
+        A negative ticket belongs to a refusal. The refusal has an effect only if the call is still held.
         """
         if ticket is not None and ticket < 0:
             return self._held.pop(-ticket, None) is not None and self.settle(-ticket)
@@ -140,15 +142,15 @@ class PythonCalls:
         return is_late
 
     def expire(self, now: float) -> None:
-        """Give up calls that have not returned in time. The script gets a TimeoutError for each."""
+        """Give up the calls whose time is over. The script gets a TimeoutError for each of them."""
         late = list(takewhile(lambda ticket: self._deadlines[ticket][0] <= now, self._deadlines))
-        # The last ones first, so that waiting calls do not get the threads that become free.
+        # The last calls first, so that a waiting call does not get a thread that becomes free.
         was_running = {ticket: self._pool.give_up(ticket) for ticket in reversed(late)}
         for ticket in late:
             is_running = was_running[ticket]
             _, function, generator = self._deadlines.pop(ticket)
             if is_running is None:
-                self._arriving.add(ticket)  # its result came in time, but the script was busy
+                self._arriving.add(ticket)  # the result was ready in time, but the script was busy
                 continue
             state = "has not returned" if is_running else "got no thread"
             if is_running:
@@ -157,14 +159,14 @@ class PythonCalls:
             error = error_of("TimeoutError", f"{function} {state} in {self._wait_s:g} s")
             self._schedule.post(result_event(ticket, False, error))
             if generator is not None and not is_running:
-                self._close_later(generator)  # the script gets no further value from it
+                self._close_later(generator)  # the script gets no further value from this generator
 
     def stop(self) -> None:
-        """Begin no more calls, and end the generators that do not run. Any thread."""
+        """Begin no more calls, and end the generators that do not run now. Any thread."""
         self._pool.stop()
         generators, self._generators = list(self._generators.values()), {}
-        generators += list(self._ending.values())  # the pool begins no more jobs
-        if generators:  # in another thread, because a `finally` may block forever
+        generators += list(self._ending.values())  # the pool begins no more jobs for these
+        if generators:  # in another thread, because a `finally` of the user may block forever
             Thread(target=self._close_all, args=(generators,), name=f"{self._name}-python-end", daemon=True).start()
 
     def _call(self, ticket: int, number: int, text: str, specials: str | None = None) -> Answer:
@@ -187,13 +189,13 @@ class PythonCalls:
         return None
 
     def _is_collection_due(self, is_full: bool) -> bool:
-        """Whether to collect garbage, so that unreferenced generators end: always at the limit, sometimes before it."""
+        """Whether to collect garbage, so that generators without a reference end: at the limit, or now and then."""
         if is_full:
-            return not self._held  # else garbage was collected a moment ago
+            return not self._held  # otherwise garbage has just been collected
         return self._tries - self._collected_at >= COLLECT_EVERY and len(self._generators) >= MAX_GENERATORS // 2
 
     def _open(self, ticket: int, function: PythonFunction, arguments: Any) -> Answer:
-        """Call a generator function. The generator counts from now on."""
+        """Call a generator function. The generator counts toward the limit from now on."""
         self._last_generator = number = self._last_generator + 1
         self._generators[number] = generator = _Generator(function)
 
@@ -205,7 +207,7 @@ class PythonCalls:
                 self._generators.pop(number, None)
                 raise
             generator.idle_since = monotonic()
-            if number not in self._generators:  # the script has ended meanwhile
+            if number not in self._generators:  # the script has ended in the meantime
                 self._close(generator)
             return number
 
@@ -215,7 +217,7 @@ class PythonCalls:
         return refusal
 
     def _open_held(self) -> None:
-        """There may be room for a call that is held."""
+        """Begin calls that are held, if there are fewer generators than the limit."""
         for ticket in [*self._held]:
             if len(self._generators) >= MAX_GENERATORS:
                 break
@@ -243,13 +245,13 @@ class PythonCalls:
                 raise
             finally:
                 generator.idle_since = monotonic()
-                if number not in self._generators:  # perhaps dropped meanwhile
+                if number not in self._generators:  # the script may have dropped the generator in the meantime
                     self._close(generator)
 
         return self._begin(ticket, generator.what, go_on, number)
 
     def _end(self, ticket: int, number: int) -> Answer:
-        """End a generator early."""
+        """End a generator before it has ended by itself."""
         generator = self._generators.pop(number, None)
         if generator is None:
             return "the generator has ended"
@@ -268,7 +270,7 @@ class PythonCalls:
     def _begin(
         self, ticket: int, function: PythonFunction, work: Callable[[], Any], generator: int | None = None
     ) -> Answer:
-        """Let a thread do `work`, which is the next step of `generator` if one is given."""
+        """Let a thread of the pool do `work`. If `generator` is given, `work` is its next step."""
         refusal = self._pool.submit(ticket, lambda: self._work(ticket, function, work, generator))
         if refusal is not None:
             if generator is not None:
@@ -284,7 +286,7 @@ class PythonCalls:
         return None
 
     def _end_idle(self) -> bool:
-        """End the generator that has been idle longest, if it was idle for more than `script_wait_s`."""
+        """End the generator that has been idle for the longest time, if this is more than `script_wait_s`."""
         generators = list(self._generators.items())
         number, generator = min(generators, key=lambda item: item[1].idle_since)
         is_idle = generator.idle_since < monotonic() - self._wait_s
@@ -293,14 +295,14 @@ class PythonCalls:
         return is_idle
 
     def _close_later(self, number: int) -> None:
-        """End a generator that the script no longer uses, in a thread of the pool."""
+        """Let a thread of the pool end a generator that the script no longer uses."""
         generator = self._generators.pop(number, None) or self._ending.get(number)
         if generator is None:
             return
         self._ending[number] = generator
         if self._pool.submit(-number, partial(self._end_dropped, number, generator)) is not None:
             generator.idle_since = monotonic()
-            self._generators[number] = generator  # end it later: this thread must not run its `finally`
+            self._generators[number] = generator  # it is ended later, because this thread must not run its `finally`
             self._ending.pop(number, None)
 
     def _end_dropped(self, number: int, generator: _Generator) -> None:
@@ -323,7 +325,7 @@ class PythonCalls:
             self._close(generator)
 
     def _work(self, ticket: int, function: PythonFunction, work: Callable[[], Any], number: int | None) -> None:
-        """Call the function, in a thread of the pool."""
+        """Call the function, and post the result. Runs in a thread of the pool."""
         fork = forks.number
         try:
             value = work()
@@ -340,7 +342,7 @@ class PythonCalls:
                     self._close(generator)
             else:
                 self._post(ticket, True, result)
-        except BaseException as error:  # even SystemExit: the thread must continue
+        except BaseException as error:  # catches even SystemExit, because the thread must continue
             if fork != forks.number:
                 forks.leave(error)
             try:
@@ -350,13 +352,13 @@ class PythonCalls:
             self._post(ticket, False, described)
 
     def _described(self, error: BaseException) -> Encoded:
-        """An exception for the script, with its causes and the members of a group."""
+        """Describe an exception for the script, with its causes and the members of a group."""
         return Encoded(json.dumps(self._told(error, [], 0)))
 
     def _told(self, error: BaseException, seen: list[BaseException], depth: int) -> list[Any]:
-        """Like `error_of`: the name of its class, its text, its frames and notes, then its cause and members."""
+        """Like `error_of`: class name, text, frames and notes. Then the cause and the members of a group."""
         seen.append(error)
-        name: str = type.__dict__["__name__"].__get__(type(error))  # a metaclass may redefine it
+        name: str = type.__dict__["__name__"].__get__(type(error))  # a metaclass may redefine __name__
         text = text_of(error)
         message = "(no text: its __str__ failed)" if text is None else bounded(text, MAX_TEXT_CHARS)
         folder = self._folder() + os.sep
@@ -383,9 +385,9 @@ class PythonCalls:
 
 
 def result_event(ticket: int, is_returned: bool, what: Encoded, *, settles: int | None = None) -> Event:
-    """The event with the result of a call, or with an error: see `error_of`.
+    """Make the event with the result of a call, or with an error (see `error_of`).
 
-    `settles` is the ticket under which the call waits; None if it no longer waits.
+    `settles` is the ticket under which the call waits. It is None if the call no longer waits.
     """
     returned = "true" if is_returned else "false"
     begun = f'["result",null,{ticket},{returned},{what.text},"{what.key}",{list(what.sizes)},'
@@ -393,5 +395,5 @@ def result_event(ticket: int, is_returned: bool, what: Encoded, *, settles: int 
 
 
 def error_of(name: str, message: str, frames: str = "") -> Encoded:
-    """An error for a script: its name, its message, and frames for its stack."""
+    """Encode an error for a script: its name, its message, and frames for its stack."""
     return Encoded(json.dumps([name, message, frames]))

@@ -1,7 +1,8 @@
 """The Python functions that a script imports: ``import { load } from "./store.py"``.
 
-A Python file is run once for each load of the script, in the thread that loads it, not in the isolate's. Only the
-functions found then can be called: a call names a function by its number, so a script can reach nothing else.
+A Python file is run once for each load of the script. It runs in the thread that loads the script, not in the isolate's
+thread. A script can call only the functions that were found then. A call names a function by a number, so a script can
+reach nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class PythonFunction(NamedTuple):
     """A function that a script may call."""
 
     name: str
-    #: The name by which the script imports its module, for messages: ``store.py``.
+    #: The name by which the script imports the module of the function, for messages. For example ``store.py``.
     source: str
     function: Callable[..., Any]
     is_generator: bool
@@ -34,10 +35,11 @@ class PythonFunction(NamedTuple):
 
 
 class PythonFunctions:
-    """All functions that a script has imported, by number. The thread that loads the script adds to them.
+    """All functions that a script has imported, by number. The thread that loads the script adds functions.
 
-    `embedded` are the modules that the application provides, by the names that scripts import. Raises `ScriptError` if
-    a module has no functions, and `ConfigError` if `embedded` is not a dict of modules.
+    `embedded` has the modules that the application provides, by the names that scripts import.
+
+    Raises `ScriptError` if a module has no functions, and `ConfigError` if `embedded` is not a dict of modules.
     """
 
     def __init__(self, embedded: Mapping[str, ModuleType] | None = None) -> None:
@@ -45,7 +47,7 @@ class PythonFunctions:
         _check_modules({} if embedded is None else embedded)
         self._embedded = {name: functions_of(module, name) for name, module in (embedded or {}).items()}
         self._files: dict[str, list[PythonFunction]] = {}
-        self._sources: dict[str, str] = {}  # the texts of ES modules, by the key under which they were loaded
+        self._sources: dict[str, str] = {}  # the texts of the ES modules, by the key under which they were loaded
 
     def __getitem__(self, number: int) -> PythonFunction:
         return self._functions[number]
@@ -59,7 +61,7 @@ class PythonFunctions:
         return self._embedded.keys()
 
     def embedded_source(self, name: str, runtime: str) -> str:
-        """The text of the ES module for a module of the application."""
+        """The text of the ES module that stands for a module of the application."""
         if name not in self._sources:
             self._sources[name] = self._add(self._embedded[name], runtime)
         return self._sources[name]
@@ -69,9 +71,11 @@ class PythonFunctions:
         return key in self._sources
 
     def source(self, key: str, path: str, name: str, runtime: str) -> str:
-        """The text of the ES module for a Python file. Runs the file, unless it was run under this `key`.
+        """The text of the ES module that stands for a Python file.
 
-        Raises `ScriptError`, with file and line, and `OSError`.
+        Runs the file, unless it was run under this `key` before.
+
+        Raises `ScriptError`, which has file and line, and `OSError`.
         """
         if key not in self._sources:
             functions = functions_of(load_module(Path(path)), name, path)
@@ -80,7 +84,7 @@ class PythonFunctions:
         return self._sources[key]
 
     def by_file(self) -> dict[str, list[PythonFunction]]:
-        """The functions of each Python file in its last load, by the file's path."""
+        """The functions that each Python file had when it was last loaded, by the file's path."""
         return dict(self._files)
 
     def _add(self, functions: list[PythonFunction], runtime: str) -> str:
@@ -105,10 +109,10 @@ def _check_modules(modules: object) -> None:
 
 
 def functions_of(module: ModuleType, name: str, path: str | None = None) -> list[PythonFunction]:
-    """The public functions of a module: those in ``__all__``, or those that it defines, without ``_`` in front.
+    """The public functions of a module: those in ``__all__``, or those that it defines without a leading ``_``.
 
-    Raises `ScriptError` for a coroutine function, for a name in ``__all__`` that is not a function, if there is no
-    function, and for any exception of the module's objects.
+    Raises `ScriptError` in four cases: a function is a coroutine function, a name in ``__all__`` is not a function,
+    there is no function, or an object of the module raises an exception.
     """
     try:
         return _functions_of(module, name, path or name)
@@ -141,7 +145,10 @@ def _functions_of(module: ModuleType, name: str, path: str) -> list[PythonFuncti
 
 
 def _is_defined_in(module: ModuleType, value: object) -> bool:
-    """Whether `value` is a function that the module defines, perhaps wrapped by a decorator such as ``lru_cache``."""
+    """Whether the module defines `value`, and it is a function.
+
+    A decorator such as ``lru_cache`` may have wrapped it.
+    """
     if not isinstance(value, FunctionType) and not (
         "__wrapped__" in getattr(value, "__dict__", ()) and callable(value)
     ):

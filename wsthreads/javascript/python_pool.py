@@ -1,8 +1,8 @@
 """The threads that run Python functions for a script.
 
-A thread cannot be stopped from outside. A thread whose job takes too long is *given up*: another thread replaces it,
-and it ends when its job returns. (CPython could raise an exception in the thread. But the exception could come between
-any two lines of a library, for example after it has taken a lock and before it has released the lock.)
+A thread cannot be stopped from outside. If the job of a thread takes too long, the thread is *given up*: another thread
+replaces it, and it ends when its job returns. (CPython could raise an exception in the thread. But this could happen
+between any two lines of a library, for example while a lock is held that is then never released.)
 """
 
 from __future__ import annotations
@@ -18,36 +18,37 @@ __all__ = ["PythonPool"]
 
 log = get_logger(__name__)
 
-#: How many jobs may wait for a thread.
+#: At most this many jobs may wait for a thread.
 MAX_WAITING = 10_000
 
-#: The most threads that are given up at a time. Beyond that, no new job is accepted.
+#: If this many threads that were given up still run, no new job is accepted.
 MAX_ABANDONED = 32
 
-#: Ends a thread.
+#: Put into the queue in place of a job's number, ends a thread.
 _END = 0
 
 
 class PythonPool:
-    """At most `size` threads, which start when they are needed. Any thread.
+    """Runs jobs in at most `size` threads, which start when they are needed. Any thread.
 
-    A job is a function that raises nothing. Each job has a different number, not 0, and context variables of its own.
+    A job is a function that never raises. Each job has a number of its own, which is not 0, and its own context
+    variables.
     """
 
     def __init__(self, name: str, size: int, what: str = "calls of Python functions") -> None:
         self._name = name
         self._what = what  # for messages
         self._size = size
-        self._lock = threading.Lock()  # guards the attributes below; nothing blocks under it
+        self._lock = threading.Lock()  # guards the attributes below; a thread that holds it does not block
         self._order: SimpleQueue[int] = SimpleQueue()  # the numbers of the waiting jobs
         self._waiting: dict[int, Callable[[], None]] = {}
         self._running: dict[int, int] = {}  # the id of the thread that runs a job, by the job's number
-        self._threads = 0  # without those given up
+        self._threads = 0  # how many threads there are, without those that were given up
         self._abandoned: set[int] = set()  # the ids of threads that were given up
         self._has_ended = False
 
     def submit(self, number: int, job: Callable[[], None]) -> str | None:
-        """Run a job in a thread. Returns None, or why that is not possible."""
+        """Let a thread run a job. Returns None, or why this is not possible."""
         with self._lock:
             if self._has_ended:
                 return "the script has ended"
@@ -66,11 +67,14 @@ class PythonPool:
 
     @property
     def has_room(self) -> bool:
-        """Whether a job that is submitted now begins at once."""
+        """Whether a job that is submitted now would begin at once."""
         return len(self._waiting) + len(self._running) < self._size
 
     def give_up(self, number: int) -> bool | None:
-        """Stop waiting for a job. True if it was running, False if it had not begun, None if it has ended."""
+        """Stop waiting for a job.
+
+        Returns true if it was running, false if it had not begun, and None if it has ended.
+        """
         with self._lock:
             if self._waiting.pop(number, None) is not None:
                 return False
@@ -87,7 +91,7 @@ class PythonPool:
         return True
 
     def stop(self) -> None:
-        """Begin no more jobs. Threads end when they are idle."""
+        """Begin no more jobs. Each thread ends when it has no job."""
         with self._lock:
             self._has_ended = True
             self._waiting.clear()
@@ -104,7 +108,7 @@ class PythonPool:
         thread = threading.Thread(target=self._run, name=f"wsthreads-{self._name}-python", daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:  # no thread can be started just now
+        except RuntimeError as error:  # no thread can be started now
             if not self._threads:
                 raise
             log.warning("%s has only %d threads for %s: %s", self._name, self._threads, self._what, error)
@@ -119,7 +123,7 @@ class PythonPool:
             self._abandoned.discard(thread)
 
     def _take_and_run(self, thread: int) -> bool:
-        """Run the next job. False if the thread must end."""
+        """Run the next job. Returns false if the thread must end."""
         number = self._order.get()
         if number == _END:
             with self._lock:

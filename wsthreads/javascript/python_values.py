@@ -1,8 +1,8 @@
-"""Converts values that cross between a script and Python functions: JSON, bytes, and handles.
+"""Converts the values that cross between a script and Python functions: JSON, bytes, and handles.
 
-Values are JSON text. In arguments, ``{"\\u0000": number}`` stands for a *special* value in a separate list. Special
-values are bytes, as characters up to U+00FF, and handles, each a list of its kind and its names. For results, see
-`Encoded`.
+Values cross as JSON text. In arguments, ``{"\\u0000": number}`` stands for a *special* value in a separate list. A
+special value is either bytes or a handle. Bytes are written as characters up to U+00FF. A handle is a list of its kind
+and its names. Results have another form (see `Encoded`).
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from wsthreads.javascript.values import MAX_SAFE_INTEGER
 
 __all__ = ["MAX_RESULT_BYTES", "Encoded", "Handles", "arguments_from", "encoded"]
 
-#: The key of an object that stands for a special argument. The runtime refuses objects with this key.
+#: The key of an object that stands for a special argument. The runtime refuses objects of a script with this key.
 KEY = "\0"
 
 #: The largest result, in bytes of JSON.
 MAX_RESULT_BYTES = 16 * 1024 * 1024
 
-#: How deep `_check_size` looks. The encoder itself refuses values that are about as deep.
+#: How many levels `_check_size` visits. The encoder itself refuses values with about as many levels.
 MAX_LEVELS = 1000
 
 _ITERATED = "return a list, or use yield in the function that the script imports"
 
-#: Types of values that contain no other values, and have a short text.
+#: Types of values that contain no other values and have a short text.
 _SHORT = frozenset((int, float, bool, type(None)))
 
-#: Matches digits that may be a whole number beyond `MAX_SAFE_INTEGER`, or a part of a text.
+#: Matches digits that may be a whole number beyond `MAX_SAFE_INTEGER`. They may also be a part of a text.
 _LONG = re.compile(r"\d{16}")
 
-#: A function that returns the Python object for a handle, from its kind and its names.
+#: A function that returns the Python object for a handle. It gets the kind and the names of the handle.
 Handles = Callable[..., Any]
 
 
 def arguments_from(text: str, specials: str | None, handle: Handles) -> list[Any]:
-    """The arguments of a call. Raises what `handle` raises."""
+    """Decode the arguments of a call. Raises the errors that `handle` raises."""
     if specials is None:
         arguments: list[Any] = json.loads(text)
         return arguments
@@ -58,7 +58,7 @@ def _special(kind: str, *parts: Any, handle: Handles) -> Any:
 class Encoded(NamedTuple):
     """A result for the runtime: JSON text in which ``{key: number}`` stands for bytes, and these bytes.
 
-    The key is random, because a result may contain a client's text, which must not refer to bytes.
+    The key is random. A result may contain a client's text, and this text must not be able to refer to the bytes.
     """
 
     text: str
@@ -69,10 +69,9 @@ class Encoded(NamedTuple):
 
 
 def encoded(value: Any) -> Encoded:
-    """A result in the form for the runtime.
+    """Encode a result for the runtime.
 
-    Raises TypeError and ValueError for values that JavaScript cannot have, with a text that tells what to return
-    instead.
+    Raises TypeError or ValueError for a value that JavaScript cannot have. The text tells what to return instead.
     """
     if value is None or value is True or value is False:  # the results of most functions
         return Encoded("null" if value is None else "true" if value else "false")
@@ -99,7 +98,7 @@ def encoded(value: Any) -> Encoded:
 
 
 def _check_size(value: Any) -> None:
-    """Raises ValueError for a value that is certainly too large. No other thread can run while it is being encoded."""
+    """Raise ValueError for a value that is surely too large: other threads cannot run while it is encoded."""
     size = 0
     level = [value]
     for _ in range(MAX_LEVELS):
@@ -125,7 +124,7 @@ def _check_size(value: Any) -> None:
 
 
 def _check_integers(value: Any) -> None:
-    """Raises ValueError for a whole number that a JavaScript number would change."""
+    """Raise ValueError for a whole number that would change when it becomes a JavaScript number."""
     waiting = [value]
     while waiting:
         each = waiting.pop()

@@ -1,7 +1,7 @@
-"""The part of QuickJS's C API that is used here, through ctypes.
+"""The part of QuickJS's C API that wsthreads uses, by ctypes.
 
 The library is a `ctypes.PyDLL`, so the GIL is held during every call. The engine calls Python through dukpy's code,
-which needs the GIL: with `ctypes.CDLL`, it would crash.
+which needs the GIL. With `ctypes.CDLL`, this would crash.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class EngineUnsupported(Exception):
 
 
 class Value(Structure):
-    """JSValue, on platforms with 64-bit pointers: a union of 8 bytes, and a tag."""
+    """A JSValue on platforms with 64-bit pointers. It has a union of 8 bytes, and a tag."""
 
     _fields_ = [("bits", c_uint64), ("tag", c_uint64)]
 
@@ -92,7 +92,7 @@ _BRIDGE_FUNCTIONS = (
 def library(path: str) -> Any:
     """The functions of the engine, with their types.
 
-    Returns a new object each time, so that the prototypes of other users do not change.
+    Returns a new object each time. So the types do not change for other users of the library.
     """
     try:
         library = ctypes.PyDLL(path)
@@ -113,7 +113,10 @@ def bridge_addresses(js: Any) -> dict[str, int]:
 
 
 def pointers(js: Any, capsule: object) -> tuple[int, int]:
-    """The JSRuntime and the JSContext in dukpy's capsule. Raises `EngineUnsupported` if it cannot verify them."""
+    """Find the JSRuntime and the JSContext in dukpy's capsule.
+
+    Raises `EngineUnsupported` if they cannot be verified.
+    """
     get_pointer = PYFUNCTYPE(c_void_p, ctypes.py_object, c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
     try:
         address = get_pointer(capsule, _CAPSULE_NAME)

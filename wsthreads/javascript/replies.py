@@ -1,7 +1,7 @@
-"""Answers the threads that wait for an event: a handshake, a load of the script, a look at a session's attributes.
+"""Answers the threads that wait for an event, such as a handshake, a load of the script, or a look at attributes.
 
-Everything here runs in the isolate's thread. An event for which a thread waits has a `reply`, a future. Each future
-gets exactly one result: an answer of the script, a failure, or the end of the isolate.
+All functions here run in the isolate's thread. An event for which a thread waits has a `reply`, which is a future. Each
+future gets exactly one result: an answer of the script, a failure, or the end of the isolate.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["Replies"]
 
 
 class Replies:
-    """Answers waiting threads. `on_load(exports)` is called before the thread that loads the script gets its answer.
+    """Answers threads that wait. `on_load(exports)` is called before the thread that loads the script gets its answer.
 
-    A top level may run for `load_s`. `current` returns the event that the runtime has.
+    A top level may run for `load_s`. `current` returns the event that the runtime has now.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Replies:
         self._on_load = on_load
         self._current = current
         self.engine: Engine | None = None
-        self._handshakes: dict[str, Event] = {}  # by session id: handshakes without an answer yet
+        self._handshakes: dict[str, Event] = {}  # handshakes without an answer, by session id
         self._loading: Event | None = None  # the last load of the script
         self._load_error: Failure | None = None
 
@@ -63,7 +63,7 @@ class Replies:
         }
 
     def expect_answer(self, event: Event) -> None:
-        """A handshake was passed to the script."""
+        """Note that a handshake was passed to the script."""
         if event.state is not None:
             self._handshakes[event.state.id] = event
 
@@ -71,7 +71,7 @@ class Replies:
         self._handshakes.pop(session_id, None)
 
     def handshake(self, session_id: str | None) -> SessionState | None:
-        """The handshake of this id, if it has no answer yet."""
+        """The data of the handshake with this id. None if the handshake already has its answer."""
         event = look_up(self._handshakes, session_id or "")
         return None if event is None else event.state
 
@@ -89,7 +89,11 @@ class Replies:
         return state.request
 
     def _answer(self, session_id: str, allowed: bool, value: Any, other: str | None = None) -> None:
-        """onHandshake returned `value`, or `other` in JSON, for `verdict_of`; or it threw. Called by the runtime."""
+        """Answer a handshake. Called by the runtime.
+
+        If `allowed`, onHandshake has returned `value`, or if that cannot be passed, `other` in JSON. `verdict_of` gets
+        this value. Otherwise onHandshake has failed.
+        """
         event = self._handshakes.pop(session_id, None)
         if event is not None and event.reply is not None:
             if allowed:
@@ -98,7 +102,10 @@ class Replies:
                 event.reply.set_exception(HandshakeRefused(500, "the handler failed", cause="handler_failed"))
 
     def _looked(self, entries: str) -> None:
-        """A session's attributes, in JSON: name, kind ("text" or "other"), value as text."""
+        """Return a session's attributes.
+
+        `entries` is a JSON list with three texts for each attribute: name, kind ("text" or "other"), and value.
+        """
         event = self._current()
         if event is not None and event.reply is not None and not event.reply.done():
             texts = json.loads(entries)
@@ -106,7 +113,7 @@ class Replies:
             event.reply.set_result([(name, kind == "text", text) for name, kind, text in triples])
 
     def _exported(self, attributes: str | None, why: str | None) -> None:
-        """A session's attributes in JSON, or why they cannot be converted to JSON."""
+        """Return a session's attributes in JSON, or `why` they cannot be converted to JSON."""
         event = self._current()
         if event is not None and event.reply is not None and not event.reply.done():
             if attributes is not None:
@@ -114,28 +121,32 @@ class Replies:
                     if isinstance(json.loads(attributes), dict):
                         event.reply.set_result(attributes)
                         return
-                except ValueError:  # the script has redefined how its objects become JSON
+                except ValueError:  # the script has changed how its objects become JSON
                     why = "the attributes are not JSON"
             event.reply.set_exception(UsageError(why or "the attributes are not JSON"))
 
     def _presented(self, message: str | None, is_binary: bool, ticket: int) -> None:
-        """The return value of onPresence, from the current call or from the call whose promise has this ticket."""
+        """Return the result of onPresence.
+
+        It is that of the current call, or of the call whose promise has this ticket.
+        """
         event = self._schedule.pending(ticket) if ticket else self._current()
         if event is not None and event.reply is not None:
             event.reply.set_result(message_from(self.engine, message, is_binary))
 
-    # Loads of the script. A load is suspended in the schedule, under its ticket, until its top level has run.
+    # These methods are for loads of the script. A load is suspended in the schedule, under its ticket, until its top
+    # level has run.
 
     def expect_load(self, event: Event) -> None:
-        """The runtime has begun to load the script."""
+        """Note that the runtime has begun to load the script."""
         self._loading = event
 
     def loaded(
         self, ticket: int, exports: str | None, error: str | None, tick_rate: tuple[float | None, str] = (None, "")
     ) -> bool:
-        """The script's module has run, or failed. True if its functions are to be called from now on.
+        """End a load: the module has run or failed. Returns whether its functions are to be called from now on.
 
-        `exports` is a JSON list of names, each followed by its `typeof`. `tick_rate` is as in `Exports.read`.
+        `exports` is a JSON list of names. Each name is followed by its `typeof`. `tick_rate` is as in `Exports.read`.
         """
         event = self._schedule.settle(ticket)
         if event is None or event.reply is None:
@@ -160,16 +171,16 @@ class Replies:
         return self._loading is not None and self._schedule.pending(self._loading.arguments[0]) is not None
 
     def is_load_error(self, failure: Failure) -> bool:
-        """Whether this failure was the answer to the last load. The engine reports such a failure twice."""
+        """Whether this failure was already the answer to the last load. The engine reports such a failure twice."""
         is_it = failure == self._load_error
         if is_it:
             self._load_error = None
         return is_it
 
     def fail_load(self, failure: Failure) -> bool:
-        """A promise job was stopped.
+        """Fail the pending load, because a promise job was stopped.
 
-        If a load is pending, it was the load's top level: fail the load, and return True.
+        If a load is pending, the job was the load's top level. Returns whether a load was pending.
         """
         loading = self._loading
         if loading is None or not self._schedule.settle(loading.arguments[0]):
@@ -177,10 +188,10 @@ class Replies:
         self.fail(loading, 503, failure)
         return True
 
-    # Failures.
+    # These methods handle failures.
 
     def fail(self, event: Event, status: int, failure: Failure) -> None:
-        """The event failed: tell the waiting thread, unless it has its answer already."""
+        """Tell the waiting thread that the event has failed. Does nothing if the thread has its answer already."""
         if event.reply is None or event.reply.done():
             return
         if event.kind == "handshake" and event.state is not None:
@@ -197,7 +208,7 @@ class Replies:
             event.reply.set_exception(JavaScriptError(failure))
 
     def abandon(self, events: Iterable[Event | None]) -> None:
-        """The isolate has ended: answer `events` and all handshakes with an error."""
+        """Answer `events` and all handshakes with an error, because the isolate has ended."""
         for event in [*events, *self._handshakes.values()]:
             if event is not None and event.reply is not None and not event.reply.done():
                 event.reply.set_exception(IsolateError(f"the interpreter of {self._name} has ended"))

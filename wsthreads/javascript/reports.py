@@ -17,13 +17,13 @@ __all__ = ["Reports", "ignore"]
 
 
 def ignore(text: str) -> None:
-    """Default callback: does nothing."""
+    """The default of `on_failure`. Does nothing."""
 
 
 class Reports:
-    """Writes each error to `log`, the script's logger, and adds it to one of three counters.
+    """Writes each error to `log`, the script's logger, and counts it in one of three counters.
 
-    A call may run for `timeout_s`, and its promise may be pending for `wait_s`. `modules` are the ids of the script's
+    A call may run for `timeout_s`, and its promise may be pending for `wait_s`. `modules` has the ids of the script's
     files. `on_failure` is called with each text that was logged.
     """
 
@@ -47,7 +47,10 @@ class Reports:
     def failed(
         self, what: str, state: SessionState | None, failure: Failure, *, room: str | None = None, once: bool = False
     ) -> None:
-        """A function of the script threw, or its promise was rejected. `once`: log equal failures only once."""
+        """Report an error that a function of the script has thrown, or with which its promise was rejected.
+
+        With `once`, equal failures are logged only once.
+        """
         if once:
             if failure in self._logged_once:
                 self._metrics.add("handler_errors")
@@ -61,31 +64,34 @@ class Reports:
         self._report(counter, state, f"{what} failed{where}: ", failure)
 
     def not_handled(self, event: Event, failure: Failure) -> None:
-        """The runtime itself failed to handle the event."""
+        """Report that the runtime itself failed to handle an event."""
         self._report("handler_errors", event.state, f"{_name_of(event)} could not be handled: ", failure)
 
     def stopped(self, event: Event, failure: Failure, *, to_end: bool) -> None:
-        """The event's call was stopped, at its deadline or for lack of memory.
+        """Report that the call of an event was stopped, at its deadline or because memory ran out.
 
-        `to_end`: because the isolate must end.
+        With `to_end`, it was stopped because the isolate must end.
         """
         if not failure.was_interrupted:
             self.not_handled(event, failure)
         elif to_end:
             if event.kind not in _SCRIPT_EVENTS:
-                return  # an event of the runtime itself, such as the end of a load that was given up
+                return  # this is an event of the runtime itself, such as the end of a load that was given up
             message = f"{_name_of(event)} was stopped, because the script is shut down"
             self._report("script_timeouts", event.state, "", failure.saying(message))
         else:
             self._stopped(event.state, _name_of(event), failure)
 
     def unsettled(self, event: Event) -> None:
-        """The event's promise was still pending at its deadline."""
+        """Report that the promise of an event was still pending at its deadline."""
         message = f"{_name_of(event)} returned a promise that has not settled in {self._wait_s:g} s (script_wait_s)"
         self._report("script_timeouts", event.state, "", Failure.of(message))
 
     def uncaught(self, what: str, failure: Failure) -> None:
-        """Report an error that belongs to no handler call: of a promise without a handler, or of a promise job."""
+        """Report an error of a promise job, or of a rejected promise without a handler.
+
+        It belongs to no handler call.
+        """
         if failure.was_interrupted:
             self._stopped(None, what, failure)
         else:
@@ -96,7 +102,7 @@ class Reports:
         self._report("script_timeouts", state, "", failure.saying(message))
 
     def _report(self, counter: str, state: SessionState | None, before: str, failure: Failure) -> None:
-        """Log an error. Its message may contain anything that a client has sent."""
+        """Log and count an error. Its message may contain anything that a client has sent."""
         self._metrics.add(counter)
         message, stack = failure.shown(before)
         text = f"{message}\n{stack}" if stack else message

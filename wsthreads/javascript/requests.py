@@ -1,11 +1,12 @@
-"""The requests of a script to its clients, and its answers to the requests of its clients.
+"""The requests of a script to its clients, and the script's answers to requests of its clients.
 
 Invariants:
 
-- The runtime has a ticket for each request to a client. Each request gets one outcome. The outcome is an event without
-  a session, because a call of the session may wait for it.
-- Each request of a client is answered once. Its event has a number, under which the `Answer` is in `_answers`. The code
-  that removes the `Answer` from `_answers` answers the request: for the script, or at the end of the event.
+- The runtime has a ticket for each request to a client. Each request gets one outcome, as an event without a session.
+  The event has no session, because a running call of the session may wait for the outcome.
+- Each request of a client is answered once. Its event has a number, and `_answers` has the `Answer` under this number.
+  Only the code that removes the `Answer` from `_answers` may answer the request. This is the script's answer, or the
+  end of the event.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _CLOSED = ("SessionClosed", "the session is closed")
 
 
 class Host(Protocol):
-    """The part of `HostFunctions` that requests use."""
+    """The part of `HostFunctions` that `ScriptRequests` uses."""
 
     def message(self, text: str | None, is_binary: bool) -> str | bytes: ...
 
@@ -39,12 +40,16 @@ class Host(Protocol):
 
 
 class ScriptRequests:
-    """The requests in both directions. Any thread may call `take`; all other methods belong to the isolate's thread."""
+    """The requests in both directions.
+
+    Any thread may call `take`. Only the isolate's thread calls the other methods.
+    """
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
         self._numbers = count(1)
-        self._answers: dict[int, ClientsAnswer] = {}  # by number; each single operation is atomic
+        # the answers of requests of clients, by number; each single operation is atomic
+        self._answers: dict[int, ClientsAnswer] = {}
 
     def functions(self, host: Host) -> dict[str, Function]:
         """The functions that the runtime calls. Messages have the same form as for the functions of `host`."""
@@ -55,20 +60,20 @@ class ScriptRequests:
             "refuse_request": self._refuse,
         }
 
-    # Requests of clients.
+    # These methods are for requests of clients.
 
     def take(self, answer: ClientsAnswer) -> int:
-        """Take a request of a client. Returns the number for its event."""
+        """Add a request of a client. Returns the number for its event."""
         number = next(self._numbers)
         self._answers[number] = answer
         return number
 
     def finish(self, number: int) -> None:
-        """The event has ended: fail the request if the script has not answered it."""
+        """Fail a request if the script has not answered it. Called at the end of its event."""
         self._refuse(number)
 
     def abandon(self) -> None:
-        """The isolate has ended: fail all requests."""
+        """Fail all requests, because the isolate has ended."""
         for number in list(self._answers):
             self._refuse(number)
 
@@ -88,7 +93,7 @@ class ScriptRequests:
         if answer is not None:
             answer.failed(FAILED if text is None else text)
 
-    # Requests to clients.
+    # These methods are for requests to clients.
 
     def _request(
         self,
@@ -114,7 +119,7 @@ class ScriptRequests:
         return None
 
     def _replied(self, ticket: int, outcome: Outcome) -> None:
-        """A request has its outcome. Any thread."""
+        """Pass the outcome of a request to the script. Any thread."""
         if isinstance(outcome, WSThreadsError):
             self._schedule.post(Event("replied", None, (ticket, type(outcome).__name__, str(outcome))))
         else:

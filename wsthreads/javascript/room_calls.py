@@ -1,12 +1,13 @@
 """Calls a script's functions for rooms: onRoomStart, onPost, onTick and onRoomEnd.
 
-Passes on the outcomes of ``room.post()``.
+Also passes the outcomes of ``room.post()`` to the script.
 
-One event carries a batch of calls for many rooms, because an event for each call would cost more than a short onTick.
-The runtime ends a batch after some milliseconds, and the rest of it is queued again, after the other events. A call
-whose promise is pending delays no other room: the further calls for its room wait here until the promise has settled.
+One event has a *batch* of calls, for many rooms, because an event for each call would cost more than a short onTick.
+The runtime ends a batch after some milliseconds. The rest of the batch is queued again, after the other events. If the
+promise of a call is pending, no other room has to wait for it. Only the later calls for the same room wait here until
+the promise has settled.
 
-Each call is `done` exactly once, even after errors: see `wsthreads.rooms.ownership.RoomCall`.
+Each call is `done` exactly once, even after errors (see `wsthreads.rooms.ownership.RoomCall`).
 """
 
 from __future__ import annotations
@@ -31,22 +32,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Posts", "RoomCalls"]
 
-#: The runtime's numbers of the kinds of calls.
+#: The numbers that the runtime uses for the kinds of calls.
 _NUMBERS = {kind: number for number, kind in enumerate(ROOM_CALLS)}
 
 
 class Posts:
-    """The outcomes of posts for the script. One event carries many of them."""
+    """The outcomes of posts, for the script. One event passes many of them."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
         self._settled: deque[tuple[int, str | None, bool]] = deque()
-        self._is_told = False  # whether an event was posted
+        self._is_told = False  # whether an event for them was posted, which the script has not received
         #: Has an element for each event whose outcomes the script has not received.
         self.waiting: deque[None] = deque()
 
     def settle(self, number: int, error: Exception | None) -> None:
-        """The post of this number was handled, or has failed. Any thread."""
+        """Note that the post with this number was handled, or has failed. Any thread."""
         self._settled.append((number, None if error is None else str(error), getattr(error, "is_unknown", False)))
         if not self._is_told:
             self._is_told = True
@@ -54,7 +55,7 @@ class Posts:
             self._schedule.post(Event("posted"))
 
     def take(self) -> tuple[Any, ...]:
-        """The event for the runtime. In the isolate's thread."""
+        """Make the event for the runtime. Called in the isolate's thread."""
         self._is_told = False  # before the outcomes are taken, so that a new outcome posts another event
         event: list[Any] = ["posted", None]
         while self._settled:
@@ -63,9 +64,9 @@ class Posts:
 
 
 class RoomCalls:
-    """The calls for rooms. Any thread may call `post`; all other methods belong to the isolate's thread.
+    """The calls for rooms. Any thread may call `post`. Only the isolate's thread calls the other methods.
 
-    `make_room` is called with each error of the script, because the heap may be full.
+    `make_room` is called with each error of the script. It frees memory if the heap is full.
     """
 
     def __init__(
@@ -85,13 +86,16 @@ class RoomCalls:
         self._make_room = make_room
         #: Has an element for each event with calls that have not begun, or have just begun.
         self.waiting: deque[None] = deque()
-        self._batch: Sequence[RoomCall] = ()  # the runtime has it, and has not told how many calls it began
+        # the calls that the runtime has, until it reports how many of them it began
+        self._batch: Sequence[RoomCall] = ()
         self._handed_over = 0.0
-        self._failed: dict[int, str] = {}  # the errors of calls in the batch that threw, by index
-        self._pending: dict[int, int] = {}  # the tickets of calls in the batch whose promise is pending, by index
-        self._slow: dict[int, float] = {}  # the duration of calls that were not short, by index, in seconds
-        self._held: dict[int, list[RoomCall]] = {}  # the further calls for a room, by the ticket of its pending call
-        self._cut: tuple[Failure, bool] | None = None  # the arguments of `stop`
+        self._failed: dict[int, str] = {}  # the calls of the batch that have thrown: their errors, by index
+        self._pending: dict[int, int] = {}  # the calls of the batch whose promise is pending: their tickets, by index
+        # the calls of the batch that were not short: their durations in seconds, by index
+        self._slow: dict[int, float] = {}
+        # the later calls for a room, by the ticket of the room's pending call
+        self._held: dict[int, list[RoomCall]] = {}
+        self._cut: tuple[Failure, bool] | None = None  # the arguments of `stop`, if it was called for this batch
 
     def functions(self) -> dict[str, Function]:
         return {
@@ -105,10 +109,11 @@ class RoomCalls:
         self.waiting.append(None)
         self._schedule.post(Event("rooms", None, tuple(calls)))
 
-    # A batch: `begin`, `encoded`, what the runtime reports, `_ran`. If the runtime is stopped, `stop` is before `_ran`.
+    # For a batch, these are called in turn: `begin`, `encoded`, the methods that the runtime calls, and `_ran`. If the
+    # runtime is stopped, `stop` is called before `_ran`.
 
     def begin(self, event: Event) -> bool:
-        """Prepare the calls of the event. False if none of them may run any longer."""
+        """Prepare the calls of an event. Returns false if none of them may run any longer."""
         batch = []
         for call in event.arguments:
             if call.check():
@@ -121,7 +126,7 @@ class RoomCalls:
         return bool(batch)
 
     def encoded(self) -> Answer:
-        """The batch for the runtime."""
+        """The batch in the form for the runtime."""
         event: list[Any] = ["rooms", None]
         for call in self._batch:
             room, kind = call.room, call.kind
@@ -134,7 +139,10 @@ class RoomCalls:
         return tuple(event)
 
     def _room_failed(self, index: int, name: str, hook: str, described: str, is_known: bool) -> None:
-        """A call threw. `index` is the call's place in the batch, or -1 for a promise that was rejected."""
+        """Report that a call has failed.
+
+        `index` is the call's index in the batch, or -1 if its promise was rejected later.
+        """
         failure = self._loader.tidy(Failure.read(described))
         self._reports.failed(hook, None, failure, room=name, once=is_known)
         self._make_room(failure)
@@ -142,7 +150,7 @@ class RoomCalls:
             self._failed[index] = "failed"
 
     def _room_pending(self, index: int, ticket: int, ms: float) -> None:
-        """The call of this index returned a promise, after `ms`."""
+        """Suspend a call that has returned a promise, after `ms` milliseconds."""
         self._pending[index] = ticket
         now = time.monotonic()
         event = Event("room", None, (self._batch[index], ticket), began=now - ms / 1000)
@@ -152,31 +160,33 @@ class RoomCalls:
         self._slow[index] = ms / 1000
 
     def stop(self, failure: Failure, *, to_end: bool) -> bool:
-        """The runtime was stopped with this error. Returns false if it has no batch, so no call of a room ran.
+        """Note that the runtime was stopped with this error.
 
-        Otherwise the error is reported later, when it is known which call ran.
+        Returns false if the runtime has no batch, so no call was stopped.
+
+        If it has a batch, the error is reported later, when it is known which call was stopped.
         """
         if self._batch:
             self._cut = (failure, to_end)
         return bool(self._batch)
 
     def flush(self) -> None:
-        """Called when the runtime pulls. Ends the batch if the runtime was stopped and has not reported `_ran`.
+        """End the batch if the runtime was stopped and has not reported `_ran`. Called when the runtime pulls.
 
-        The runtime was then stopped before it had begun a call of the batch, and it will begin none.
+        In this case the runtime was stopped before it had begun a call of the batch, and it will begin none.
         """
         if self._cut is not None:
             self._ran(1)
 
     def give_up(self) -> None:
-        """Give up the batch: the runtime cannot read it."""
+        """Give up the batch, because the runtime cannot read it."""
         batch, self._batch = self._batch, ()
         for call in batch:
             call.done("failed")
         self.waiting.pop()
 
     def _ran(self, count: int) -> None:
-        """The runtime has begun this many calls of the batch, and is done with the batch."""
+        """End the batch: the runtime has begun this many of its calls."""
         batch, self._batch = self._batch, ()
         failed, self._failed = self._failed, {}
         pending, self._pending = self._pending, {}
@@ -189,7 +199,7 @@ class RoomCalls:
             self._reports.stopped(Event("room", None, (batch[count - 1],)), cut[0], to_end=cut[1])
         if pending:
             over, again = self._hold(batch, over, pending)
-        # The short calls share the rest of the batch's time.
+        # The short calls share the time that is left of the batch's time.
         left = time.monotonic() - self._handed_over - sum(slow.values())
         short = max(0.0, left / max(1, count - len(slow)))
         for index, call in enumerate(over):
@@ -208,9 +218,10 @@ class RoomCalls:
     def _hold(
         self, batch: Sequence[RoomCall], begun: Sequence[RoomCall | None], pending: dict[int, int]
     ) -> tuple[list[RoomCall | None], list[RoomCall]]:
-        """Some calls of the batch are pending: put aside the further calls for their rooms.
+        """Put aside the later calls for those rooms that have a pending call in the batch.
 
-        Returns the begun calls, with None for those that were put aside, and the calls to queue again.
+        Returns the calls that were begun, and the calls to queue again. In the first list, None stands for a call that
+        was put aside.
         """
         over = list(begun)
         again = []
@@ -229,7 +240,7 @@ class RoomCalls:
         return over, again
 
     def completed(self, event: Event, failure: str | None) -> None:
-        """The promise of a call has settled or expired: continue with its room."""
+        """Continue with a room, because the promise of its call has settled or expired."""
         call, ticket = event.arguments
         self._times.observe(call.kind, time.monotonic() - event.began)
         call.done(failure)
@@ -238,7 +249,7 @@ class RoomCalls:
             self.post(held)
 
     def abandon(self, events: Iterable[Event | None]) -> None:
-        """The isolate has ended: end the calls of the batch, of `events` and those that wait, without running them."""
+        """End all calls without running them, because the isolate has ended. `events` are those of the schedule."""
         if self._cut is not None:
             self._reports.stopped(Event("rooms", None, tuple(self._batch)), self._cut[0], to_end=self._cut[1])
         calls = [*self._batch, *chain.from_iterable(self._held.values())]

@@ -1,7 +1,9 @@
-"""Decides which event is next: for each session one at a time, in order, and none while its promise is pending.
+"""Decides which event is next.
 
-A *ticket* is the number of a promise. The runtime reports the ticket when the promise is pending, and again when the
-promise has settled.
+Each session has its events in order and one at a time, and none while its promise is pending.
+
+A *ticket* is the number of a promise. The runtime reports the ticket twice: when the promise is pending, and when the
+promise has settled. A session's *backlog* has its events that must wait.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ __all__ = ["NEVER", "Schedule"]
 
 NEVER = float("inf")
 
-#: A number that no turn of an intake has.
+#: A number that no turn of an intake has. (A turn is the time of one connection of the session.)
 _NO_TURN = -1
 
 
 class MessageReader:
-    """`wsthreads.protocol.readers.Reader` for a script's messages, from one connection of a session.
+    """A `Reader` (see `wsthreads.protocol.readers`) for a script's messages. It reads from one connection of a session.
 
-    `due` is given if the client speaks wsthreads.1: see `Handler.reader`.
+    `due` is given if the client speaks wsthreads.1 (see `Handler.reader`).
     """
 
     __slots__ = ("_at_end", "_at_start", "_due", "_inbox", "_lock", "_pump", "_state", "_turn")
@@ -44,7 +46,7 @@ class MessageReader:
         self._turn: int = state.turn
         self._at_start: tuple[int, int] = (state.texts, state.text_bytes)
         self._at_end: tuple[int, int] | None = None
-        self._lock = RLock()  # guards writes of _at_end; reentrant, because a finalizer may call `stop`
+        self._lock = RLock()  # guards writes of _at_end; an RLock, because a finalizer may call `stop`
         self._pump = partial(state.pump, inbox, descriptor, max_bytes)
         self._due = due
 
@@ -84,18 +86,20 @@ class MessageReader:
 class Schedule:
     """The events that wait for the isolate.
 
-    Any thread may call `post`; all other methods belong to the isolate's thread.
+    Any thread may call `post`. Only the isolate's thread calls the other methods.
 
-    For each event that `take` returns, the caller later calls `finish`; or `suspend`, and then `settle` or `expire`
-    once.
+    For each event that `take` has returned, the caller later calls `finish`. Or it calls `suspend`, and later `settle`
+    or `expire` once.
     """
 
     def __init__(self) -> None:
         self.inbox = Inbox()
         self._get = self.inbox.get
-        self._ready: deque[SessionState] = deque()  # sessions with a backlog that are not busy; each once
-        self._pending: dict[int, tuple[float, Event]] = {}  # by ticket, the first to expire first
-        #: True while a pending event can expire. Checking this is cheaper than calling `next_expiry`.
+        # sessions with a backlog that may have an event taken from it; each session is here only once
+        self._ready: deque[SessionState] = deque()
+        # the events whose promise is pending, by ticket, in the order in which they expire
+        self._pending: dict[int, tuple[float, Event]] = {}
+        #: Not empty while a pending event can expire. To check this is cheaper than to call `next_expiry`.
         self.pending_events: Mapping[int, object] = self._pending
         #: While these are empty, the next event comes from the inbox.
         self.hindrances = (self._pending, self._ready)
@@ -110,7 +114,9 @@ class Schedule:
         max_bytes: int,
         due: Callable[[], tuple[int, int] | None] | None,
     ) -> MessageReader:
-        """A reader that moves the session's messages, of up to `max_bytes`, from a socket to the inbox.
+        """Returns a reader that moves the session's messages from a socket to the inbox.
+
+        A message may have `max_bytes`.
 
         Needs the C module.
         """
@@ -122,7 +128,7 @@ class Schedule:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is pending or ready. The inbox may still hold events."""
+        """Whether no event is pending or ready. The inbox may still have events."""
         return not self._ready and not self._pending
 
     @property
@@ -133,7 +139,10 @@ class Schedule:
         return NEVER
 
     def take(self, timeout_s: float | None = 0) -> Event | None:
-        """The next event whose session is not busy, or None if none comes within `timeout_s` (None: no limit)."""
+        """The next event whose session is not busy.
+
+        None if there is none within `timeout_s`. If that is None, there is no limit.
+        """
         if self._ready:
             backlog = self._ready.popleft().backlog
             assert backlog
@@ -152,7 +161,7 @@ class Schedule:
             timeout_s = 0
 
     def finish(self, event: Event) -> None:
-        """The event is over: the session's next event may be taken."""
+        """Finish an event. After that, the session's next event may be taken."""
         state = event.state
         if state is not None:
             state.busy = False
@@ -160,26 +169,29 @@ class Schedule:
                 self._ready.append(state)
 
     def suspend(self, event: Event, ticket: int, expires: float) -> None:
-        """The event's promise is pending, at most until `expires`."""
+        """Suspend an event whose promise is pending, at most until `expires`."""
         if event.state is not None:
             event.state.busy = True
         self._pending[ticket] = (expires, event)
 
     def postpone(self, seconds: float) -> None:
-        """Let all pending events expire `seconds` later, because none of them could make progress in that time."""
+        """Let all pending events expire `seconds` later, because their promises could not settle in that time."""
         for ticket, (expires, event) in self._pending.items():
             self._pending[ticket] = (expires + seconds, event)
 
     def pending(self, ticket: int) -> Event | None:
-        """The pending event of this ticket. None if it has expired."""
+        """The pending event with this ticket. None if it has expired."""
         return self._pending.get(ticket, (0.0, None))[1]
 
     def settle(self, ticket: int) -> Event | None:
-        """Remove and return the pending event of this ticket. The caller must finish it. None if it has expired."""
+        """Remove and return the pending event with this ticket. The caller must finish it. None if it has expired."""
         return self._pending.pop(ticket, (0.0, None))[1]
 
     def expire(self, now: float) -> Event | None:
-        """Remove and return a pending event that has expired. The caller must finish it. None if there is none."""
+        """Remove and return a pending event that has expired.
+
+        The caller must finish it. None if no event has expired.
+        """
         for ticket, (expires, event) in self._pending.items():
             if expires > now:
                 break
@@ -188,7 +200,7 @@ class Schedule:
         return None
 
     def drain(self) -> list[Event]:
-        """Remove and return all events. Events that are posted from now on are dropped."""
+        """Remove and return all events. Events that are posted later are dropped."""
         self.inbox.close()
         events = [event for _, event in self._pending.values()]
         self._pending.clear()

@@ -1,4 +1,4 @@
-"""The isolate's state of a session: its events, how many of its messages wait, and whether it has ended."""
+"""The isolate's data of a session: its events, how many of its messages wait, and whether it has ended."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "SessionState", "SessionStates"]
 
-#: The most messages of one session that wait for the script, and the most characters or bytes. A single message may
-#: always wait.
+#: At most this many messages of one session wait for the script, with this many characters or bytes. But a first
+#: message may always wait.
 MAX_WAITING = 32
 MAX_WAITING_SIZE = 1024 * 1024
 
-#: From this many characters on, the engine's parcel is faster than JSON. The parcel takes some microseconds.
+#: Texts with this many characters or more go through the engine's parcel. The parcel takes some microseconds; for long
+#: texts it is faster than JSON.
 LONG_TEXT = 1024
 
-#: How often a waiting thread checks whether the session has ended, in case it was not notified.
+#: How often a waiting thread checks whether the session has ended, in case nobody has woken it.
 RECHECK_S = 1.0
 
-#: How long a waiting thread reads before it checks again for a place.
+#: How long a waiting thread reads before it checks again whether a message may wait.
 READ_S = 0.05
 
 
 class Event(NamedTuple):
-    """Work for the runtime's loop. `kind` is the name of a function in its `dispatch`."""
+    """An event for the runtime's loop. `kind` is the name of a function in the runtime's `dispatch`."""
 
     kind: str
     state: SessionState | None = None
@@ -46,14 +47,15 @@ class Event(NamedTuple):
     size: int = 0
     reply: Future[Any] | None = None
     retried: bool = False
-    #: While the promise of the call is pending: when the runtime received the event, on the monotonic clock. Else 0.
+    #: While the promise of the call is pending: when the runtime received the event, on the monotonic clock. Otherwise
+    #: 0.
     began: float = 0.0
 
     def encoded(self, engine: Engine | None) -> bytes:
-        """The event in the form for the runtime: the kind, the session's id, the arguments.
+        """Encode the event for the runtime: the kind, the session's id, the arguments.
 
-        Bytes and long texts are in the engine's parcel if the script's heap has room for them. Then null takes their
-        places in the arguments.
+        Bytes and long texts go into the engine's parcel, if the script's heap has space for them. The arguments then
+        have null in their places.
         """
         session_id = "null" if self.state is None else self.state.quoted_id
         if self.kind == "message":
@@ -80,7 +82,7 @@ class Event(NamedTuple):
 
 
 def message_event(state: SessionState, text: str, size: int) -> Event:
-    """Makes ``Event("message", state, (text,), size)``, in half the time."""
+    """Make ``Event("message", state, (text,), size)``, in half the time."""
     return _new_event(("message", state, (text,), size, None, False, 0.0))
 
 
@@ -88,11 +90,14 @@ _new_event: Callable[[Iterable[Any]], Event] = partial(tuple.__new__, Event)
 
 
 class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
-    """A session, from its `open` to the end of its `close`; or a handshake, which has only a `request`.
+    """The isolate's data of a session, from its `open` to the end of its `close`.
 
-    The isolate's thread owns `backlog`, `busy` and `over`. While `busy`, a promise of the session is pending, and its
-    further events wait in `backlog`. Once `over`, the script has closed the session or has failed, and further messages
-    are dropped. Everything below `_lock` is shared with the session's thread.
+    Or of a handshake, which has only a `request`.
+
+    Only the isolate's thread uses `backlog`, `busy` and `over`. While `busy` is true, a promise of the session is
+    pending, and the session's later events wait in `backlog`. `over` is true when the script has closed the session or
+    has failed. Later messages of the session are then dropped. All attributes below `_lock` are shared with the
+    session's thread.
     """
 
     __slots__ = (
@@ -114,10 +119,11 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
         self.quoted_id = quote(session_id)
         self.session = session
         self.request = request
-        self.backlog: deque[Event] | None = None  # made for the first event that must wait: a deque takes a kilobyte
+        # made for the first event that has to wait, because a deque needs a kilobyte
+        self.backlog: deque[Event] | None = None
         self.busy = False
         self.over = False
-        self._lock = Lock()  # guards the attributes below; nothing is called under it
+        self._lock = Lock()  # guards the attributes below; nothing is called while it is held
         self._changed: Condition | None = None  # made for the first thread that waits for a change
         self._ended = False
 
@@ -133,18 +139,20 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
         if self.session is None:
             return False
         channel = self.session._channel
-        return channel.ending is not None and channel.was_kicked  # for speed: `ending` is nearly always None
+        # `ending` comes first for speed: it is nearly always None
+        return channel.ending is not None and channel.was_kicked
 
     def close(self, code: int, reason: str) -> None:
-        """Close the session on behalf of the script. No more messages of the client are handled."""
+        """Close the session for the script. After that, no message of the client is handled."""
         if self.session is not None:
             self.session.close(code, reason)
             self.over = True
 
     def reserve(self, size: int) -> bool:
-        """Wait for a place in the queue, for onOpen, a message or a request. False if the session has ended.
+        """Wait until onOpen, a message or a request may wait in the queue. Returns false if the session has ended.
 
-        The calling thread may have to read a reply that the script waits for. So it reads while it waits.
+        The script may wait for a reply of this client, which only the calling thread can read. So this thread reads
+        while it waits.
         """
         while True:
             with self._lock:
@@ -162,12 +170,12 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
                         self._wait_locked(READ_S)
 
     def stir(self) -> None:
-        """Wake a thread that waits in `reserve`: the script has sent a request. Any thread."""
+        """Wake a thread that waits in `reserve`, because the script has sent a request. Any thread."""
         with self._lock:
             self._tell_locked()
 
     def release(self, size: int) -> None:
-        """Release the place of a handled message."""
+        """Let another message wait, because a message was handled."""
         with self._lock:
             self.leave(size)
             if self._changed is not None:
@@ -176,7 +184,7 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
     def wait_handled(self, timeout_s: float | None = None) -> bool:
         """Wait until onOpen has run and all messages are handled. Each call of the script has a deadline.
 
-        False if that takes longer than `timeout_s`.
+        Returns false if this takes longer than `timeout_s`.
         """
         deadline = None if timeout_s is None else monotonic() + timeout_s
         with self._lock:
@@ -188,7 +196,7 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
         return True
 
     def end(self) -> None:
-        """No more events are handled: wake every waiting thread. Idempotent, any thread."""
+        """Handle no more events, and wake every waiting thread. Idempotent, any thread."""
         with self._lock:
             self._ended = True
             self._tell_locked()
@@ -210,15 +218,15 @@ class SessionState(Intake):  # type: ignore[misc]  # in C it is untyped
 
 
 def quote(text: str) -> str:
-    """`text` in JSON. Faster than `json.dumps`, which checks its options."""
+    """Encode a text in JSON. This is faster than `json.dumps`, which checks its options at each call."""
     return json.encoder.encode_basestring_ascii(text)
 
 
 class SessionStates(dict[str, SessionState]):
-    """The sessions of an isolate, by id. Each operation is atomic, with and without the GIL."""
+    """The data of an isolate's sessions, by id. Each operation is atomic, with and without the GIL."""
 
     def find(self, session_id: str) -> SessionState | None:
-        """The session with this id, or None. As `look_up`, without another call."""
+        """The data of the session with this id, or None. Like `look_up`, but without another call."""
         try:
             return self[session_id]
         except KeyError:

@@ -10,14 +10,14 @@ __all__ = ["Sources"]
 
 
 class Sources:
-    """Sources by module ids. The loader adds them. For the isolate's thread."""
+    """The sources of modules, by the modules' ids. The loader adds them. For the isolate's thread."""
 
     def __init__(self) -> None:
-        #: The texts of the files, by id without its version.
+        #: The texts of the files, by the module's id without its version.
         self.texts: dict[str, str] = {}
-        #: The results of compiling TypeScript, by id.
+        #: The results of compiling TypeScript, by the module's id.
         self.compiled: dict[str, Compiled] = {}
-        #: The prefixes of modules' first lines, by id.
+        #: The texts that were put before the first lines of modules, by the module's id.
         self.prefixes: dict[str, str] = {}
 
     def given(self, identity: str) -> str | None:
@@ -27,12 +27,12 @@ class Sources:
         return None if source is None else self.prefixes.get(identity, "") + source
 
     def original(self, identity: str, line: int, column: int) -> tuple[int, int]:
-        """The line and column in the file, for a line and column in the engine's code."""
+        """The line and the column in the file, for a line and a column in the engine's code."""
         compiled = self.compiled.get(identity)
         if line == 1:
             column = max(1, column - len(self.prefixes.get(identity, "")))
         return (line, column) if compiled is None else compiled.original(line, column)
 
     def tidy(self, failure: Failure, before: str | None = None) -> Failure:
-        """`Failure.tidy`, with the places in the files."""
+        """`Failure.tidy`, with the places in the script's files."""
         return failure.tidy(self.original, self.given, before)

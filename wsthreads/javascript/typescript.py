@@ -1,8 +1,10 @@
-"""Compiles TypeScript to JavaScript, with the compiler that dukpy ships, and maps places in the result to the source.
+"""Compiles TypeScript to JavaScript, with the compiler that comes with dukpy.
 
-Types are dropped and not checked: editors and ``tsc`` do that. The compiler (TypeScript 5.7 in dukpy 0.6) takes almost
-a second and 100 MB to load, and would hold the GIL meanwhile. So it runs in its own process, which ends when its work
-is done. Results are cached.
+Also maps places in the result to the source.
+
+Types are dropped and not checked. Editors and ``tsc`` check them. The compiler (TypeScript 5.7 in dukpy 0.6) takes
+almost a second and 100 MB to load, and would hold the GIL during this time. So it runs in a process of its own, which
+ends when its work is done. Results are cached.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ SUFFIX = ".ts"
 #: The longest time that the compiler may take for one file, including its start.
 COMPILE_TIMEOUT_S = 60.0
 
-#: The most results that are cached.
+#: At most this many results are cached.
 MAX_REMEMBERED = 256
 
-#: Results by name and source. They never become wrong, so all threads share them. They may be dropped at any time.
+#: Cached results, by name and source. They never become wrong, so all threads share them. They may be dropped at any
+#: time.
 _remembered: dict[tuple[str, str], Compiled] = {}
 
 _BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
@@ -52,7 +55,7 @@ class Compiled:
     mappings: str
 
     def original(self, line: int, column: int) -> tuple[int, int]:
-        """The place in the source for a place in the code. Lines and columns count from 1."""
+        """The place in the source for a place in the code. Lines and columns are counted from 1."""
         places = self._places[line - 1] if line <= len(self._places) else []
         at = bisect_right(places, (column - 1, sys.maxsize, 0)) - 1
         if at < 0:
@@ -61,7 +64,7 @@ class Compiled:
 
     @cached_property
     def _places(self) -> list[list[tuple[int, int, int]]]:
-        """For each line of the code: columns, and their line and column in the source. They count from 0."""
+        """For each line of the code: columns, and the place in the source of each. All are counted from 0."""
         lines = []
         source_line = source_column = 0
         for line in self.mappings.split(";"):
@@ -80,7 +83,7 @@ class Compiled:
 
 
 def _numbers(segment: str) -> list[int]:
-    """The signed numbers of a base64 VLQ (variable-length quantity)."""
+    """Decode the signed numbers of a base64 VLQ (variable-length quantity)."""
     numbers = []
     value = shift = 0
     for digit in segment:
@@ -96,14 +99,14 @@ def _numbers(segment: str) -> list[int]:
 class Compiler:
     """Compiles files, one after the other.
 
-    A context manager, for one thread. Its process starts with the first file.
+    Use it as a context manager, in one thread. Its process starts with the first file.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
     def compile(self, name: str, source: str) -> Compiled:
-        """Compile a file. Blocks for some milliseconds, the first time for almost a second.
+        """Compile a file. Blocks for some milliseconds, and for the first file almost a second.
 
         Raises `IsolateError` if the compiler cannot be started, or takes longer than `COMPILE_TIMEOUT_S`.
         """

@@ -21,12 +21,12 @@ __all__ = [
     "sessions_in_json",
 ]
 
-#: JavaScript's ``Number.MAX_SAFE_INTEGER``: beyond it, different whole numbers can become the same number.
+#: JavaScript's ``Number.MAX_SAFE_INTEGER``. Beyond it, JavaScript cannot tell some whole numbers apart.
 MAX_SAFE_INTEGER = 2**53 - 1
 
 
 def handshake_data(request: Request) -> dict[str, Any]:
-    """The data of a handshake. The runtime keeps it as long as the session lives."""
+    """The data of a handshake for a script. The runtime keeps it until the session ends."""
     told = {
         "parameters": request.parameters,
         "headers": request.headers,
@@ -35,7 +35,7 @@ def handshake_data(request: Request) -> dict[str, Any]:
     }
     if request.path_parameters:
         told["pathParameters"] = {
-            name: value if _is_exact(value) else str(value)  # a UUID, for example
+            name: value if _is_exact(value) else str(value)  # for example a UUID
             for name, value in request.path_parameters.items()
         }
     return told
@@ -47,9 +47,10 @@ def _is_exact(value: object) -> bool:
 
 
 def message_from(engine: Engine | None, text: str | None, is_binary: bool) -> str | bytes:
-    """A message from the runtime.
+    """Decode a message from the runtime.
 
-    `text` is the message (bytes as characters up to U+00FF), or None if it is in the parcel.
+    `text` is the message. Bytes are written as characters up to U+00FF. If `text` is None, the message is in the
+    parcel.
     """
     if text is None and engine is not None:
         return engine.take_bytes() if is_binary else engine.take_text()
@@ -58,12 +59,12 @@ def message_from(engine: Engine | None, text: str | None, is_binary: bool) -> st
 
 
 def _milliseconds(seconds: float) -> int:
-    """A time in milliseconds, like ``Date.now()``."""
+    """Convert seconds to milliseconds, as ``Date.now()`` has them."""
     return round(seconds * 1000)
 
 
 def messages_for_script(engine: Engine | None, messages: list[str | bytes]) -> bytes:
-    """The answer for ``room.history()``: see ``messagesOf`` in rooms.js."""
+    """Encode the answer to ``room.history()`` (see ``messagesOf`` in rooms.js)."""
     data = b"".join(message for message in messages if isinstance(message, bytes))
     is_put = bool(data) and engine is not None and engine.put_bytes(data)
     entries: list[Any] = []
@@ -76,12 +77,12 @@ def messages_for_script(engine: Engine | None, messages: list[str | bytes]) -> b
 
 
 def persons_in_json(persons: Iterable[Person]) -> bytes:
-    """The answer for ``room.presence()``."""
+    """Encode the answer to ``room.presence()``."""
     return json.dumps([_for_script(person) for person in persons]).encode()
 
 
 def sessions_in_json(sessions: Iterable[UserSession]) -> bytes:
-    """The answer for ``user().sessions()``."""
+    """Encode the answer to ``user().sessions()``."""
     return json.dumps([{"id": session.id, "since": _milliseconds(session.since)} for session in sessions]).encode()
 
 

@@ -1,4 +1,4 @@
-"""The Python half of the web's globals, for work that Python does better or faster than a script."""
+"""The Python half of the web's globals. It does work that Python can do better or faster than a script."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SPACE = str.maketrans("", "", "\t\n\f\r ")
 
 
 class WebFunctions:
-    """Functions for the runtime's ``lazy`` parts, called in the isolate's thread. They have no state.
+    """Functions that the ``lazy`` parts of the runtime call, in the isolate's thread. They have no state.
 
-    Bytes are passed in the parcel. Without an engine, they are passed as text of characters up to U+00FF.
+    Bytes are passed in the parcel. Without an engine, they are passed as text with characters up to U+00FF.
     """
 
     def __init__(self) -> None:
@@ -46,14 +46,14 @@ class WebFunctions:
         }
 
     def _bytes(self, text: str | None) -> bytes:
-        """Bytes from the runtime. `text` is their text, or None if they are in the parcel."""
+        """Bytes from the runtime. `text` has them as characters, or is None if they are in the parcel."""
         if text is None and self.engine is not None:
             return self.engine.take_bytes()
         assert text is not None
         return text.encode("latin-1")
 
     def _answer(self, data: bytes) -> Answer:
-        """Bytes for the runtime: as text, or true if they are in the parcel."""
+        """Pass bytes to the runtime. Returns them as text, or true if they are in the parcel."""
         if self.engine is None:
             return data.decode("latin-1")
         if not self.engine.put_bytes(data):
@@ -69,9 +69,12 @@ class WebFunctions:
     def _decode(
         self, data: str | None, name: str, fatal: bool, final: bool, rest: str, flag: str
     ) -> tuple[str, str, str] | None:
-        """The text, and the state for the next call. None for malformed data if `fatal` is true.
+        """Decode bytes.
 
-        The state consists of `rest`, bytes in hexadecimal, and `flag`, a number too large for JavaScript, as text.
+        Returns the text and the state for the next call, or None for malformed data if `fatal` is true.
+
+        The state has two parts: `rest` is bytes in hexadecimal, and `flag` is a number that is too large for
+        JavaScript, as text.
         """
         from wsthreads.javascript.encodings import decode
 
@@ -88,7 +91,7 @@ class WebFunctions:
         return self._answer(hmac.digest(key.encode("latin-1"), self._bytes(data), _HASHES[name]))
 
 
-# Only scripts that use them pay for the imports.
+# These functions import modules that only some scripts need.
 
 
 def _find_encoding(label: str) -> str | None:
@@ -110,7 +113,7 @@ def _random_uuid() -> str:
 
 
 def _encode_base64(text: str) -> str | None:
-    """`btoa`: None for a character above U+00FF."""
+    """Encode base64 for `btoa`. Returns None if there is a character above U+00FF."""
     try:
         return base64.b64encode(text.encode("latin-1")).decode()
     except UnicodeEncodeError:
@@ -118,7 +121,7 @@ def _encode_base64(text: str) -> str | None:
 
 
 def _decode_base64(text: str) -> str | None:
-    """`atob`, the forgiving decoding of https://infra.spec.whatwg.org. None for invalid base64."""
+    """Decode base64 for `atob`, as https://infra.spec.whatwg.org defines. Returns None for invalid base64."""
     text = text.translate(_SPACE)
     if len(text) % 4 == 0:
         text = text.removesuffix("==") if text.endswith("==") else text.removesuffix("=")
