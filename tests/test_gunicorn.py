@@ -587,14 +587,19 @@ def test_handshakes_of_tls_that_drip_in_do_not_keep_the_threads_for_ever(tmp_pat
     options = ["--certfile", tmp_path / "certificate.pem", "--keyfile", tmp_path / "key.pem"]
     options.append("--do-handshake-on-connect")
     with Gunicorn(OURS, tmp_path, *options, threads=4, handshake_timeout_s=0.5) as server:
-        with RawClient(server.port, PATH, tls=trusting) as client, ExitStack() as stack:
-            client.receive()  # from here on the worker knows the app, and its timeout
-            for _ in range(12):
-                drip = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
-                drip.sendall(b"\x16\x03\x01")
-            # Who gets no core for 0.5 s is given up as well.
-            wait_until(lambda: status_of(server.port, "/", tls=trusting) == 200, "a page", PROGRAM_S)
-            client.leave()
+        for is_reloaded in (False, True):
+            if is_reloaded:  # gunicorn reads its settings again
+                server.process.send_signal(signal.SIGHUP)
+                server.wait_for("Booting worker", times=2)
+                server.wait_for("Worker exiting")
+            with RawClient(server.port, PATH, tls=trusting) as client, ExitStack() as stack:
+                client.receive()  # from here on the worker knows the app, and its timeout
+                for _ in range(12):
+                    drip = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
+                    drip.sendall(b"\x16\x03\x01")
+                # Who gets no core for 0.5 s is given up as well.
+                wait_until(lambda: status_of(server.port, "/", tls=trusting) == 200, "a page", PROGRAM_S)
+                client.leave()
         assert server.end() == 0
         server.check_log()
 

@@ -107,6 +107,8 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # gunicorn does TLS handshakes later, where `handshake_timeout_s` limits their time.
+        self.cfg.set("do_handshake_on_connect", False)
         taken = {worker._slot for worker in self._living}
         self._slot: int = next(nth for nth in count(self._first_slot) if nth not in taken)
         self._living.add(self)
@@ -139,9 +141,6 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             )
         if cfg.reuse_port:
             log.warning("with --reuse-port, a full worker refuses clients although other workers have room")
-        if cfg.do_handshake_on_connect:
-            # gunicorn does the handshake later, where `handshake_timeout_s` limits its time.
-            cfg.set("do_handshake_on_connect", False)
 
     def init_signals(self) -> None:
         super().init_signals()
