@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 
 import pytest
@@ -247,27 +247,45 @@ def test_the_first_ctrl_c_ends_it_and_runs_every_on_close(folder, number):
         assert caught.value.rcvd.code == 1001
 
 
+ENDLESS_PY = r"""
+import atexit, os, time
+atexit.register(print, 'the end of Python')
+def on_open(session):
+    print('begun')
+    os.write(2, b'here it stays\n')
+    while True: time.sleep(0.01)
+"""
+
+
+@contextmanager
+def endless(folder, *options, has_gil):
+    """A server with a handler that never returns, and the handler's URL."""
+    (folder / "endless.py").write_text(ENDLESS_PY)
+    code = f"from wsthreads.threads import gil; gil.has_gil = lambda: {has_gil}; import runpy; "
+    code += "runpy.run_module('wsthreads', run_name='__main__')"
+    command = ["run", "--port", "0", "--shutdown-timeout-s", "0.2", *options, "endless.py"]
+    with Program([sys.executable, "-c", code, *command], env={"PYTHONUNBUFFERED": ""}) as server:
+        port = server.wait_for(r"Listening on http://127\.0\.0\.1:(\d+)")[1]
+        yield server, f"ws://127.0.0.1:{port}/ws/endless"
+
+
 @pytest.mark.parametrize("has_gil", [True, False])
 def test_without_a_gil_a_handler_that_never_returns_does_not_hold_up_the_end_of_the_process(folder, has_gil):
     """Python would stop its thread anywhere, for example while the thread has a lock that Python's end needs."""
-    (folder / "endless.py").write_text(
-        "import atexit, os, time\n"
-        "atexit.register(print, 'the end of Python')\n"
-        "def on_open(session):\n"
-        "    print('begun')\n"
-        "    os.write(2, b'here it stays\\n')\n"
-        "    while True: time.sleep(0.01)\n"
-    )
-    code = f"from wsthreads.threads import gil; gil.has_gil = lambda: {has_gil}; import runpy; "
-    code += "runpy.run_module('wsthreads', run_name='__main__')"
-    options = ["run", "--port", "0", "--shutdown-timeout-s", "0.2", "endless.py"]
-    with Program([sys.executable, "-c", code, *options], env={"PYTHONUNBUFFERED": ""}) as server:
-        port = server.wait_for(r"Listening on http://127\.0\.0\.1:(\d+)")[1]
-        with connect(f"ws://127.0.0.1:{port}/ws/endless"):
-            server.wait_for("here it stays")
-            assert server.end() == 0
+    with endless(folder, has_gil=has_gil) as (server, url), connect(url):
+        server.wait_for("here it stays")
+        assert server.end() == 0
     assert ("the end of Python" in server.log) is has_gil
     assert "begun" in server.log
+
+
+@pytest.mark.parametrize("has_gil", [True, False])
+def test_a_handler_that_never_returns_does_not_stand_in_the_way_of_a_restart(folder, has_gil):
+    with endless(folder, "--reload", has_gil=has_gil) as (server, url), connect(url):
+        server.wait_for("here it stays")
+        (folder / "endless.py").write_text(ENDLESS_PY + "# changed\n")
+        server.wait_for(r"Listening on http://127\.0\.0\.1:(\d+)", times=2)
+        assert server.end() == 0
 
 
 # run --reload

@@ -956,8 +956,7 @@ SERVER = """if True:
     app = WebSocketApp(shutdown_timeout_s=%s)
     app.add_handler("/ws", Handler)
     server = Server(app, port=0)
-    print("port", server.port, flush=True)
-    status = server.run()
+    status = server.run(lambda: print("port", server.port, flush=True))
     print("threads", [t.name for t in threading.enumerate()], flush=True)
     sys.exit(status)
 """
@@ -994,6 +993,32 @@ def test_a_second_signal_does_not_wait(program):
         with pytest.raises(ConnectionClosed):
             receive(client)  # so the first has arrived
         assert program.end(signal.SIGINT) == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize("then", [signal.SIGHUP, signal.SIGTERM])
+def test_a_terminal_that_closes_may_say_so_twice(program, then):
+    """A shell sends SIGHUP to its jobs, and the kernel sends it again; systemd sends SIGTERM with it."""
+    with connect(program.url) as client:
+        client.send("1")  # a handler that takes its time
+        program.wait_for("at work")
+        program.process.send_signal(signal.SIGHUP)
+        with pytest.raises(ConnectionClosed) as caught:
+            receive(client)  # so the first has arrived
+        assert caught.value.rcvd.code == 1001
+        assert program.end(then) == 0
+    assert "closed 1001" in program.log
+
+
+def test_a_second_signal_after_a_closed_terminal_does_not_wait(program):
+    with connect(program.url) as client:
+        client.send("60")
+        program.wait_for("at work")
+        program.process.send_signal(signal.SIGHUP)
+        with pytest.raises(ConnectionClosed):
+            receive(client)
+        program.process.send_signal(signal.SIGTERM)
+        ended = program.end(signal.SIGINT)  # Python may handle it before the other
+        assert ended in (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
 @pytest.mark.parametrize("program", [0.5], indirect=True)

@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from ipaddress import ip_address
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread, current_thread, main_thread
@@ -51,7 +52,7 @@ STOP_SLACK_S = 3.0
 #: thread. If the signal comes just before a wait, or if another thread gets it, nothing would wake the main thread.
 LOOK_S = 0.25
 
-#: The longest wait for a log line after a signal.
+#: The longest wait for an announcement, or for a log line after a signal.
 LOG_TIMEOUT_S = 0.5
 
 
@@ -168,29 +169,37 @@ class Server:
         self._app.cut_off()
         self._http.cut_off()
 
-    def run(self) -> int:
+    def run(self, announce: Callable[[], None] = lambda: None) -> int:
         """Serve until SIGINT (Ctrl-C), SIGTERM, SIGHUP (a closed terminal) or `request_stop`. Returns the exit status.
 
         The first signal shuts the server down within `shutdown_timeout_s`, with status 0. A second signal cuts off all
-        connections, with status 128 plus its number. A third signal has its default effect. Signals are handled only in
-        the main thread. Even if nobody reads the log any more, a log line cannot block the shutdown.
+        connections, with status 128 plus its number. A third signal has its default effect. SIGHUP is never the second
+        signal, and a signal after SIGHUP is the first one: a terminal that closes can send SIGHUP twice, and systemd
+        can send SIGTERM with it. Signals are handled only in the main thread. Even if nobody reads the log any more, a
+        log line cannot block the shutdown.
+
+        `announce` tells others that the server is there: from then on, signals are handled. It is called in a thread of
+        its own. If it blocks, because nobody reads the output, the server serves nevertheless.
         """
         with _signals_to(self._events.put) as restore_signals:
+            _call_in_time(announce)
             self.start()
             event = self._first_event()
             stop = event if isinstance(event, _Stop) else _Stop()
+            is_second = event != signal.SIGHUP
             if isinstance(event, int):
                 name = signal.Signals(event).name
                 count = self._app.session_count
                 text = "%s: shutting down; sessions to close: %d (send the signal again to cut them off)"
-                teller = Thread(target=log.info, args=(text, name, count), name="wsthreads-log", daemon=True)
-                teller.start()
-                teller.join(LOG_TIMEOUT_S)
+                _call_in_time(partial(log.info, text, name, count))
             deadline = monotonic() + self._app.config.shutdown_timeout_s + STOP_SLACK_S
             stopper = Thread(target=self._stop_and_tell, args=(stop,), name="wsthreads-stop", daemon=True)
             stopper.start()
             while (event := self._next_event(deadline)) is not None:
-                if isinstance(event, int):
+                if isinstance(event, int) and event != signal.SIGHUP:
+                    if not is_second:
+                        is_second = True
+                        continue
                     restore_signals()
                     self.cut_off()
                     stopper.join(CUT_OFF_TIMEOUT_S)
@@ -237,6 +246,13 @@ def serve(
 ) -> int:
     """Serve until a signal, see `Server.run`. Returns the exit status. Errors: see `Server`."""
     return Server(app, host, port, ssl_context=ssl_context).run()
+
+
+def _call_in_time(write: Callable[[], None]) -> None:
+    """Call a function that writes to the log or the output. Does not wait long for somebody who reads it."""
+    thread = Thread(target=write, name="wsthreads-log", daemon=True)
+    thread.start()
+    thread.join(LOG_TIMEOUT_S)
 
 
 class _Stop:

@@ -190,8 +190,8 @@ def run(
             return _serve_with_reload(
                 app, server, lambda: find_targets(targets, path), check_arguments, announce, made_token
             )
-        announce()
-        status = _serve(server)
+        status = server.run(announce)
+        _exit_if_python_could_hang(server, status)
         report_exit_blockers()
         return status
     finally:
@@ -208,15 +208,14 @@ def _make_token(host: str, config: Config) -> str:
     return "" if is_loopback(host) and not config.trusted_proxies else token or token_urlsafe(16)
 
 
-def _serve(server: Server) -> int:
-    """Serve until a signal. Ends the process at once where Python's own end could hang.
+def _exit_if_python_could_hang(server: Server, status: int) -> None:
+    """End the process at once where Python's own end could hang.
 
     Python would wait for somebody who reads the output. Without a GIL, it would wait for a lock if it stops a thread
     that has the lock, for example of stderr.
     """
     from wsthreads.threads.gil import has_gil
 
-    status = server.run()
     if output_is_stuck():
         os._exit(status)
     if server.leaves_threads and not has_gil():
@@ -224,7 +223,6 @@ def _serve(server: Server) -> int:
         flushing.start()
         flushing.join(FLUSH_TIMEOUT_S)
         os._exit(status)
-    return status
 
 
 def _serve_with_reload(
@@ -250,9 +248,8 @@ def _serve_with_reload(
         server.request_stop(CloseCode.SERVICE_RESTART, "the server restarts with new code")
 
     reloader = Reloader(app, find, ask_for_restart, check_arguments=check_arguments)
-    announce()
     reloader.start()
-    status = _serve(server)
+    status = server.run(announce)
     reloader.stop()
     if restart and status == 0:
         log.info("restarting")
@@ -261,5 +258,6 @@ def _serve_with_reload(
         os.environ[RESTART_PORT] = str(server.port)  # the actual port, also with --port 0
         os.environ[RESTART_TOKEN] = token  # for pages that are open
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    _exit_if_python_could_hang(server, status)
     report_exit_blockers()
     return status
