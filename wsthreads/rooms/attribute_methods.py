@@ -20,7 +20,7 @@ class AttributeMethods:
     __slots__ = ()
 
     _name: str
-    #: For the handle of an owned room: the fencing number of its ownership. None for other handles.
+    #: The fencing number of the ownership, if this is the handle of an owned room. None for other handles.
     _fence: int | None = None
 
     @property
@@ -31,12 +31,13 @@ class AttributeMethods:
         """Set an attribute of the room: a value that all members share.
 
         `key` is text of 1 to 256 characters. `value` is a JSON value; None is allowed. All attributes of a room
-        together have at most `max_room_bytes` as JSON. They live while the room has members, and for `room_keep_s`
+        together have at most `max_room_bytes` as JSON. They are kept while the room has members, and for `room_keep_s`
         after that.
 
-        Over Redis, all processes share the attributes, and the call waits for Redis, at most a second. Raises
-        `RoomStateError` for an invalid key or value. Over Redis, also raises `BrokerError`. If the error's `is_unknown`
-        is true, the value may have been set.
+        Over Redis, all processes share the attributes, and the call waits at most a second for Redis.
+
+        Raises `RoomStateError` for an invalid key or value. Over Redis, also raises `BrokerError`. If the error's
+        `is_unknown` is true, the value may have been set.
         """
         attributes = self._attributes
         attributes.put(self._name, key, attributes.text_of(value), self._fence)
@@ -44,7 +45,7 @@ class AttributeMethods:
     def get_attribute(self, key: str, default: Any = None) -> Any:
         """An attribute of the room, or `default`. Each call returns a copy.
 
-        Over Redis, the call waits for Redis, at most a second. While Redis is unavailable, the call returns the last
+        Over Redis, the call waits at most a second for Redis. While Redis is unavailable, the call returns the last
         value that this process knows. It raises `BrokerError` if this process knows no value.
         """
         text = self._attributes.get(self._name, key)
@@ -58,9 +59,9 @@ class AttributeMethods:
         """Replace the value of an attribute by ``change(value)``, as one step. Returns the new value.
 
         `change` gets the value, or None if there is none, and returns the new value. It should be quick. It may be
-        called more than once, so it must have no other effects. It must not set the same attribute. If it raises, the
-        value stays as it was. Waits and raises like `set_attribute`. If others keep changing the attribute while
-        `change` runs, this raises `RoomStateError` after 5 seconds.
+        called more than once, so it must have no other effects. It must not set the same attribute. If it raises an
+        exception, the value stays as it was. Waits and raises like `set_attribute`. If other calls change the attribute
+        each time while `change` runs, this raises `RoomStateError` after 5 seconds.
         """
         if not callable(change):
             raise RoomStateError(f"an update needs a function that makes the new value, not {brief(change)}")
@@ -75,8 +76,8 @@ class AttributeMethods:
         """Remove an attribute. Returns False if there was none. Waits and raises like `set_attribute`."""
         return self._attributes.delete(self._name, key, self._fence)
 
-    # For scripts. Python cannot call a script's function in the middle of an update, so the script itself repeats the
-    # swap.
+    # These two methods are for scripts. Python cannot call a script's function in the middle of an update. So the
+    # script itself repeats the swap until it succeeds.
 
     def _attribute_text(self, key: str) -> str | None:
         """The current value of an attribute, as JSON text. Raises `BrokerError` if it is not known."""

@@ -1,14 +1,16 @@
 """The attributes of rooms: JSON values by keys, shared by all members.
 
-A room's attributes live while the room has members, and `keep_s` longer. They are kept as JSON texts, so each reader
-gets its own copy. A subclass of `Attributes` keeps them, in this process or at a broker. It overrides the methods at
-the end of the class.
+A room's attributes are kept while the room has members, and `keep_s` longer. They are kept as JSON texts, so each
+reader gets a copy of its own. A subclass of `Attributes` keeps them, either in this process or at a broker. It
+overrides the methods at the end of the class.
 
 The function of an update runs without a lock on the attributes. Its result replaces the old value only if no other
-update has replaced that value first. Otherwise, the function runs again. Threads that update the same key take turns,
-because otherwise they could overtake each other again and again. Turns are not needed for correct results. So a thread
-waits at most `TURN_S` for its turn, and a thread inside the function of another update does not wait. Over a broker, an
-update that was overtaken `CLAIM_AFTER` times claims the key. Then other processes wait for a moment.
+update has replaced that value first. If one has, the function runs again.
+
+Threads that update the same key wait for each other, so that they do not overtake each other again and again: each has
+its *turn*. Results are correct without turns, too. So a thread waits at most `TURN_S` for its turn, and a thread inside
+the function of another update does not wait at all. Over a broker, an update that was overtaken `CLAIM_AFTER` times
+*claims* the key. Other processes then cannot change the key for a short time.
 """
 
 from __future__ import annotations
@@ -37,30 +39,31 @@ __all__ = [
     "too_big",
 ]
 
-#: The longest key.
+#: The largest number of characters in a key.
 MAX_KEY_CHARS = 256
 
-#: An update fails if other updates of the same key come first for longer than this.
+#: An update fails if other updates of the same key have come first for this long.
 UPDATE_S = 5.0
 
-#: How long a thread waits at most for its turn to update a key. The thread before it may run a slow function.
+#: The longest time that a thread waits for its turn to update a key. The thread before it may run a slow function.
 TURN_S = 1.0
 
 #: An update that was overtaken this many times claims the key.
 CLAIM_AFTER = 3
 
-#: The attributes of a room count as one JSON object. Its size is this number, for the first brace, and the sum of the
-#: `entry_bytes` of all attributes.
+#: The attributes of a room count as one JSON object. Its size is this number, for the first brace, plus the
+#: `entry_bytes` of each attribute.
 EMPTY_BYTES = 1
 
-#: The function of an update: gets the JSON text of a value, or None if there is none, and returns the new JSON text.
+#: The function of an update. It gets the JSON text of a value, or None if there is no value, and returns the new JSON
+#: text.
 Change = Callable[["str | None"], str]
 
 
 def check_key(key: object) -> str:
-    """The key of an attribute, normalized. Raises `RoomStateError` for an invalid key.
+    """Check and normalize the key of an attribute. Raises `RoomStateError` for an invalid key.
 
-    A pair of surrogates becomes one character, as in JavaScript. So each key has one JSON text.
+    A pair of surrogates becomes one character, as in JavaScript. So each key has only one JSON text.
     """
     if not isinstance(key, str):
         raise RoomStateError(
@@ -77,12 +80,12 @@ def check_key(key: object) -> str:
 
 
 def entry_bytes(key: str, text: str) -> int:
-    """How many bytes an attribute adds to the JSON of its room: key, colon, value, and a comma or brace, in UTF-8."""
+    """How many bytes an attribute adds to the JSON of its room, in UTF-8: key, colon, value, and a comma or a brace."""
     return len(json.dumps(key, ensure_ascii=False).encode("utf-8", "surrogatepass")) + len(text.encode()) + 2
 
 
 def too_big(name: str, key: str, size: int, max_bytes: int) -> RoomStateError:
-    """The error for a value with which the room's attributes would exceed `max_room_bytes`."""
+    """The error for a value that would make the room's attributes larger than `max_room_bytes`."""
     return RoomStateError(
         f"with this value of {key!r:.80}, the attributes of the room {name!r:.80} would have {size} bytes as JSON; "
         f"max_room_bytes allows at most {max_bytes}"
@@ -90,14 +93,14 @@ def too_big(name: str, key: str, size: int, max_bytes: int) -> RoomStateError:
 
 
 def lost_fence(name: str, fence: int) -> RoomStateError:
-    """The error for a write with the fencing number of an ownership that is over."""
+    """The error for a write with the fencing number of an ownership that has ended."""
     return RoomStateError(f"the ownership of the room {name!r:.80} with the fencing number {fence} is over")
 
 
 class Attributes:
     """The attributes of all rooms of one endpoint, as JSON texts. Any thread."""
 
-    #: The clock. Tests that move it replace this. Attributes at a broker expire by the broker's own clock.
+    #: The clock. Tests replace it by one that they can move. Attributes at a broker expire by the broker's own clock.
     timers: Timers
 
     def __init__(self, *, max_bytes: int, keep_s: float) -> None:
@@ -107,20 +110,20 @@ class Attributes:
 
     def _begin(self) -> None:
         self._turns = _Turns()
-        self._running = local()  # `keys`: room and key of each update whose function this thread runs
+        self._running = local()  # its `keys` has the room and the key of each update whose function this thread runs
 
     def give_up(self) -> None:
         """Replace the locks in a forked process, because other threads of its parent may hold them."""
         self._begin()
 
     def text_of(self, value: object) -> str:
-        """A value as JSON text. Raises `RoomStateError`."""
+        """Encode a value as JSON text. Raises `RoomStateError`."""
         return json_text(
             value, what="an attribute", max_bytes=self.max_bytes, setting="max_room_bytes", error=RoomStateError
         )
 
     def get(self, name: str, key: str) -> str | None:
-        """One value; None if there is none."""
+        """One value. None if there is no value."""
         return self._get(name, check_key(key))
 
     def fresh_text(self, name: str, key: str) -> str | None:
@@ -130,7 +133,7 @@ class Attributes:
     def put(self, name: str, key: str, text: str, fence: int | None = None) -> None:
         """Set a value.
 
-        With a `fence`, raises `RoomStateError` if the ownership with this fencing number is over.
+        If `fence` is given, raises `RoomStateError` if the ownership with this fencing number has ended.
         """
         self._put(name, self._free(name, check_key(key)), text, fence)
 
@@ -143,16 +146,16 @@ class Attributes:
     ) -> tuple[bool, str | None]:
         """Set an attribute to `after`, but only if its value is `before` now.
 
-        Returns whether the attribute was set, and its current value. If it was not set, a `claim` keeps other processes
-        from changing it for a moment. A claim is a random text. Pass one after `CLAIM_AFTER` failures.
+        Returns whether the attribute was set, and its current value. If it was not set, a `claim` prevents other
+        processes from changing it for a short time. A claim is a random text. Pass one after `CLAIM_AFTER` failures.
         """
         return self._swap(name, self._free(name, check_key(key)), before, after, fence, claim)
 
     def update(self, name: str, key: str, change: Change, fence: int | None = None) -> str:
         """Replace a value by ``change(value)``, as one step. Returns the new value.
 
-        `change` is called again if the value has changed meanwhile. If `change` raises an exception, the value stays as
-        it was, and the exception is raised here.
+        `change` is called again if the value has changed in the meantime. If `change` raises an exception, the value
+        stays as it was, and this method raises the exception.
         """
         key = self._free(name, check_key(key))
         deadline, fork, claim = monotonic() + UPDATE_S, forks.number, ""
@@ -195,7 +198,7 @@ class Attributes:
         return keys
 
     def _free(self, name: str, key: str) -> str:
-        """The normalized key. Raises `RoomStateError` inside the function of an update of the same key."""
+        """Returns the key. Raises `RoomStateError` if this thread runs the function of an update of the same key."""
         if (name, key) in self._keys():
             raise RoomStateError(
                 f"the function of an update must return the new value of {key!r:.80}, and must not set it itself"
@@ -204,30 +207,33 @@ class Attributes:
 
     @contextmanager
     def _turn(self, name: str, key: str) -> Iterator[None]:
-        if self._keys():  # this thread has a turn already: waiting for a second turn could deadlock
+        if self._keys():  # this thread has a turn already; to wait for a second turn could cause a deadlock
             yield
             return
         with self._turns.take((name, key)):
             yield
 
-    # The rooms call these at joins and leaves.
+    # The rooms call these methods when sessions join and leave.
 
-    #: Whether the rooms must call `before_join` and `before_leave`. False while no room has attributes.
+    #: Whether the rooms must call `before_join` and `before_leave`. False as long as no room has attributes.
     is_told = False
 
     def before_join(self, name: str) -> None:
         """Called before a session joins a room."""
 
     def before_leave(self, name: str) -> None:
-        """Called before a session leaves a room, while it is still a member."""
+        """Called before a session leaves a room, while the session is still a member."""
 
     def forget(self, name: str) -> None:
-        """Called after the last member in this process has left a room. Takes only a leaf lock."""
+        """Called after the last member in this process has left a room.
 
-    # A subclass overrides these. The keys are valid, and the values are JSON texts.
+        The lock that this takes is a leaf: no other is taken under it.
+        """
+
+    # A subclass overrides these methods. Their keys are valid, and their values are JSON texts.
 
     def all(self, name: str) -> dict[str, str]:
-        """All values, by key. A copy."""
+        """All values, by key. The dict is a copy."""
         raise NotImplementedError
 
     def _get(self, name: str, key: str) -> str | None:
@@ -242,22 +248,23 @@ class Attributes:
     def _swap(
         self, name: str, key: str, before: str | None, after: str, fence: int | None, claim: str
     ) -> tuple[bool, str | None]:
-        """Like `swap`. A `claim` may keep others from changing the value for a moment."""
+        """Like `swap`. A `claim` may prevent other processes from changing the value for a short time."""
         raise NotImplementedError
 
     def _delete(self, name: str, key: str, fence: int | None) -> bool:
         raise NotImplementedError
 
     def _pause(self) -> None:
-        """Wait a moment after another update came first."""
+        """Wait for a short time after another update came first."""
 
 
 class _Turns:
-    """Threads that update the same key take turns. No thread waits longer than `TURN_S`."""
+    """The turns of threads that update the same key. No thread waits longer than `TURN_S` for its turn."""
 
     def __init__(self) -> None:
-        self._lock = Lock()  # guards _locks; a leaf lock
-        self._locks: dict[tuple[str, str], tuple[Lock, set[object]]] = {}  # the set: threads that use the lock
+        self._lock = Lock()  # guards _locks; no other lock is taken under it
+        # each lock, and the threads that hold it or wait for it
+        self._locks: dict[tuple[str, str], tuple[Lock, set[object]]] = {}
 
     @contextmanager
     def take(self, key: tuple[str, str]) -> Iterator[None]:

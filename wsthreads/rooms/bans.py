@@ -1,4 +1,7 @@
-"""The banned users of one endpoint that this process knows. Their handshakes are refused until the ban ends."""
+"""The banned users of one endpoint, as far as this process knows them.
+
+Their handshakes are refused until the ban ends.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,16 @@ from wsthreads.errors import UserError, brief
 
 __all__ = ["MAX_BAN_S", "Ban", "Bans", "check_ban"]
 
-#: The longest ban. A longer ban belongs in the application's database.
+#: The longest ban. The application's database is the place for a longer ban.
 MAX_BAN_S = 365 * 86400
 
-#: At this number of bans, expired bans are removed for the first time.
+#: Expired bans are removed when there are this many bans. After that, they are removed when there are twice as many as
+#: were left.
 MIN_SWEEP = 100
 
 
 class Ban(NamedTuple):
-    """One ban: its end by the clock of `Bans`, and the close code and the reason for the user's sessions."""
+    """A ban. It has its end by the clock of `Bans`, and the close code and the reason for the user's sessions."""
 
     until: float
     code: int
@@ -27,12 +31,12 @@ class Ban(NamedTuple):
 
 
 class Bans:
-    """The bans of one endpoint, by user. Any thread. Takes only a leaf lock."""
+    """The bans of one endpoint, by user. Any thread. No other lock is taken under the lock that this takes."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        #: Tests that move the clock replace this.
+        #: Tests replace the clock by one that they can move.
         self.clock = clock
-        self._lock = Lock()  # guards the rest
+        self._lock = Lock()  # guards the attributes below
         self._bans: dict[str, Ban] = {}
         self._sweep_at = MIN_SWEEP
 
@@ -43,7 +47,7 @@ class Bans:
     def put(self, user: str, ban_s: float, code: int, reason: str) -> None:
         """Ban a user from now on.
 
-        An earlier ban that lasts longer stays: a logout must not shorten the ban of a kick.
+        If an earlier ban lasts longer, it stays. For example, a logout must not shorten the ban of a kick.
         """
         with self._lock:
             now = self.clock()
@@ -55,7 +59,7 @@ class Bans:
                 self._sweep_at = max(MIN_SWEEP, 2 * len(self._bans))
 
     def get(self, user: str) -> Ban | None:
-        """The current ban of a user, or None."""
+        """The current ban of a user. None if the user is not banned."""
         if user not in self._bans:
             return None
         with self._lock:
@@ -80,5 +84,5 @@ def check_ban(ban_s: float) -> None:
     what = f"ban_s must be a number of seconds from 0 to {MAX_BAN_S}"
     if isinstance(ban_s, bool) or not isinstance(ban_s, (int, float)):
         raise UserError(f"{what}, not {brief(ban_s)}")
-    if not 0 <= ban_s <= MAX_BAN_S:  # NaN fails, too
+    if not 0 <= ban_s <= MAX_BAN_S:  # NaN is refused, too
         raise UserError(f"{what}, not {brief(ban_s)}")

@@ -1,8 +1,10 @@
 """Calls a handler's functions for owned rooms: `on_room_start`, `on_post`, `on_tick` and `on_room_end`.
 
-A room with calls to make stands in the queue of a thread pool, but only once. A thread of the pool takes the room's
-next call, makes it, and looks for another one. So calls for one room never overlap, and no lock is held during a call.
-`Ownership` decides which rooms are owned.
+`mailboxes` explains what waits for a call.
+
+A room that has calls to make is in the queue of a thread pool, but only once. A thread of the pool takes the room's
+next call, makes it, and looks for a further call. So calls for one room never overlap, and no lock is held during a
+call. `Ownership` decides which rooms this process owns.
 """
 
 from __future__ import annotations
@@ -27,15 +29,15 @@ __all__ = ["MAX_POSTS_AT_ONCE", "Calling"]
 
 log = get_logger(__name__)
 
-#: How many posts of one room a handler gets at most at once. Only a script takes more than one post at once.
+#: A handler gets at most this many posts of one room together. Only a script takes more than one post in a call.
 MAX_POSTS_AT_ONCE = 100
 
 
 class Calling:
-    """The part of `Ownership` that calls the handler. Any thread.
+    """The base of `Ownership`, which calls the handler. Any thread.
 
-    `run` makes the calls. It gets at most `batch` calls at once, in one of `threads` threads, and calls `done` of each
-    call. `has_members` says whether a room has members in this process.
+    `run` makes the calls. It gets at most `batch` calls together, in one of `threads` threads, and calls `done` of each
+    call. `has_members` tells whether a room has members in this process.
     """
 
     def __init__(
@@ -49,14 +51,14 @@ class Calling:
         threads: int,
         batch: int,
     ) -> None:
-        #: See `use_timers`.
+        #: The clock, and the timers of ticks. Tests replace it by `use_timers`.
         self.timers = timers
         self._run_calls = run
         self._has_members = has_members
         self._count = count
         self._tick_lag = tick_lag
         self._most_posts = min(batch, MAX_POSTS_AT_ONCE)
-        #: The handler's functions for rooms. If there are none, no room is owned.
+        #: The names of the handler's functions for rooms. Without such functions, no room is owned.
         self.hooks: frozenset[str] = frozenset()
         self._tick_rate: float | None = None
         self._pool: Pool[Mailbox] = Pool(_work, name="wsthreads-rooms", threads=threads, batch=batch, begin=serve_rooms)
@@ -64,10 +66,11 @@ class Calling:
         finalize(self, self._pool.release).atexit = False
 
     def _reset(self) -> None:
-        self._lock = Lock()  # guards the following; its holder takes only one other lock, that of a room's members
-        self._emptied = Condition(self._lock)  # notified when there is no mailbox any more
+        # guards the attributes below; a thread that holds it takes only one other lock, that of a room's members
+        self._lock = Lock()
+        self._emptied = Condition(self._lock)  # notified when the last mailbox was removed
         self._mailboxes: dict[str, Mailbox] = {}
-        self._schedule: Schedule | None = None  # while there is a room with ticks
+        self._schedule: Schedule | None = None  # None while no room has ticks
         self._is_stopping = False
 
     def lose(self, name: str, fence: int) -> None:
@@ -77,12 +80,12 @@ class Calling:
     def _want(self, name: str) -> None:
         """Called when this process has members in a room that it does not own.
 
-        Two threads may call `_want` and `_unwant` in the wrong order, so an override must check `is_wanted`.
+        Two threads may call `_want` and `_unwant` in the wrong order. So an override must check `is_wanted`.
         """
         raise NotImplementedError
 
     def _release(self, name: str, fence: int) -> None:
-        """Called when the ownership of a room has ended, but not after `lose`."""
+        """Called when the ownership of a room has ended. Not called after `lose`."""
 
     def _is_valid(self, name: str, fence: int) -> bool:
         """Whether this process still owns the room. Called before each call of the handler, in the same thread."""
@@ -91,17 +94,21 @@ class Calling:
     def _may_end(self, name: str) -> bool:
         """Whether all posts have arrived that were sent before the last member left.
 
-        If this returns False, the subclass must call `go_on` later. Called under the lock. May take only leaf locks.
+        If this returns False, the subclass must call `go_on` later. This is called with the lock held, and may take
+        only leaf locks (under which no other lock is taken).
         """
         return True
 
     def is_wanted(self, name: str) -> bool:
-        """Whether this process has members in a room, and does not own it."""
+        """Whether this process has members in a room, but does not own the room."""
         mailbox = look_up(self._mailboxes, name)
         return mailbox is not None and mailbox.phase is Phase.WANTED
 
     def _go_on(self, mailboxes: Iterable[Mailbox]) -> None:
-        """Let a thread take the next calls of these rooms, unless one is about to do so."""
+        """Let a thread of the pool take the next calls of these rooms.
+
+        Does nothing for a room that is already in the queue.
+        """
         ready = []
         with self._lock:
             for mailbox in mailboxes:
@@ -119,14 +126,14 @@ class Calling:
                 self.timers.call_later(RETRY_S, weakly(self._put_again))
 
     def _put_again(self) -> None:
-        """Try again to start a thread. The rooms wait in the pool."""
+        """Try again to start a thread. The rooms wait in the pool's queue."""
         try:
             self._pool.put(())
         except RuntimeError:
             self.timers.call_later(RETRY_S, weakly(self._put_again))
 
     def _take(self, mailboxes: Iterable[Mailbox]) -> list[RoomCall]:
-        """The next calls of some rooms."""
+        """Take the next calls of some rooms."""
         calls: list[RoomCall] = []
         dropped: list[Post] = []
         over = []
@@ -147,7 +154,7 @@ class Calling:
         return calls
 
     def _take_locked(self, mailbox: Mailbox) -> list[RoomCall] | None:
-        """The next calls of a room; empty if there is nothing to do now, None if its ownership is over."""
+        """The next calls of a room. Empty if there is none now. None if the ownership of the room has ended."""
         if mailbox.phase is Phase.ENDING or mailbox.skips_end:
             return None
         if mailbox.phase is Phase.NEW:
@@ -157,7 +164,7 @@ class Calling:
             return [RoomCall(self, mailbox, "room_start")]
         must_end = self._must_end_locked(mailbox)
         if must_end:
-            mailbox.drop_tick()  # posts that wait behind the tick come before on_room_end, too
+            mailbox.drop_tick()  # so that the posts behind the tick also come before on_room_end
         posts, tick = mailbox.take(self._most_posts)
         if posts:
             return [RoomCall(self, mailbox, "post", post) for post in posts]
@@ -188,7 +195,7 @@ class Calling:
         return call
 
     def check_call(self, call: RoomCall) -> bool:
-        """See `RoomCall.check`."""
+        """Called by `RoomCall.check`."""
         mailbox = call.mailbox
         if call.kind == "room_end":
             return True
@@ -202,7 +209,7 @@ class Calling:
         return True
 
     def begin_call(self, call: RoomCall) -> None:
-        """See `RoomCall.begun`."""
+        """Called by `RoomCall.begun`."""
         if call.kind == "tick":
             call.mailbox.lag_s = call.lag_s
             self._tick_lag.observe(call.lag_s)
@@ -210,7 +217,7 @@ class Calling:
                 self._count("ticks_skipped", call.skipped)
 
     def end_call(self, call: RoomCall, failure: str | None) -> None:
-        """See `RoomCall.done`."""
+        """Called by `RoomCall.done`."""
         mailbox, post = call.mailbox, call.post
         starts_ticking = goes_on = False
         with self._lock:
@@ -233,7 +240,10 @@ class Calling:
             self._put([mailbox])
 
     def _settle(self, call: RoomCall, post: Post, failure: str | None) -> None:
-        """Report the outcome of a post. If this process has lost the room before, the broker reports the outcome."""
+        """Report the outcome of a post.
+
+        If this process has lost the room before, the broker reports the outcome instead.
+        """
         if call.may_run is False:
             if not call.mailbox.is_lost:
                 post.settled(PostError("the handler has been started again before it handled the post"))
@@ -247,7 +257,10 @@ class Calling:
             post.settled(PostError(unknown, is_unknown=True))
 
     def _end_locked(self, mailbox: Mailbox) -> list[Post]:
-        """End an ownership. If the room is wanted again, the mailbox stays. If not, returns the posts in it."""
+        """End an ownership.
+
+        If the room is wanted again, its mailbox stays. If not, removes the mailbox and returns its posts.
+        """
         mailbox.forget()
         mailbox.drop_tick()
         mailbox.is_scheduled = False
@@ -272,21 +285,21 @@ class Calling:
     # Ticks
 
     def use_timers(self, timers: Timers) -> None:
-        """Use another clock, for tests that move it."""
+        """Use another clock. For tests that move the clock."""
         with self._lock:
             self.timers = timers
             self._forget_ticks_locked()
         self._keep_ticking()
 
     def _forget_ticks_locked(self) -> None:
-        """Start the ticks of each room again, because the clock or the rate has changed."""
+        """Begin the ticks of each room again, because the clock or the rate has changed."""
         self._schedule = None
         for mailbox in self._mailboxes.values():
             mailbox.drop_tick()
             mailbox.started_s, mailbox.last_tick = self.timers.now(), None
 
     def _keep_ticking(self) -> None:
-        """Start the ticks when the first room needs them."""
+        """Begin the ticks when the first room needs them."""
         with self._lock:
             rate = self._tick_rate
             if self._schedule is not None or rate is None or "on_tick" not in self.hooks:
@@ -301,7 +314,7 @@ class Calling:
         self.timers.call_later(delay_s, weakly(self._tick, schedule))
 
     def _tick(self, schedule: Schedule) -> None:
-        """Queue a tick for each room that has ticks. Called by the flusher when a tick is due."""
+        """Queue a tick for each room that has ticks. The flusher calls this when a tick is due."""
         ready = []
         number = schedule.number(self.timers.now())
         with self._lock:
@@ -323,23 +336,29 @@ class Calling:
 
     @property
     def moved(self) -> int:
-        """A number that grows with each call that is queued or made. Tests use it to wait."""
+        """A number that grows with each call that is queued or made. Tests wait for it."""
         return self._pool.moved
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until the threads have nothing to do, at most `timeout_s`. Returns False if they still have."""
+        """Wait at most `timeout_s` until the threads have nothing to do.
+
+        Returns False if they still have something to do.
+        """
         return self._pool.wait_idle(timeout_s)
 
 
 def _work(mailboxes: Sequence[Mailbox]) -> None:
-    """Make the next calls of some rooms. The pool keeps this function, so it must not keep a `Calling`."""
+    """Make the next calls of some rooms.
+
+    The pool keeps this function, so it must not have a reference to a `Calling`.
+    """
     ownership = mailboxes[0].owner
     assert isinstance(ownership, Calling)
     calls = ownership._take(mailboxes)
     if calls:
         try:
             ownership._run_calls(calls)
-        except BaseException:  # a bug of wsthreads: the other rooms must continue
+        except BaseException:  # this is a bug of wsthreads; the other rooms must continue
             log.exception("%s for rooms failed", counted(len(calls), "call"))
             for call in calls:
                 call.done("down")

@@ -1,12 +1,12 @@
-"""Sends to sessions of one endpoint and closes them: all sessions of a user, all in a room, or one by its id.
+"""Sends to sessions of an endpoint and closes them: those of a user, the members of a room, or one by its id.
 
-The sessions of a user are members of the user's hidden room (see `names`), from before `on_open` until `on_close` has
-returned. So a message to a user is a broadcast, in order with all other messages of the same thread.
+The sessions of a user are members of the user's hidden room (see `names`). They are members from before `on_open` until
+`on_close` has returned. So a message to a user is a broadcast, in one order with all other messages of the same thread.
 
-A ban takes effect before the user's sessions are closed. A session checks whether its user is banned after it has
-joined the hidden room. So a client that connects during a kick is closed by the kick, or finds the ban.
+A ban takes effect before the user's sessions are closed. A session first joins the hidden room, and then checks whether
+its user is banned. So if a client connects during a kick, the kick closes its session, or the session finds the ban.
 
-Over a broker, a subclass reaches the sessions of other processes, too. It overrides
+Over a broker, a subclass also reaches the sessions of other processes. It overrides
 
 - `_share_close`, which is called when this process has closed its own sessions,
 - `_ask_ban` and `_ask_ban_again`, which look for a ban that this process may not know of,
@@ -33,7 +33,8 @@ from wsthreads.rooms.names import user_of, user_room
 
 __all__ = ["KICKS_LOGGER", "Directory", "Reachable", "UserSession"]
 
-#: The logger of kicks and bans. The log under gunicorn has its lines from level INFO up. The dashboard shows them, too.
+#: The logger of kicks and bans. Under gunicorn, its lines from level INFO up are in the log. They are also on the
+#: dashboard.
 KICKS_LOGGER = f"{__name__}.kicks"
 log = get_logger(KICKS_LOGGER)
 
@@ -78,14 +79,14 @@ class Membership(Protocol):
 
 
 def _nothing_found(session_id: str) -> None:
-    """Default for `find`: there is no session."""
+    """The default of `find`: there is no session."""
 
 
 class Directory:
-    """The sessions of one endpoint, for `User`, `Peer` and `Room.close`. Any thread, but no finalizer.
+    """The sessions of one endpoint, for `User`, `Peer` and `Room.close`. Any thread, but not a finalizer.
 
     `find` returns a session of this process by its id. `describe` returns an entry for each session of this process.
-    `count` adds to a counter: it gets the counter's name and a number. The caller has checked names, codes and times.
+    `count` adds a number to a counter. The caller of a method has checked names, codes and times.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Directory:
     # Handshakes
 
     def ban_of(self, user: str) -> Ban | None:
-        """The ban because of which a user's handshake must be refused, or None.
+        """The ban because of which a handshake of this user must be refused. None if there is no ban.
 
         Over a broker, this may wait for a second.
         """
@@ -117,7 +118,7 @@ class Directory:
     def enter(self, session: Any) -> Ban | None:
         """Add a session to its user's sessions. Returns a ban if the session must be closed instead.
 
-        Called once, before the session is opened. `Rooms.leave_all` undoes it.
+        Called once, before the session is opened. `Rooms.leave_all` removes the session again.
         """
         ban = self.bans.get(session.user)
         if ban is not None:  # the session must not get later messages to the user
@@ -132,7 +133,7 @@ class Directory:
         self._rooms.broadcast(user_room(user), frame, hand_over=hand_over)
 
     def close_user(self, user: str, code: int, reason: str, ban_s: float) -> None:
-        """Close all sessions of a user. With `ban_s`, refuse new ones for that time. Raises `BrokerError`."""
+        """Close all sessions of a user. With `ban_s`, refuse new sessions for that time. Raises `BrokerError`."""
         self._rooms.check_reach()
         if ban_s:
             self.ban_here(user, ban_s, code, reason)
@@ -164,13 +165,12 @@ class Directory:
     def send_to_session(self, session_id: str, message: str | bytes, latest: str | None = None) -> bool:
         """Send to one session.
 
-        Returns False if the session certainly does not get the message. Raises `MessageTypeError` and
-        `BrokerError`.
+        Returns False if the session surely does not get the message. Raises `MessageTypeError` and `BrokerError`.
         """
         session = self._find(session_id)
         if session is not None:
             return session.send(message, latest=latest)
-        frame = message_frame(message, latest=latest)  # raises for anything but str and bytes
+        frame = message_frame(message, latest=latest)  # raises an error for anything but str and bytes
         self._rooms.check_reach()
         return self._send_elsewhere(session_id, frame)
 
@@ -185,23 +185,26 @@ class Directory:
             log.info("session %s kicked on %s: %s", session_id, self._path, _ending(code, reason))
 
     def is_session_open(self, session_id: str) -> bool:
-        """Whether there is such a session, and it is open."""
+        """Whether a session with this id exists and is open."""
         session = self._find(session_id)
         return self._is_open_elsewhere(session_id) if session is None else session.is_open()
 
     def sessions_everywhere(self, timeout_s: float) -> list[dict[str, Any]]:
-        """The entries of `describe` of all processes, each with the process's ``pid`` and ``host``."""
+        """The entries of `describe` from all processes.
+
+        Each entry also has the ``pid`` and the ``host`` of its process.
+        """
         here = {"pid": os.getpid(), "host": socket.gethostname()}
         return [{**row, **here} for row in self._describe()] + self._described_elsewhere(timeout_s)
 
     # Requests of other processes
 
     def ban_here(self, user: str, ban_s: float, code: int, reason: str) -> None:
-        """Refuse a user's handshakes in this process."""
+        """Refuse the handshakes of a user in this process, for some time."""
         self.bans.put(user, ban_s, code, reason)
 
     def close_here(self, name: str, code: int, reason: str) -> int:
-        """Close the members of a room, which may be hidden, in this process. Returns how many were open."""
+        """Close the members of a room in this process. The room may be hidden. Returns how many members were open."""
         closed = self._close_all(name, code, reason)
         if closed:
             self._log_kick(name, code, reason, closed)
@@ -225,18 +228,18 @@ class Directory:
     def _sessions(self, name: str) -> list[Any]:
         return self._rooms.sessions(name)
 
-    # A subclass overrides these
+    # A subclass overrides these methods
 
     def _ask_ban(self, user: str) -> Ban | None:
-        """Look for a ban that this process does not know of, before the response 101. May wait for a second."""
+        """Ask for a ban that this process does not know. Called before the response 101. May wait for a second."""
         return None
 
     def _ask_ban_again(self, session: Any) -> Ban | None:
-        """Like `_ask_ban`, but after the session has joined its user's hidden room."""
+        """Like `_ask_ban`, but called after the session has joined its user's hidden room."""
         return None
 
     def _share_close(self, name: str, code: int, reason: str, ban_s: float) -> None:
-        """Close a room in other processes. For a user's hidden room, a `ban_s` above 0 also bans the user."""
+        """Close a room in other processes. If it is the hidden room of a user, a `ban_s` above 0 also bans the user."""
 
     def _send_elsewhere(self, session_id: str, frame: bytes) -> bool:
         return False
@@ -258,7 +261,7 @@ class Directory:
 
 
 def shown(name: str) -> str:
-    """The name of a user or a room, for a log line."""
+    """Make the name of a user or a room printable, for a log line."""
     return printable(name if len(name) <= 80 else f"{name[:80]}…")
 
 

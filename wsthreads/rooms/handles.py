@@ -1,8 +1,8 @@
 """Handles on rooms, users and single sessions.
 
-Handles only call `Rooms` and `Directory`, and keep no room and no session in memory.
+Handles only call `Rooms` and `Directory`. They keep no room and no session in memory.
 
-Handlers, scripts and applications use them, so their docstrings are the reference.
+Handlers, scripts and applications use handles, so the docstrings of handles are their reference.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ID_CHARS", "Peer", "Room", "SessionRoom", "User"]
 
-#: The default of `presence`. It means that no value is set. All other values can be set, even None.
+#: The default of `presence`, which means that no value is set. Any other value can be set, even None.
 _UNSET: Any = object()
 
-#: A limit that is longer than any id.
+#: Longer than any session id.
 MAX_ID_CHARS = 256
 
 
@@ -45,7 +45,7 @@ class Owners(Protocol):
 
 
 class AllRooms(Protocol):
-    """The part of `Rooms` that handles use. Members are sessions."""
+    """The part of `Rooms` that handles use. Here, a member is a session."""
 
     @property
     def attributes(self) -> Attributes:
@@ -53,15 +53,15 @@ class AllRooms(Protocol):
 
     @property
     def directory(self) -> Directory:
-        """Closes rooms."""
+        """The directory, which closes rooms."""
 
     @property
     def ownership(self) -> Owners:
-        """Passes posts to the rooms' owners."""
+        """The ownership, which passes posts to the rooms' owners."""
 
     @property
     def owner(self) -> Callable[[], Any]:
-        """Returns the endpoint, or None if it does not exist any more."""
+        """A function that returns the endpoint, or None if the endpoint no longer exists."""
 
     def broadcast(self, name: str, frame: bytes, exclude: Any = None, *, hand_over: bool = False) -> None:
         """Send a frame to all members but `exclude`."""
@@ -78,19 +78,19 @@ class AllRooms(Protocol):
         since: str | None = None,
         max_members: int | None = None,
     ) -> Joined:
-        """Make a session a member."""
+        """Make a session a member of a room."""
 
     def leave(self, name: str, session: Any) -> None:
-        """End a membership."""
+        """End the membership of a session in a room."""
 
     def newest(self, name: str, count: int) -> list[str | bytes]:
-        """The last messages, oldest first."""
+        """The last messages of a room, oldest first."""
 
     def position(self, name: str) -> str:
-        """The position at the end of the history."""
+        """The position at the end of the history of a room."""
 
     def presence_text(self, value: Any) -> str:
-        """A presence value as JSON text. Raises `PresenceError`."""
+        """Encode a presence value as JSON text. Raises `PresenceError`."""
 
     def set_presence(self, name: str, session: Any, value: str) -> bool:
         """Set the presence of a member, as JSON text. Returns False if the session is not a member."""
@@ -100,7 +100,7 @@ class AllRooms(Protocol):
 
 
 class Room(AttributeMethods):
-    """A handle on a room. You may keep a handle: it does not keep the room alive. Any thread.
+    """A handle on a room. You may keep a handle: it does not keep the room in existence. Any thread.
 
     Do not use handles in finalizers: a ``__del__`` may run during a broadcast, and would wait for its own thread.
     """
@@ -132,7 +132,7 @@ class Room(AttributeMethods):
     ) -> None:
         """Send to all members, including the sender if it is a member.
 
-        Raises `MessageTypeError`; over Redis, `BrokerError`.
+        Raises `MessageTypeError`. Over Redis, also raises `BrokerError`.
 
         With `hand_over`, another thread sends. Use this if the caller has more to do, such as more broadcasts. With
         ``keep=False``, the room's history does not store the message.
@@ -144,7 +144,7 @@ class Room(AttributeMethods):
         self._rooms.broadcast(self._name, message_frame(message, latest=latest, keep=keep), hand_over=hand_over)
 
     def members(self) -> int:
-        """The number of members; over Redis, in all processes."""
+        """The number of members. Over Redis, the number in all processes."""
         return self._rooms.count(self._name)
 
     def history(self, count: int) -> list[str | bytes]:
@@ -152,10 +152,10 @@ class Room(AttributeMethods):
 
         Includes only messages that the settings keep: `history_messages`, `history_s`, `max_history_bytes`. Messages
         that were sent with ``keep=False`` are not among them. Over Redis, a process without members in the room waits
-        for Redis, at most a second.
+        at most a second for Redis.
 
-        Raises `HistoryError` for anything but a whole number from 0 to `history_messages`, and if history is off; over
-        Redis, `BrokerError` if Redis does not answer.
+        Raises `HistoryError` if history is off, or for anything but a whole number from 0 to `history_messages`. Over
+        Redis, raises `BrokerError` if Redis does not answer.
         """
         return self._rooms.newest(self._name, count)
 
@@ -166,17 +166,17 @@ class Room(AttributeMethods):
 
         All messages up to the position are already queued for the members in this process. So a client that receives
         the position, and later joins with it, misses nothing. But it receives a message twice if the message was queued
-        between this call and the sending of the position. Over Redis, the call waits until all broadcasts of this
-        process to the room are in the history, at most a second. Raises `HistoryError` if history is off; over Redis,
-        `BrokerError`.
+        between this call and the sending of the position. Over Redis, the call waits at most a second, until all
+        broadcasts of this process to the room are in the history. Raises `HistoryError` if history is off. Over Redis,
+        also raises `BrokerError`.
         """
         return self._rooms.position(self._name)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close all members of the room; over Redis, in all processes. Does not block.
 
-        Code and reason are as in `Session.close`. A session that joins meanwhile may stay. Raises `CloseCodeError`;
-        over Redis, `BrokerError`.
+        Code and reason are as in `Session.close`. A session that joins meanwhile may stay. Raises `CloseCodeError`.
+        Over Redis, also raises `BrokerError`.
         """
         check_close(code, reason)
         self._rooms.directory.close_room(self._name, int(code), reason)
@@ -184,18 +184,18 @@ class Room(AttributeMethods):
     def presence(self) -> list[Person]:
         """The persons in the room, in order of arrival; over Redis, in all processes.
 
-        Over Redis, a process without members in the room waits for Redis, at most a second.
+        Over Redis, a process without members in the room waits at most a second for Redis.
 
-        A person is a user with all of the user's sessions in the room, or one session without a user. Only sessions
-        that have set a presence value count.
+        A person is a user with all of the user's sessions in the room, or one session without a user. Sessions that
+        have not set a presence value are left out.
         """
         return self._rooms.persons(self._name)
 
     def post(self, value: Any, *, wait: bool = True) -> None:
         """Call `on_post` with a JSON value, in the process that owns the room.
 
-        Waits until `on_post` has returned or raised, at most `post_timeout_s`. With ``wait=False``, and always in
-        `on_tick`, `on_post`, `on_room_start` and `on_room_end`, returns as soon as the value is queued for `on_post`.
+        Waits at most `post_timeout_s` until `on_post` has returned or raised. With ``wait=False``, returns as soon as
+        the value is queued for `on_post`. It always does so in `on_tick`, `on_post`, `on_room_start` and `on_room_end`.
         The posts of one thread are handled in the order of its calls, each once.
 
         Raises `PostError` if the value was not handled: the room has no members, `on_post` is missing, too many posts
@@ -237,21 +237,22 @@ class SessionRoom(Room):
         With `presence`, also calls `set_presence`. If the value is not valid, the session does not join.
 
         With `history`, a number, the session first gets the last messages of the room, at most that number. With
-        `since`, a text from `position`, it first gets all messages after that position. Then it gets all later
-        broadcasts. No message is missing in between, and none is sent twice. A session that was already a member gets
-        no old messages. The old messages do not include those that the session itself has sent by `broadcast_except`.
+        `since`, a text from `position`, the session first gets all messages after that position. After these, it gets
+        all later broadcasts. No message is missing in between, and none is sent twice. A session that was already a
+        member gets no old messages. The old messages do not include those that the session itself has sent by
+        `broadcast_except`.
 
         `complete` of the result tells whether the history reaches back to `since`. If it does not, messages are
         missing, and the session gets the last `history` messages. An invalid position counts as one that the history
         does not reach.
 
-        Raises `HistoryError` for anything but a whole number from 0 to `history_messages`, and if history is off. Over
+        Raises `HistoryError` if history is off, or for anything but a whole number from 0 to `history_messages`. Over
         Redis, raises `BrokerError` if the history is not available within a second. In this case, the session has not
         joined.
 
         With `max_members`, the session joins only if the room has fewer members, over Redis in all processes.
         Otherwise, `joined` of the result is False. Use `max_members` in all joins of the room, because a join without
-        it is not limited. Over Redis, a join with `max_members` waits for Redis, at most a second. It raises
+        it is not limited. Over Redis, a join with `max_members` waits at most a second for Redis. It raises
         `BrokerError` while Redis is unavailable, and for 4 seconds after Redis has lost its data. The members of a
         killed process count for at most 7 more seconds. Raises `RoomStateError` for anything but a whole number from 1
         to 1,000,000.
@@ -266,7 +267,7 @@ class SessionRoom(Room):
         return joined
 
     def set_presence(self, value: Any) -> None:
-        """Set the presence value of this session, which the room's members see: a JSON value; None is allowed.
+        """Set the presence value of this session, which the room's members see. Any JSON value is allowed, even None.
 
         Does nothing if the session has ended. Raises `PresenceError` if the session is not a member of the room, or if
         the value is not JSON or has more than `max_presence_bytes` as JSON.
@@ -276,7 +277,7 @@ class SessionRoom(Room):
             raise PresenceError(f"only a member can set its presence in a room: join {name!r:.80} first")
 
     def presence(self) -> list[Person]:
-        """The persons in the room: see `Room.presence`."""
+        """The persons in the room, as for `Room.presence`."""
         return self._rooms.persons(self._name, self._session.id)
 
     def _sender(self) -> Sender | None:
@@ -289,7 +290,7 @@ class SessionRoom(Room):
     def broadcast_except(
         self, message: str | bytes, *, hand_over: bool = False, keep: bool = True, latest: str | None = None
     ) -> None:
-        """Send to all members but this session. Options as in `broadcast`. Raises `MessageTypeError`."""
+        """Send to all members but this session. The options are those of `broadcast`. Raises `MessageTypeError`."""
         frame = message_frame(message, latest=latest, keep=keep)
         self._rooms.broadcast(self._name, frame, self._session, hand_over=hand_over)
 
@@ -297,7 +298,8 @@ class SessionRoom(Room):
 class User:
     """A handle on a user: all sessions of an endpoint whose handshake has set this user, on all the user's devices.
 
-    You may keep a handle, whether the user is online or not. Any thread, but not in finalizers: see `Room`.
+    You may keep a handle, whether the user is online or not. Any thread, but not in finalizers, for the same reason as
+    `Room`.
     """
 
     __slots__ = ("_directory", "_name")
@@ -316,8 +318,8 @@ class User:
         """Send to all sessions of the user. Does nothing if the user has no session.
 
         Messages and broadcasts of one thread arrive in the order of its calls. With `hand_over`, another thread sends.
-        `latest` is as in `Room.broadcast`; each user has separate keys. Raises `MessageTypeError`; over Redis,
-        `BrokerError`.
+        `latest` is as in `Room.broadcast`, but each user has separate keys. Raises `MessageTypeError`. Over Redis, also
+        raises `BrokerError`.
         """
         self._directory.send_to_user(self._name, message_frame(message, latest=latest), hand_over=hand_over)
 
@@ -325,8 +327,8 @@ class User:
         """Close all sessions of the user. Does not block. Code and reason are as in `Session.close`.
 
         With `ban_s`, new handshakes of the user are refused with 403 for that many seconds, at most a year. A client
-        that connects at the same time is closed, too, and no function of the handler is called for it. An earlier ban
-        that lasts longer stays.
+        that connects at the same time is closed, too, and no function of the handler is called for its session. An
+        earlier ban that lasts longer stays.
 
         Raises `CloseCodeError`, and `UserError` for an invalid `ban_s`. In both cases, nothing is closed or banned.
         Over Redis, raises `BrokerError` if Redis does not reach the other processes.
@@ -350,7 +352,8 @@ class User:
 class Peer:
     """A handle on one session, by its id. Over Redis, another process may hold the session.
 
-    You may keep a handle: it does nothing once the session has ended. Any thread, but not in finalizers: see `Room`.
+    You may keep a handle. It does nothing once the session has ended. Any thread, but not in finalizers, for the same
+    reason as `Room`.
     """
 
     __slots__ = ("_directory", "_id")
@@ -369,10 +372,10 @@ class Peer:
         return self._id
 
     def send(self, message: str | bytes, *, latest: str | None = None) -> bool:
-        """Send to the session, like `Session.send`. Returns False if the session certainly gets nothing.
+        """Send to the session, like `Session.send`. Returns False if the session surely does not get the message.
 
-        Over Redis, True can also mean that the message is on its way to another process. Raises `MessageTypeError`;
-        over Redis, `BrokerError`.
+        Over Redis, True can also mean that the message is on its way to another process. Raises `MessageTypeError`.
+        Over Redis, also raises `BrokerError`.
         """
         return self._directory.send_to_session(self._id, message, latest)
 
@@ -385,7 +388,7 @@ class Peer:
         self._directory.close_session(self._id, int(code), reason)
 
     def is_open(self) -> bool:
-        """Whether there is such a session, and it is open. Over Redis, this may wait for a second."""
+        """Whether a session with this id exists and is open. Over Redis, this may wait for a second."""
         return self._directory.is_session_open(self._id)
 
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
 """The histories of all rooms of one endpoint, their limits and their lifetimes.
 
-A room has a log from its first message, first member or first `position` on. The log is dropped once the room has no
-members and the log was not used for `history_s`. While a log's `order` is held, neither `has_members` of its room nor
-`is_gone` changes.
+A room has a log of its last messages (`history.Log`). The log begins with the room's first message, first member or
+first `position`. It is dropped once the room has no members and the log was not used for `history_s`. While a thread
+holds the lock `order` of a log, neither `has_members` of its room nor `is_gone` changes.
 
 Over a broker, a subclass fills the logs from the broker. It overrides `_make`, `before_join`, `_newest` and
 `position`.
@@ -28,17 +28,18 @@ __all__ = ["MAX_EXCUSED_BYTES", "OFF", "Histories", "check_count", "check_since"
 
 OFF = "history is off: set history_messages"
 
-#: Look for expired logs this many times in `history_s`, but at most once a second.
+#: Expired logs are looked for this many times in `history_s`, but at most once in a second.
 LOOKS = 10
 
-#: Once there are this many logs, expired logs are dropped. The next time is when there are twice as many as were left.
+#: When there are this many logs, expired logs are dropped. After that, they are dropped when there are twice as many as
+#: were left.
 MIN_SWEEP = 100
 
-#: A replay is encoded without the room's lock. If new messages came during this many attempts, it is encoded under the
-#: lock.
+#: The frames of a replay are encoded without the lock of the room. If new messages arrive during each of this many
+#: attempts, the frames are encoded with the lock held.
 ENCODING_ATTEMPTS = 10
 
-#: A replay may exceed the limit of a client's outbox. For a client that reads nothing, at most this many bytes are
+#: A replay may exceed the limit of a client's outbox. But for a client that reads nothing, at most this many bytes are
 #: queued.
 MAX_EXCUSED_BYTES = 64 * 1024 * 1024
 
@@ -48,21 +49,22 @@ L = TypeVar("L", bound=Log)
 class Histories(Generic[L]):
     """The logs of all rooms of one endpoint. Any thread.
 
-    `has_members` says whether a room has members in this process. It takes only a leaf lock.
+    `has_members` tells whether a room has members in this process. The lock that it takes is a leaf: no other is taken
+    under it.
     """
 
     def __init__(self, timers: Timers, limits: Limits, *, has_members: Callable[[str], bool]) -> None:
-        #: Tests that move the clock replace this.
+        #: The clock. Tests replace it by one that they can move.
         self.timers = timers
         self.limits = limits
         self._has_members = has_members
         self._logs: StripedDict[str, L] = StripedDict()
-        self._looking = Lock()  # guards _looks; a leaf lock
-        self._sweep_at = MIN_SWEEP  # at this number of logs, expired ones are dropped
-        self._looks = False  # whether a timer will look for logs that have expired
+        self._looking = Lock()  # guards _looks; no other lock is taken under it
+        self._sweep_at = MIN_SWEEP  # at this number of logs, expired logs are dropped
+        self._looks = False  # whether a timer is set that will look for expired logs
 
     def give_up(self) -> None:
-        """Forget the members' logs in a forked process, because the members are the parent's."""
+        """Forget all logs in a forked process, because the members are those of the parent."""
         self._logs.renew()
         self._looking, self._looks = Lock(), False
 
@@ -70,7 +72,10 @@ class Histories(Generic[L]):
         return Log(self.limits, self.timers.now())  # type: ignore[return-value]
 
     def log(self, name: str) -> L:
-        """The log of a room. Until the caller holds its `order`, another thread may drop the log: see `is_gone`."""
+        """The log of a room.
+
+        Another thread may drop the log until the caller holds its lock `order` (see `is_gone`).
+        """
         found = self._logs.get(name)
         if found is None:
             if len(self._logs) >= self._sweep_at:  # in a process without sessions, no timers run
@@ -83,7 +88,7 @@ class Histories(Generic[L]):
 
     @contextmanager
     def open(self, name: str) -> Iterator[L]:
-        """The log of a room, with its `order` held."""
+        """A context with the log of a room. Its lock `order` is held."""
         while True:
             log = self.log(name)
             with log.order:
@@ -94,23 +99,26 @@ class Histories(Generic[L]):
                     return
 
     def record_of(self, name: str, frame: bytes, exclude_id: str | None) -> Record | None:
-        """A record of a broadcast for the log of its room; None if the log does not store it."""
+        """Make a record of a broadcast for the log of its room.
+
+        Returns None if the log does not store the broadcast.
+        """
         if type(frame) is not bytes:
             if not is_kept(frame):
                 return None
-            frame = bytes(frame)  # without the key of `latest`: in a replay, no message replaces another
+            frame = bytes(frame)  # without the key of `latest`, because no message of a replay replaces another
         return None if name[0] == "\0" else ((*START, self.timers.now(), frame, exclude_id), 0)
 
     def record_alone(self, name: str, record: Record) -> bool:
         """Add a broadcast to the log of a room without members.
 
-        Returns False, without any effect, if the room has members.
+        Returns False, and adds nothing, if the room has members.
         """
         with self.open(name) as log:
             return not self._has_members(name) and (log.record(record) or True)
 
     def check(self, history: int | None, since: str | None) -> None:
-        """Raise `HistoryError` for invalid options of `join`."""
+        """Check the options of `join`. Raises `HistoryError`."""
         if history is not None:
             check_count(history, self.limits.messages)
         check_since(since)
@@ -123,10 +131,10 @@ class Histories(Generic[L]):
         history: int | None,
         since: str | None,
     ) -> Joined:
-        """Make a session a member, and queue its replay of the history, in one step.
+        """Make a session a member, and queue its replay of the history. Both are one step for other threads.
 
-        `enter` makes the session a member. It returns the outbox that later broadcasts reach, or None if the session
-        was a member already.
+        `enter` makes the session a member. It returns the outbox that receives later broadcasts, or None if the session
+        was already a member.
         """
         is_asked = bool(history) or since is not None
         attempts = ENCODING_ATTEMPTS if is_asked else 0
@@ -155,9 +163,9 @@ class Histories(Generic[L]):
         return Joined(joined.joined, complete)
 
     def before_join(self, name: str, log: L) -> None:
-        """Called before a session with a replay joins, with `order` held.
+        """Called with `order` held, before a session joins that wants a replay.
 
-        May raise. May wait, and release `order` meanwhile.
+        May raise an error. May wait, and release `order` during the wait.
         """
 
     def newest(self, name: str, count: int) -> list[str | bytes]:
@@ -172,18 +180,21 @@ class Histories(Generic[L]):
             return log.newest(count)
 
     def recent(self, name: str, count: int) -> list[tuple[int, float, bytes]]:
-        """The last messages of a room, oldest first: number, age in seconds, plain frame. Over a broker, may wait."""
+        """The last messages of a room, oldest first. Each has its number, its age in seconds, and its plain frame.
+
+        Over a broker, this may wait.
+        """
         entries = self._newest(name, count)
         now = self.timers.now()
         return [(entry[0], now - entry[2], entry[3]) for entry in entries]
 
     def position(self, name: str) -> str:
-        """The position at the end of a room's log. Makes the log if there is none."""
+        """The position at the end of a room's log. Makes a log if the room has none."""
         with self.open(name) as log:
             return log.position()
 
     def sizes(self) -> dict[str, tuple[int, int, float]]:
-        """For each room with messages: the number of messages, their bytes, and the age of the last message."""
+        """For each room with messages: how many, how many bytes, and the age of the last message in seconds."""
         found = {}
         now = self.timers.now()
         for name, log in self._logs.snapshot().items():
@@ -194,14 +205,14 @@ class Histories(Generic[L]):
         return found
 
     def size_of(self, name: str) -> tuple[int, int]:
-        """The number of messages in this process's log of a room, and their bytes. Takes no lock."""
+        """How many messages this process's log of a room has, and their bytes. Takes no lock."""
         log = self._logs.get(name)
         return (0, 0) if log is None else (len(log), log.bytes)
 
     def totals(self) -> tuple[int, int]:
-        """The number of messages of all rooms, and their bytes.
+        """How many messages the logs of all rooms have, and their bytes.
 
-        Takes no lock, so expired messages may count for a moment.
+        Takes no lock, so a few expired messages may be counted.
         """
         logs = self._logs.snapshot().values()
         return sum(map(len, logs)), sum(log.bytes for log in logs)
@@ -214,7 +225,7 @@ class Histories(Generic[L]):
         self.timers.call_later(max(self.limits.seconds / LOOKS, 1.0), weakly(self._look))
 
     def _look(self) -> None:
-        """Drop the logs that have expired, and old messages. Called by the flusher, which must not wait."""
+        """Drop expired logs and expired messages. Called by the flusher, which must not wait."""
         with self._looking:
             self._looks = False
         self._drop_expired()
@@ -224,7 +235,7 @@ class Histories(Generic[L]):
     def _drop_expired(self) -> None:
         now = self.timers.now()
         for name, log in self._logs.snapshot().items():
-            if log.order.acquire(blocking=False):  # else another thread uses the log
+            if log.order.acquire(blocking=False):  # otherwise another thread uses the log
                 try:
                     log.trim(now)
                     if now - log.used_at >= self.limits.seconds:
@@ -233,11 +244,11 @@ class Histories(Generic[L]):
                     log.order.release()
 
     def _is_used(self, name: str) -> bool:
-        """Whether the log of a room has to stay."""
+        """Whether the log of a room has to be kept."""
         return self._has_members(name)
 
     def _drop_locked(self, name: str, log: L) -> None:
-        """Drop a log unless the room has members. Its `order` is held."""
+        """Drop a log, unless its room has members. The caller holds `order`."""
         if not log.is_gone and not self._is_used(name):
             log.is_gone = True
             self._logs.compute_if_present(name, lambda other: None if other is log else other)

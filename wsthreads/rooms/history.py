@@ -1,12 +1,13 @@
 """The history of one room: its last messages, and positions among them.
 
-A `Log` is a plain structure without clock and I/O. Its `order` is the lock under which a room's broadcasts are appended
-to the members' outboxes. So an entry is added in the same step in which the members get the message. A session that
-joins gets a replay of the log and all later messages, without a gap and without duplicates.
+A `Log` has no clock and no I/O. The lock `order` of a log is held while a broadcast is appended to the outboxes of the
+room's members. The broadcast is added to the log under the same lock. So for other threads, both are one step. A
+session that joins gets a replay of the log and all later messages, without a gap and without duplicates.
 
-Each entry has a number. A broker that has lost its last messages uses their numbers again. So an entry may also have a
-tag, which distinguishes two messages with the same number. A *position* consists of the name of the log (`epoch`), and
-the number and the tag of the last entry that a client has. It is valid in every log with these entries, in any process.
+Each entry of a log has a number. A broker that has lost its last messages uses their numbers again. So an entry may
+also have a *tag*, which is different for two messages with the same number. A *mark* is a number with a tag. A
+*position* is the name of the log (`epoch`) and the mark of the last entry that a client has. It is valid in every log
+with these entries, in any process.
 """
 
 from __future__ import annotations
@@ -25,19 +26,20 @@ from wsthreads.threads.lookups import look_up
 
 __all__ = ["START", "Entry", "Limits", "Log", "Mark", "Record", "is_kept", "message_of", "payload_bytes"]
 
-#: The number, the tag, the time of the broadcast, the plain frame, and the id of the session that the broadcast
-#: excluded. An entry is a plain tuple, because the garbage collector does not track these, and there may be millions.
+#: An entry: its number, its tag, the time of the broadcast, the plain frame, and the id of the session that did not get
+#: the broadcast. An entry is a plain tuple, because there may be millions, and the garbage collector does not track
+#: plain tuples.
 Entry: TypeAlias = "tuple[int, str, float, bytes, str | None]"
 
-#: A broadcast for the log of its room: the entry, and the number of the subscription that received it. Only a broker
-#: sets the two numbers and the tag.
+#: A broadcast on its way to the log of its room: the entry, and the number of the subscription that has received it.
+#: Only a broker sets the two numbers and the tag.
 Record: TypeAlias = "tuple[Entry, int]"
 
 _NUMBER = re.compile("[0-9]{1,16}", re.ASCII)
 
 
 class Limits(NamedTuple):
-    """The limits of a log: the number of messages, their age in seconds, and the bytes of their contents."""
+    """The limits of a log: how many messages, how old in seconds, and how many bytes of contents."""
 
     messages: int
     seconds: float
@@ -45,7 +47,7 @@ class Limits(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Identifies an entry of a log."""
+    """A number and a tag, which identify an entry of a log."""
 
     number: int
     tag: str = ""
@@ -56,7 +58,7 @@ START = Mark(0)
 
 
 class Log:
-    """The last messages of one room. The caller of each method holds `order`."""
+    """The last messages of one room. The caller of each method holds the lock `order`."""
 
     __slots__ = (
         "_bytes",
@@ -72,25 +74,30 @@ class Log:
     )
 
     def __init__(self, limits: Limits, now: float) -> None:
-        # Held while a message is appended to the outboxes of all members and to this log, and while a session joins.
-        # Under it, only a session's `_membership` and stripe locks may be taken, and only `SharedLog` may wait.
+        # Held while a message is appended to the outboxes of all members and to this log, and while a session joins. A
+        # thread that holds it may only take a session's `_membership` and stripe locks. Only `SharedLog` may wait while
+        # it is held.
         self.order = Lock()
         #: The name of the log. Each log of a room has another name.
         self.epoch = secrets.token_urlsafe(9)
-        #: The time of the last message or of the last use by a session.
+        #: The time of the last message, or of the last use by a session.
         self.used_at = now
-        #: The log was dropped: use the room's new one.
+        #: Whether the log was dropped. A thread that still has it must use the room's new log.
         self.is_gone = False
         self._limits = limits
-        # The marks of the last entry and of the last dropped entry: the log has all entries in between.
+        # The marks of the last entry, and of the last entry that was dropped. The log has all entries between these.
         self._last: Entry | Mark = START
         self._floor: Entry | Mark = START
         self._entries: deque[Entry] = deque()
         self._bytes = 0
-        self._encoded: dict[str, dict[int, bytes]] = {}  # frames in other encodings, by encoding and number
+        # frames in other encodings, by the name of the encoding and the number of the entry
+        self._encoded: dict[str, dict[int, bytes]] = {}
 
     def record(self, record: Record) -> bool:
-        """Append a broadcast. Returns False if the record is outdated. Called for every broadcast."""
+        """Append a broadcast.
+
+        Returns False if the record is outdated. Called for every broadcast, so it must be fast.
+        """
         (_, _, now, frame, exclude_id), _ = record
         self._append((self._last[0] + 1, "", now, frame, exclude_id))
         return True
@@ -128,7 +135,7 @@ class Log:
         return Mark(*self._last[:2])
 
     def replace(self, epoch: str, last: Mark, floor: Mark, entries: Iterable[Entry], now: float) -> None:
-        """Replace all entries: by the entries of another log, or because some entries were missing."""
+        """Replace all entries by those of another log, or by a complete list because some entries were missing."""
         self.epoch, self._floor, self._last = epoch, floor, last
         self._entries = deque(entries)
         self._bytes = sum(payload_bytes(entry[3]) for entry in self._entries)
@@ -136,11 +143,11 @@ class Log:
         self.trim(now)
 
     def position(self) -> str:
-        """The position at the end of the log, for `replay`."""
+        """The position at the end of the log. A client can pass it to `replay`."""
         return self._position_of(self.last)
 
     def number_of(self, position: str) -> int | None:
-        """The number of the entry at a position. Returns None if the position is not of this log."""
+        """The number of the entry at a position. None if the position is not of this log."""
         mark = self._mark_of(position)
         return None if mark is None else mark.number
 
@@ -156,15 +163,15 @@ class Log:
         return f"{self.epoch}.{mark.number}.{mark.tag}" if mark.tag else f"{self.epoch}.{mark.number}"
 
     def newest(self, count: int, reader_id: str | None = None) -> list[Entry]:
-        """The last `count` entries, oldest first, without entries that exclude the session `reader_id`."""
+        """The last `count` entries, oldest first. Leaves out entries that the session `reader_id` must not get."""
         found = (entry for entry in reversed(self._entries) if reader_id is None or entry[4] != reader_id)
         return list(islice(found, count))[::-1]
 
     def replay(self, count: int, since: str | None, reader_id: str) -> tuple[list[Entry], bool]:
-        """The entries for a session that joins, and whether no entry after the position `since` is missing.
+        """The entries for a session that joins, and whether all entries after the position `since` are among them.
 
-        With `since`, these are all entries after that position. Without `since`, or if the log does not reach back to
-        that position, these are the last `count` entries.
+        With `since`, these are all entries after that position. Without `since`, or if the log does not reach back so
+        far, these are the last `count` entries.
         """
         if since is not None:
             found = self._after(since)
@@ -188,21 +195,21 @@ class Log:
         return found[::-1] if mark == self._floor[:2] else None
 
     def unencoded(self, encoding: Encoding, entries: Iterable[Entry]) -> list[Entry]:
-        """The entries without a frame in this encoding."""
+        """Those of the entries that have no frame in this encoding yet."""
         if encoding is PLAIN:
             return []
         known = self._encoded.get(encoding.name, {})
         return [entry for entry in entries if entry[0] not in known]
 
     def learn(self, encoding: Encoding, frames: dict[int, bytes]) -> None:
-        """Keep frames in this encoding, by the numbers of their entries."""
+        """Keep frames in this encoding. The keys are the numbers of their entries."""
         known = self._encoded.setdefault(encoding.name, {})
         if self._entries:
             oldest = self._entries[0][0]
             known.update({number: frame for number, frame in frames.items() if number >= oldest})
 
     def frames(self, encoding: Encoding, entries: Sequence[Entry]) -> list[bytes]:
-        """The frames of entries in this encoding. Frames that are not kept are made."""
+        """The frames of these entries in this encoding. Encodes those that were not kept."""
         if encoding is PLAIN:
             return [entry[3] for entry in entries]
         known = self._encoded.get(encoding.name, {})
@@ -232,7 +239,7 @@ def is_kept(frame: bytes) -> bool:
 
 
 def payload_bytes(frame: bytes) -> int:
-    """How many bytes a message has in its plain frame."""
+    """The size of the message in a plain frame, in bytes."""
     size = len(frame)
     return size - (2 if size < 128 else 4 if size < 65540 else 10)
 

@@ -17,7 +17,8 @@ class Joined(NamedTuple):
 
     #: Whether the session is a member now. False if the room is full (`max_members`), or if the session has ended.
     joined: bool
-    #: Whether no message is missing between `since` and now. True without `since`; False if the session did not join.
+    #: Whether no message is missing between `since` and now. True if `since` was not given. False if the session did
+    #: not join.
     complete: bool
 
     def __bool__(self) -> bool:

@@ -15,24 +15,24 @@ __all__ = ["Listing"]
 
 
 class Listing(Sending):
-    """The part of `Rooms` that lists and counts. Hidden rooms are left out."""
+    """The part of `Rooms` that lists rooms and counts members. Leaves out hidden rooms."""
 
     def __init__(self, drainer: Drainer, writers: WriterThreads | None = None) -> None:
         super().__init__(drainer, writers)
-        self._has_hidden = False  # whether there has ever been a hidden room
-        self._ended = (0, 0)  # broadcasts and deliveries of deleted rooms
-        self._ending = Lock()  # guards _ended; a leaf lock
+        self._has_hidden = False  # whether there was ever a hidden room
+        self._ended = (0, 0)  # the numbers of broadcasts and deliveries of deleted rooms
+        self._ending = Lock()  # guards _ended; no other lock is taken under it
 
     def names(self) -> list[str]:
         """The names of all rooms, sorted."""
         return sorted(self._visible())
 
     def sizes(self) -> dict[str, int]:
-        """All rooms, with their numbers of members in this process."""
+        """All rooms, each with its number of members in this process."""
         return {name: len(members.sessions) for name, members in self._visible().items()}
 
     def users(self) -> dict[str, int]:
-        """All users with sessions in this process, and the number of these sessions."""
+        """All users with sessions in this process, each with the number of these sessions."""
         if not self._has_hidden:
             return {}
         rooms = self._members.snapshot().items()
@@ -57,15 +57,15 @@ class Listing(Sending):
         return found
 
     def count(self, name: str) -> int:
-        """The number of members of a room; 0 if it does not exist."""
+        """The number of members of a room. 0 if the room does not exist."""
         members = self._members.get(name)
         return len(members.sessions) if members is not None else 0
 
     def totals(self) -> tuple[int, int, int, int]:
-        """The number of rooms, the number of members, and the totals of broadcasts and deliveries.
+        """The number of rooms, the number of members, and the total numbers of broadcasts and deliveries.
 
-        A broadcast counts if it reached a member. A delivery is a message that a broadcast put into an outbox. A room
-        that is deleted meanwhile may be missing, but is never counted twice.
+        A broadcast is counted if it has reached a member. A delivery is a message that a broadcast has put into an
+        outbox. If a room is deleted during this call, it may be missing. It is never counted twice.
         """
         with self._ending:
             broadcasts, deliveries = self._ended

@@ -1,7 +1,8 @@
 """Keeps the attributes of rooms in the memory of this process.
 
-Locks: the stripe of a room in `LocalAttributes._states` guards the room's attributes. Under the stripe, the attributes
-are only read and changed, and `has_members` is called, which takes a leaf lock.
+Locks: the stripe of a room in `LocalAttributes._states` guards the room's attributes. (A stripe is one of the locks of
+a `StripedDict`.) A thread that holds the stripe only reads and changes the attributes, and calls `has_members`, whose
+lock is a leaf.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from wsthreads.threads.lookups import look_up
 
 __all__ = ["LocalAttributes"]
 
-#: Once this many rooms have attributes, expired attributes are removed. The next time is when there are twice as many
-#: rooms as were left.
+#: When this many rooms have attributes, expired attributes are removed. After that, they are removed when there are
+#: twice as many rooms as were left.
 MIN_SWEEP = 100
 
 
@@ -30,21 +31,22 @@ class _State:
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
         self.size = EMPTY_BYTES
-        #: When the attributes expire, if the room has no members at that time. By the clock of `timers`.
+        #: When the attributes expire if the room has no members at that time. By the clock of `timers`.
         self.kept_until = 0.0
-        #: When a timer checks whether the attributes have expired.
+        #: When a timer will check whether the attributes have expired.
         self.watched_until = 0.0
 
 
 def _always(name: str, fence: int) -> bool:
-    """Default for `is_owner`: every fencing number is valid."""
+    """The default of `is_owner`: every fencing number is valid."""
     return True
 
 
 class LocalAttributes(Attributes):
     """Attributes in the memory of this process.
 
-    `has_members` says whether a room has members. `check_reach` raises in a process that cannot reach the members.
+    `has_members` tells whether a room has members. `check_reach` raises an error in a process that cannot reach the
+    members.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class LocalAttributes(Attributes):
     ) -> None:
         super().__init__(**parts)
         self.timers = timers
-        #: Whether a fencing number is that of the room's owner.
+        #: Tells whether a fencing number is that of the room's present owner.
         self.is_owner: Callable[[str, int], bool] = _always
         self._has_members = has_members
         self._check_reach = check_reach
@@ -115,7 +117,10 @@ class LocalAttributes(Attributes):
         fence: int | None,
         only_if: Callable[[str | None], bool] = lambda old: True,
     ) -> str | None:
-        """Set a value, or remove it if `text` is None, if `only_if` accepts the old value. Returns the old value."""
+        """Set a value, or remove it if `text` is None.
+
+        Does so only if `only_if` accepts the old value. Returns the old value.
+        """
         self._check_reach()
         if fence is not None and not self.is_owner(name, fence):
             raise lost_fence(name, fence)
@@ -170,7 +175,7 @@ class LocalAttributes(Attributes):
     def _keep(self, state: _State, now: float) -> bool:
         """Keep a room's attributes for `keep_s` from now on.
 
-        Returns whether to set a timer. Called under the stripe.
+        Returns whether the caller has to set a timer. Called with the stripe held.
         """
         state.kept_until = now + self.keep_s
         if state.watched_until > now:
@@ -179,14 +184,14 @@ class LocalAttributes(Attributes):
         return True
 
     def _is_over(self, name: str, state: _State) -> bool:
-        """Whether a room's attributes have expired. Called under the stripe."""
+        """Whether a room's attributes have expired. Called with the stripe held."""
         return state.kept_until <= self.timers.now() and not self._has_members(name)
 
     def _watch(self, name: str, delay_s: float) -> None:
         self.timers.call_later(delay_s, weakly(self._look, name))
 
     def _look(self, name: str) -> None:
-        """Remove a room's attributes if they have expired. In the timers' thread."""
+        """Remove a room's attributes if they have expired. Called in the timers' thread."""
         left_s = 0.0
 
         def look(state: _State) -> _State | None:
@@ -199,11 +204,11 @@ class LocalAttributes(Attributes):
             return state
 
         self._states.compute_if_present(name, look)
-        if left_s > 0:  # else the room has members, and the next leave sets a timer
+        if left_s > 0:  # otherwise the room has members, and the next leave sets a timer
             self._watch(name, left_s)
 
     def _sweep(self) -> None:
-        """Remove all expired attributes: in a process without sessions, no timers run."""
+        """Remove all expired attributes. Needed in a process without sessions, where no timers run."""
         states = self._states.snapshot() if len(self._states) >= self._sweep_at else {}
         if states:
             for name in states:
@@ -215,7 +220,7 @@ class LocalAttributes(Attributes):
         return len(self._states)
 
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """How many attributes each room has, and their bytes. A snapshot."""
+        """For each room: how many attributes it has, and their bytes. A snapshot."""
         return {name: (len(state.texts), state.size) for name, state in self._states.snapshot().items()}
 
     def _check(self) -> None:

@@ -1,7 +1,9 @@
-"""The posts and ticks that wait for the handler in one owned room, and the calls of the handler for them.
+"""A *mailbox* has the posts and ticks that wait for the handler in one owned room.
 
-A mailbox has the phases of an ownership, in this order: WANTED (members are here, but the room is not owned yet), NEW,
-STARTING, RUNNING, ENDING. The lock of the `Ownership` guards everything here.
+A *room call* is one call of the handler.
+
+A mailbox has the phases of an ownership, in this order: WANTED (the room has members here, but this process does not
+own it yet), NEW, STARTING, RUNNING, ENDING. The lock of the `Ownership` guards everything in this module.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ __all__ = ["CALLS", "CallKind", "Mailbox", "OwnedState", "Phase", "RoomCall"]
 
 CallKind = Literal["room_start", "post", "tick", "room_end"]
 
-#: The kinds of calls, each with the handler's function.
+#: The handler's function for each kind of call.
 CALLS: dict[CallKind, str] = {
     "room_start": "on_room_start",
     "post": "on_post",
@@ -38,12 +40,12 @@ class Phase(Enum):
 
 
 class OwnedState(NamedTuple):
-    """The state of an owned room, for pages and metrics."""
+    """The state of an owned room, for the dashboard and for metrics."""
 
     fencing_number: int
-    #: How many posts wait, without the one that is being handled.
+    #: How many posts wait. The post that is being handled is not counted.
     posts_waiting: int
-    #: How late the last tick was, in seconds; None before the first.
+    #: How late the last tick was, in seconds. None before the first tick.
     tick_lag_s: float | None
 
 
@@ -58,7 +60,7 @@ class Owner(Protocol):
 
 
 class RoomCall:
-    """One call of a handler's function for a room. See `Handler.call_rooms`."""
+    """One call of a handler's function for a room. `Handler.call_rooms` gets these."""
 
     __slots__ = ("_is_over", "_owner", "dt", "due_s", "kind", "lag_s", "mailbox", "may_run", "post", "room", "skipped")
 
@@ -68,21 +70,21 @@ class RoomCall:
         self.mailbox = mailbox
         self.kind: CallKind = kind
         assert mailbox.room is not None, "a call for a room that is not owned"
-        #: The `OwnedRoom` of this ownership.
+        #: The `OwnedRoom` of this ownership, which the function gets.
         self.room: OwnedRoom = mailbox.room
         self.post = post
-        #: For a tick: the seconds since the last one.
+        #: For a tick: the seconds since the last tick.
         self.dt = 0.0
-        #: For a tick: when it was due, how late it is, and how many were skipped before it.
+        #: For a tick: when it was due, how late it is, and how many ticks were skipped before it.
         self.due_s = 0.0
         self.lag_s = 0.0
         self.skipped = 0
-        #: The result of `begin` or `check`; None before.
+        #: The result of `begin` or `check`. None before these were called.
         self.may_run: bool | None = None
 
     @property
     def hook(self) -> str:
-        """The handler's function, in Python's spelling."""
+        """The name of the handler's function, in Python's spelling."""
         return CALLS[self.kind]
 
     @property
@@ -96,7 +98,7 @@ class RoomCall:
         return None if self.post is None else self.post.sender
 
     def arguments(self) -> tuple[Any, ...]:
-        """The arguments of a function in Python."""
+        """The arguments that a function in Python gets."""
         if self.kind == "tick":
             return self.room, self.dt
         if self.kind == "post":
@@ -118,7 +120,7 @@ class RoomCall:
         return may_run
 
     def begun(self) -> None:
-        """Report that the function begins, after `check` has allowed it."""
+        """Report that the function begins. Called after `check` has returned true."""
         self._owner.begin_call(self)
 
     def put_off(self) -> None:
@@ -126,7 +128,7 @@ class RoomCall:
         self.may_run = None
 
     def done(self, failure: str | None = None) -> None:
-        """Report how the function has ended. Any thread; never blocks. Only the first call counts.
+        """Report how the function has ended. Any thread; never blocks. Only the first call has an effect.
 
         `failure` is None if the function has returned, and "failed" if it has thrown. It is "timeout" or "down" if it
         is not known whether the function has run.
@@ -140,7 +142,7 @@ class RoomCall:
 
 
 class Mailbox:
-    """The mailbox of one room. It exists while the room is owned or wanted."""
+    """The mailbox of one room. It exists while this process owns the room or wants to own it."""
 
     __slots__ = (
         "_ahead",
@@ -164,27 +166,27 @@ class Mailbox:
     def __init__(self, name: str, owner: Owner) -> None:
         self.name = name
         self.owner = owner
-        self._posts: deque[Post] | None = None  # None if no post waits: an empty deque takes 0.7 kB
-        self._tick: int | None = None  # the number of the tick that waits
-        self._ahead = 0  # how many posts come before the tick
-        self.is_scheduled = False  # whether the room is in the pool's queue, or calls are being made
+        self._posts: deque[Post] | None = None  # None if no post waits, because an empty deque needs 0.7 kB
+        self._tick: int | None = None  # the number of the tick that waits, if one does
+        self._ahead = 0  # how many of the posts came before this tick
+        self.is_scheduled = False  # whether the room is in the pool's queue, or calls for it are being made
         self.forget()
 
     def forget(self) -> None:
         """Reset the mailbox after an ownership. Posts that wait stay, because the room may be wanted again."""
         self.phase = Phase.WANTED
         self.fence = 0
-        self.room: OwnedRoom | None = None  # the handle for the handler
-        self.is_lost = False  # whether another process may own the room by now
-        self.skips_end = False  # without on_room_end: the handler has lost its variables
-        self.calls = 0  # how many calls are being made
+        self.room: OwnedRoom | None = None  # the handle that the handler gets
+        self.is_lost = False  # whether another process may own the room now
+        self.skips_end = False  # whether on_room_end is not called, because the handler has lost its variables
+        self.calls = 0  # how many calls are being made now
         self.is_ticking = False  # whether the call that is being made is a tick
-        self.started_s = 0.0  # when on_room_start returned
+        self.started_s = 0.0  # when on_room_start has returned
         self.last_tick: int | None = None
         self.lag_s: float | None = None
 
     def begin(self, room: OwnedRoom, fence: int) -> None:
-        """Begin an ownership: this process owns the room from now on."""
+        """Begin an ownership: from now on, this process owns the room."""
         self.phase, self.room, self.fence = Phase.NEW, room, fence
 
     @property
@@ -204,7 +206,7 @@ class Mailbox:
     def add_tick(self, number: int) -> None:
         """Add a tick that is due. It replaces a tick that still waits. If a tick is running, the new tick is skipped.
 
-        The next tick that runs gets the number of skipped ticks.
+        The next tick that runs is told how many ticks were skipped.
         """
         if self.is_ticking or number == self.last_tick:
             return
@@ -213,7 +215,7 @@ class Mailbox:
         self._tick = number
 
     def drop_tick(self) -> None:
-        """Drop the tick that waits: the schedule has changed."""
+        """Drop the tick that waits, because the schedule has changed or the room ends."""
         self._tick = None
 
     def drop_posts(self) -> list[Post]:
@@ -223,7 +225,7 @@ class Mailbox:
         return posts
 
     def take(self, most: int) -> tuple[list[Post], int | None]:
-        """The next posts, at most `most`, or the number of the tick if a tick is next."""
+        """Take the next posts, at most `most`. If a tick is next, returns its number instead."""
         if self._tick is not None:
             if not self._ahead:
                 number, self._tick = self._tick, None

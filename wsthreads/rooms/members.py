@@ -1,4 +1,4 @@
-"""The members of one room, and their outboxes, sorted by encoding."""
+"""The members of one room, and their outboxes, which are sorted by encoding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Member(Protocol):
 
     #: Broadcasts are appended to this outbox. A session has the same outbox for all its connections.
     _outbox: Outbox
-    #: Guards writes of `_joined` and `_ended`. Only stripe locks are taken under it, including a `Roster`'s.
+    #: Guards writes of `_joined` and `_ended`. A thread that holds it takes only stripe locks, including those of a
+    #: `Roster`.
     _membership: Lock
     _joined: frozenset[str]
     _ended: bool
@@ -35,7 +36,7 @@ class Member(Protocol):
 
 
 class Members:
-    """The members of one room. It exists while the room has members."""
+    """The members of one room. The object exists while the room has members."""
 
     __slots__ = (
         "broadcasts",
@@ -54,29 +55,31 @@ class Members:
     def __init__(self, log: Log | None = None) -> None:
         # The history of the room. None if the room has no history.
         self.log = log
-        # Held while a broadcast is appended to all members' outboxes, so that the room has one order. With a history,
-        # it is the `order` of the log, which outlives the members. So a broadcast is added to the log and the outboxes
-        # in one step, and a join sees both in one step.
+        # Held while a broadcast is appended to all members' outboxes, so that the room has one order of messages. With
+        # a history, it is the lock `order` of the log, which stays after the last member has left. So a broadcast is
+        # added to the log and to the outboxes in one step, and a session that joins finds it in both or in none.
         self.order = Lock() if log is None else log.order
-        # Outboxes with unsent messages, also of former members. Only the sending thread uses this.
+        # Outboxes that still have unsent messages, including those of former members. Only the sending thread uses
+        # this.
         self.left: list[Outbox] = []
-        # If not None, these contain all outboxes of `left`. Only the sending thread uses this.
+        # If this is not None, it has all outboxes of `left`. Only the sending thread uses this.
         self.written: tuple[Outbox, ...] | None = None
-        self.broadcasts = self.deliveries = 0  # guarded by order; not changed after the room is gone
+        self.broadcasts = self.deliveries = 0  # guarded by order; not changed after the room was deleted
         self.sending = False  # whether a thread is sending to the members; guarded by order
         self.queued = 0  # broadcasts queued since the sending thread began; guarded by order
-        # One less than the number of broadcasts that were queued during a recent sending; falls by one with each
-        # sending that has fewer. Only the sending thread uses this.
+        # The largest number of broadcasts that were queued during a recent sending, minus one. Falls by
+        # one with each sending that had fewer. Only the sending thread uses this.
         self.crowd = 0
-        # Guarded by the stripe lock of the room's name. Exception: a broadcast looks up the excluded session with only
+        # Guarded by the stripe lock of the room's name. But a broadcast looks up the session that it excludes with only
         # `order` held.
         self.sessions: dict[Any, Outbox] = {}
-        # The sessions' outboxes sorted by encoding; None after a join or a leave. Guarded by the same lock.
+        # The outboxes of `sessions`, sorted by encoding. None after a session has joined or left. Guarded by the same
+        # lock.
         self.outboxes: tuple[Outbox, ...] | None = None
 
 
 def by_encoding(outboxes: tuple[Outbox, ...]) -> list[tuple[Encoding, tuple[Outbox, ...]]]:
-    """Groups of sorted outboxes that get the same frame."""
+    """Split sorted outboxes into groups. All outboxes of a group get the same frame."""
     parts = []
     while outboxes:
         encoding, end = outboxes[0].encoding, len(outboxes)

@@ -1,6 +1,6 @@
-"""The names of hidden rooms, for messages to all sessions of one user or to one session.
+"""The names of hidden rooms. These are for messages to all sessions of one user, or to one session.
 
-For `Rooms` and a broker, a hidden room is an ordinary room. Handlers cannot name it, and every list, count and limit
+For `Rooms` and a broker, a hidden room is an ordinary room. But handlers cannot use it, and every list, count and limit
 leaves it out. The name of a hidden room begins with NUL. The names of other rooms must not begin with NUL.
 """
 
@@ -11,7 +11,7 @@ __all__ = ["SESSIONS_ROOM", "is_hidden", "user_of", "user_room"]
 _MARK = "\0"
 _USER = "\0u"
 
-#: The hidden room for messages to one session, by the session's id. Sessions do not join it.
+#: The hidden room for messages to one session. The message has the session's id. Sessions do not join this room.
 SESSIONS_ROOM = "\0s"
 
 

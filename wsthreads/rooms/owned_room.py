@@ -8,7 +8,7 @@ __all__ = ["OwnedRoom"]
 
 
 class OwnedRoom(Room):
-    """The room of `on_tick`, `on_post`, `on_room_start` and `on_room_end`: a handle for one ownership."""
+    """The room that `on_tick`, `on_post`, `on_room_start` and `on_room_end` get. It is a handle for one ownership."""
 
     __slots__ = ("_fence",)
 

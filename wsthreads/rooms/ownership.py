@@ -1,17 +1,18 @@
 """Decides which rooms this process owns, and when the handler's functions are called for them.
 
 A room is owned from its first member until its last one has left. While the room is owned, the handler gets one call
-for it at a time: `on_room_start` first, then posts and ticks in the order in which they came, and `on_room_end` last.
-Posts that came before the last member left are handled before `on_room_end`. If a member joins before `on_room_end` is
-called, the ownership continues. Otherwise a new ownership follows, with a higher fencing number.
+for it at a time. The first is `on_room_start`, and the last is `on_room_end`. Between them are posts and ticks, in the
+order in which they came. Posts that came before the last member left are handled before `on_room_end`. If a member
+joins before `on_room_end` is called, the ownership continues. Otherwise a new ownership follows, with a higher fencing
+number.
 
-A thread that takes the next call of a room checks at that time whether the room has members. So the order of concurrent
-joins and leaves does not matter. One lock guards all state. A thread that holds this lock takes only one other lock:
-the lock that guards the members of the room. No lock is held during a call.
+When a thread takes the next call of a room, it checks whether the room has members. So the order of joins and leaves at
+the same time does not matter. One lock guards all state. A thread that holds this lock takes only one other lock: the
+lock that guards the members of the room. No lock is held during a call.
 
-Over a broker, a subclass takes and returns leases. It overrides `_want`, `_unwant`, `_release`, `_is_valid`,
-`_may_end` and `post`, and calls `begin`, `lose`, `deliver` and `go_on`. All of these but `_may_end` are called without
-locks, in any thread, and do not block.
+Over a broker, processes own rooms by leases. A subclass takes and returns them. It overrides `_want`, `_unwant`,
+`_release`, `_is_valid`, `_may_end` and `post`, and calls `begin`, `lose`, `deliver` and `go_on`. All of these but
+`_may_end` are called without locks, in any thread, and do not block.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ __all__ = ["Ownership"]
 
 log = get_logger(__name__)
 
-#: The shortest time between two log lines about failed posts that no caller waited for.
+#: The shortest time between two log lines about failed posts for which no caller has waited.
 COMPLAIN_S = 10.0
 
 
 class Ownership(Calling):
     """The owned rooms of one endpoint in this process. Any thread.
 
-    `hooks` returns the names of the handler's functions for owned rooms. `tick_rate` returns how often a second to call
-    `on_tick`. `make_room` makes the handle for the handler. `names` returns the rooms with members in this process.
-    `check_reach` raises an error in a process that cannot reach the members. `parts` are the other arguments of
-    `Calling`.
+    `hooks` returns the names of the handler's functions for owned rooms. `tick_rate` returns how many times in a second
+    `on_tick` is called. `make_room` makes the handle that the handler gets. `names` returns the rooms with members in
+    this process. `check_reach` raises an error in a process that cannot reach the members. `parts` are the other
+    arguments of `Calling`.
     """
 
     def __init__(
@@ -70,18 +71,18 @@ class Ownership(Calling):
         self._max_post_bytes = max_post_bytes
         self._post_timeout_s = post_timeout_s
         self._fence = 0  # the last fencing number
-        self._unheard = 0  # how many posts have failed that no caller waited for
+        self._unheard = 0  # how many posts have failed for which no caller has waited
         self._complained_at = float("-inf")
 
-    # Called by the rooms and the endpoint, without locks
+    # The rooms and the endpoint call these methods, without locks
 
     @property
     def is_on(self) -> bool:
-        """Whether the handler has functions for owned rooms. Without these, no room is owned."""
+        """Whether the handler has functions for owned rooms. If it has none, no room is owned."""
         return bool(self.hooks)
 
     def refresh(self) -> None:
-        """Look at all rooms again: the handler's functions or its `tick_rate` may have changed."""
+        """Check all rooms again, because the handler's functions or its `tick_rate` may have changed."""
         hooks, rate = self._read_hooks(), self._read_tick_rate()
         with self._lock:
             if rate != self._tick_rate or ("on_tick" in hooks) != ("on_tick" in self.hooks):
@@ -111,7 +112,7 @@ class Ownership(Calling):
         self._go_on(known)
 
     def look(self, name: str) -> None:
-        """Look at a room after a session has joined or left it."""
+        """Check a room after a session has joined or left it."""
         wants = is_unwanted = False
         with self._lock:
             mailbox = look_up(self._mailboxes, name)
@@ -138,7 +139,7 @@ class Ownership(Calling):
     # Posts
 
     def post_text(self, value: Any) -> str:
-        """A posted value as JSON text. Raises `PostError`."""
+        """Encode a posted value as JSON text. Raises `PostError`."""
         return json_text(
             value, what="a posted value", max_bytes=self._max_post_bytes, setting="max_post_bytes", error=PostError
         )
@@ -146,7 +147,7 @@ class Ownership(Calling):
     def post_value(
         self, name: str, value: Any, sender: Sender | None, *, wait: bool, timeout_s: float | None = None
     ) -> None:
-        """See `Room.post`. Waits at most `timeout_s`, if that is less than `post_timeout_s`."""
+        """Post a value, as `Room.post` describes. Waits at most `timeout_s`, if that is less than `post_timeout_s`."""
         outcome = Outcome()
         self.post(name, self.post_text(value), sender, outcome.settle)
         if wait and may_wait_for_posts():
@@ -155,7 +156,7 @@ class Ownership(Calling):
             outcome.leave(self._complain)
 
     def _complain(self, error: WSThreadsError) -> None:
-        """Log the error of a post for which no thread waits."""
+        """Log the error of a post for which no thread has waited."""
         self._unheard += 1
         if monotonic() - self._complained_at >= COMPLAIN_S:
             self._complained_at = monotonic()
@@ -164,7 +165,7 @@ class Ownership(Calling):
     def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
         """Let the room's owner handle a value, which is JSON text. Calls `settled` exactly once."""
         if name not in self._mailboxes:
-            self.look(name)  # a member may just have joined
+            self.look(name)  # a member may have joined just now
         with self._lock:
             mailbox = look_up(self._mailboxes, name)
             why_not = self._why_no_post_locked(mailbox)
@@ -191,7 +192,7 @@ class Ownership(Calling):
             return f"{mailbox.posts} posts wait already, which is the limit"
         return None
 
-    # A subclass overrides these, and some methods of `Calling`, to decide which rooms this process owns.
+    # A subclass overrides these methods, and some methods of `Calling`, to decide which rooms this process owns.
 
     def _want(self, name: str) -> None:
         self.begin(name, self._next_fence())
@@ -200,15 +201,15 @@ class Ownership(Calling):
         """Called when the last member has left before `begin` was called."""
 
     def _next_fence(self) -> int:
-        """A new fencing number: the milliseconds since the epoch, but at least the last number plus one."""
+        """Make a new fencing number: the milliseconds since the epoch, but more than the last number."""
         with self._lock:
             self._fence = max(self._fence + 1, int(time() * 1000))
             return self._fence
 
-    # A subclass calls these.
+    # A subclass calls these methods.
 
     def begin(self, name: str, fence: int) -> None:
-        """Begin to own a room. If the room has no members by now, `_release` is called at once."""
+        """Begin to own a room. If the room has no members any longer, `_release` is called at once."""
         with self._lock:
             mailbox = look_up(self._mailboxes, name)
             is_owned = mailbox is not None and mailbox.phase is not Phase.WANTED
@@ -227,7 +228,7 @@ class Ownership(Calling):
         self._release(name, fence)
 
     def lose(self, name: str, fence: int) -> None:
-        """Stop owning a room that was lost. Drops posts that wait, because the broker still has them."""
+        """Stop owning a room that was lost. Drops the posts that wait, because the broker still has them."""
         with self._lock:
             mailbox = look_up(self._mailboxes, name)
             if mailbox is None or mailbox.phase is Phase.WANTED or mailbox.fence != fence or mailbox.is_lost:
@@ -238,13 +239,16 @@ class Ownership(Calling):
         self._go_on([mailbox])
 
     def go_on(self, name: str) -> None:
-        """Look at the room again: its ownership may end now."""
+        """Check a room again, because its ownership may be able to end now."""
         mailbox = look_up(self._mailboxes, name)
         if mailbox is not None:
             self._go_on([mailbox])
 
     def deliver(self, name: str, fence: int, posts: Iterable[Post]) -> bool:
-        """Handle posts from the broker. Returns False, without any effect, if that ownership is over."""
+        """Handle posts from the broker.
+
+        Returns False, and does nothing, if the ownership with this number has ended.
+        """
         with self._lock:
             mailbox = look_up(self._mailboxes, name)
             if mailbox is None or not self._is_owned_locked(mailbox, fence):
@@ -257,7 +261,7 @@ class Ownership(Calling):
     # Queries
 
     def owns(self, name: str) -> int | None:
-        """The fencing number with which this process owns a room, or None."""
+        """The fencing number with which this process owns a room. None if it does not own the room."""
         with self._lock:
             mailbox = look_up(self._mailboxes, name)
             if mailbox is None or not self._is_owned_locked(mailbox, mailbox.fence):
@@ -279,7 +283,7 @@ class Ownership(Calling):
         return 0
 
     def states(self) -> dict[str, OwnedState]:
-        """The rooms that this process owns. A snapshot."""
+        """The states of the rooms that this process owns. A snapshot."""
         with self._lock:
             return {
                 mailbox.name: OwnedState(mailbox.fence, mailbox.posts, mailbox.lag_s)
@@ -288,14 +292,14 @@ class Ownership(Calling):
             }
 
     def _is_owned_locked(self, mailbox: Mailbox, fence: int) -> bool:
-        """Whether posts can still be handled."""
+        """Whether this ownership can still handle posts."""
         is_over = mailbox.phase in (Phase.WANTED, Phase.ENDING) or mailbox.is_lost or mailbox.skips_end
         return not is_over and mailbox.fence == fence
 
-    # The end
+    # These methods end ownerships
 
     def _drop_wanted_locked(self) -> list[Mailbox]:
-        """Remove and return the mailboxes of rooms that are wanted but not owned."""
+        """Remove and return the mailboxes of the rooms that are wanted but not owned."""
         wanted = [mailbox for mailbox in self._mailboxes.values() if mailbox.phase is Phase.WANTED]
         for mailbox in wanted:
             self._drop_locked(mailbox)
@@ -312,7 +316,7 @@ class Ownership(Calling):
         for mailbox in unwanted:
             self._unwant(mailbox.name)
         self._go_on(known)
-        if not serves_rooms():  # a call must not wait for its own end
+        if not serves_rooms():  # a call for a room must not wait for its own end
             with self._emptied:
                 while self._mailboxes and (left := deadline - monotonic()) > 0:
                     self._emptied.wait(left)

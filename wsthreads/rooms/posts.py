@@ -1,4 +1,4 @@
-"""Posts to a room: the value for the room's owner, and the outcome for the poster."""
+"""Posts to a room. A post has a value for the room's owner. The caller that has posted it gets the outcome."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from wsthreads.errors import PostError, WSThreadsError
 
 __all__ = ["MAX_POSTS_WAITING", "Outcome", "Post", "Sender", "Settled"]
 
-#: The most posts that wait in one room.
+#: At most this many posts may wait in one room.
 MAX_POSTS_WAITING = 10_000
 
-#: A callback for one post. It is called once, in any thread, without locks. It gets None if the post was handled,
-#: otherwise the error for the poster. It must not block.
+#: A callback for the outcome of one post. It gets None if the post was handled, otherwise the error. It is called once,
+#: in any thread, without locks. It must not block.
 Settled = Callable[["WSThreadsError | None"], None]
 
 
@@ -32,15 +32,15 @@ class Sender:
 class Post(NamedTuple):
     """A value on its way to `on_post`."""
 
-    #: JSON text.
+    #: The value, as JSON text.
     value: str
-    #: None for a post from a handle without a session.
+    #: The session that has posted. None for a post from a handle without a session.
     sender: Sender | None
     settled: Settled
 
 
 class Outcome:
-    """The outcome of one post. The poster may `wait` for it. Any thread may `settle` it."""
+    """The outcome of one post. The thread that has posted may `wait` for it. Any thread may call `settle`."""
 
     __slots__ = ("_complain", "_error", "_settled")
 

@@ -1,8 +1,8 @@
-"""The presence state of one room: pure data without a clock, a lock or I/O. The caller's lock guards it.
+"""The presence state of one room. It has no clock, no lock and no I/O. A lock of the caller guards it.
 
 A *person* is a user with all of the user's sessions in the room, or one session without a user. Each session has one
-`Entry`. Only the process that owns the session changes the entry, each time with a higher version. So a process may
-apply a message twice, and messages of different processes in any order. All processes get the same list.
+`Entry`. Only the process that has the session changes the entry, each time with a higher version. So a process may
+apply the same change twice, and changes by different processes in any order. All processes get the same list.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ __all__ = ["Entry", "JSONText", "Person", "Presence", "PresenceChanges", "person
 class Person:
     """A person in a room: a user with all of the user's sessions there, or one session without a user."""
 
-    #: The user, or the id of a session without a user. A user may have the same name as a session's id: `user` tells
-    #: which it is.
+    #: The user, or the id of a session without a user. A user may have the same name as a session's id. The field
+    #: `user` tells which of the two this is.
     key: str
     #: None for a session without a user.
     user: str | None
-    #: The value that was set last by one of the sessions. Each call returns a copy.
+    #: The value that one of the sessions has set last. Each call returns a copy.
     presence: Any
     #: When the person came, in seconds since the epoch.
     since: float
-    #: The number of sessions, including sessions that wait for their client to return. It is 0 while the person stays
+    #: The number of sessions. It includes sessions that wait for their client to return. It is 0 while the person stays
     #: only because of `presence_grace_s`.
     sessions: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name, for JSON. Much faster than `dataclasses.asdict`, which copies the value."""
+        """The fields by name, for JSON. This is much faster than `dataclasses.asdict`, which copies the value."""
         return {
             "key": self.key,
             "user": self.user,
@@ -65,34 +65,37 @@ class PresenceChanges:
 
 
 class Entry(NamedTuple):
-    """One session in one room. Immutable."""
+    """The presence of one session in one room. Immutable."""
 
     session_id: str
     user: str | None
-    #: When the person came, in seconds since the epoch, as the session's process has recorded it.
+    #: When the person came, in seconds since the epoch. The session's process has recorded this time.
     since: float
-    #: JSON text.
+    #: The presence value, as JSON text.
     value: str
-    #: The version of the entry when the value was set.
+    #: The version that the entry had when the value was set.
     set_at: int
     #: Grows with each change of the entry.
     version: int
-    #: For a session whose connection was lost: when the session stops counting, by the clock that the caller of
-    #: `lapsed` uses. Otherwise None.
+    #: For a session whose connection was lost: when the session is no longer counted, by the clock of the caller of
+    #: `lapsed`. None for other sessions.
     lost_until: float | None = None
-    #: The process that owns the session; empty for this one.
+    #: The process that has the session. Empty for this process.
     process: str = ""
-    #: The session has not ended: it is moving to another process.
+    #: Whether the session is moving to another process, and so has not ended.
     waits: bool = False
 
     @property
     def key(self) -> str:
-        """Which person the session belongs to."""
+        """The key of the person to whom the session belongs."""
         return person_key(self.session_id, self.user)
 
 
 def person_key(session_id: str, user: str | None) -> str:
-    """The key of a person in a `Presence`. Unlike `Person.key`, the key of a user never equals that of a session."""
+    """The key of a person in a `Presence`.
+
+    Unlike `Person.key`, the key of a user is never equal to that of a session.
+    """
     return session_id if user is None else f"\0{user}"
 
 
@@ -103,20 +106,22 @@ _SET_LAST = attrgetter("set_at", "session_id")
 class Presence:
     """The persons of one room.
 
-    From `begin_reports` on, `take_changes` returns the changes. Before, no changes are kept.
+    From `begin_reports` on, `take_changes` returns the changes. Before that, no changes are kept.
     """
 
     __slots__ = ("_changed", "_departed", "_entries", "_gone", "_lost", "_persons", "_reported", "_shown")
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}  # by session id
-        self._persons: dict[str, list[Entry]] = {}  # by key; never empty
+        self._persons: dict[str, list[Entry]] = {}  # by key; no list is empty
         self._lost: set[str] = set()  # sessions whose connection was lost
-        self._gone: dict[str, tuple[int, float]] = {}  # session id -> version, and until when to remember the version
-        # The persons as last reported, by key; None before `begin_reports`.
+        # versions of removed sessions, by session id: the version, and until when to remember it
+        self._gone: dict[str, tuple[int, float]] = {}
+        # The values of the persons in the last report, by key. None before `begin_reports`.
         self._reported: dict[str, str] | None = None
-        self._changed: set[str] = set()  # keys of persons that may differ from the last report
-        # The values of these persons that `show` has returned since the last report; None if the person was not there.
+        self._changed: set[str] = set()  # keys of persons that may be different from the last report
+        # Values of these persons that `show` has returned since the last report. None stands for a person who was not
+        # there.
         self._shown: dict[str, set[str | None]] = {}
         self._departed: dict[str, Entry] = {}  # the last entry of each person who has left since the last report
 
@@ -126,7 +131,10 @@ class Presence:
             self._reported = {key: max(own, key=_SET_LAST).value for key, own in self._persons.items()}
 
     def apply_set(self, entry: Entry) -> bool:
-        """Add or change a session. Returns False, without any effect, if an equal or higher version of it is known."""
+        """Add or change a session.
+
+        Returns False, and changes nothing, if an equal or higher version is already known.
+        """
         old = look_up(self._entries, entry.session_id)
         known = look_up(self._gone, entry.session_id, (0, 0.0))[0] if old is None else old.version
         if entry.version <= known or (old is not None and old.key != entry.key):  # a session's user never changes
@@ -146,10 +154,10 @@ class Presence:
         return True
 
     def apply_gone(self, session_id: str, version: int, *, remember_until: float | None = None) -> bool:
-        """Remove a session. Returns False, without any effect, if a higher version of it is known.
+        """Remove a session. Returns False, and changes nothing, if a higher version of it is known.
 
-        If messages of one process can arrive out of order, `remember_until` keeps the version until `forget` is called
-        with a later time: an older `apply_set` is ignored until then.
+        If the messages of one process can arrive out of order, pass `remember_until`. The version is then kept, and an
+        older `apply_set` is ignored, until `forget` is called with a later time.
         """
         old = look_up(self._entries, session_id)
         if old is not None and version < old.version:
@@ -173,7 +181,7 @@ class Presence:
         return True
 
     def _was_told(self, key: str) -> bool:
-        """Whether a reader of the reports or of `show` may have this person on a list."""
+        """Whether a reader of the reports or of `show` may have this person in a list."""
         return self._reported is not None and (key in self._reported or look_up(self._shown, key, {None}) != {None})
 
     def _note(self, key: str) -> None:
@@ -181,29 +189,30 @@ class Presence:
             self._changed.add(key)
 
     def entry(self, session_id: str) -> Entry | None:
-        """The entry of a session, or None."""
+        """The entry of a session. None if the session has none."""
         return look_up(self._entries, session_id)
 
     def entries(self, process: str | None = None) -> list[Entry]:
-        """All entries, or the entries of one process."""
+        """All entries, or those of one process. ``""`` stands for this process."""
         found: Iterable[Entry] = self._entries.values()
         return [entry for entry in found if process is None or entry.process == process]
 
     def lost(self, key: str, process: str = "", *, with_waiting: bool = False) -> list[Entry]:
-        """A person's sessions of one process that have ended with a lost connection.
+        """Those of a person's sessions in one process that have ended because the connection was lost.
 
-        `with_waiting` adds sessions that are moving to another process."""
+        With `with_waiting`, sessions that are moving to another process are included.
+        """
         entries = [entry for entry in look_up(self._persons, key, ()) if entry.process == process]
         return [entry for entry in entries if not _is_there(entry) or (with_waiting and entry.waits)]
 
     def is_alive(self, key: str) -> bool:
-        """Whether a person has a session that has not ended with a lost connection."""
+        """Whether a person has a session that has not ended because of a lost connection."""
         return any(_is_there(entry) for entry in look_up(self._persons, key, ()))
 
     def since(self, key: str, now: float) -> float:
         """`Entry.since` for a new session of a person: when the person came, or `now` for a new person.
 
-        A person who has left counts as present until the leave has been reported.
+        A person who has left still counts as present until the leave was reported.
         """
         entries = look_up(self._persons, key)
         if entries:
@@ -212,12 +221,15 @@ class Presence:
         return now if departed is None else departed.since
 
     def lapsed(self, now: float) -> list[Entry]:
-        """The sessions whose connection was lost and whose `lost_until` has passed. They stay until `apply_gone`."""
+        """The sessions whose connection was lost and whose `lost_until` has passed.
+
+        They stay until `apply_gone` is called.
+        """
         lost = (self._entries[session_id] for session_id in self._lost)
         return [entry for entry in lost if entry.lost_until is not None and entry.lost_until <= now]
 
     def next_lapse(self) -> float | None:
-        """The earliest `lost_until`; None if no session is lost."""
+        """The earliest `lost_until`. None if no connection was lost."""
         times = (self._entries[session_id].lost_until for session_id in self._lost)
         return min((time for time in times if time is not None), default=None)
 
@@ -235,12 +247,12 @@ class Presence:
         return sorted(map(_person, self._persons.values()), key=_ARRIVAL)
 
     def show(self, reader: str | None = None) -> list[Entry]:
-        """All entries, for a reader that makes a list of them (`persons_of`) and then follows `take_changes`.
+        """All entries, for a reader that makes a list of them (`persons_of`) and then applies `take_changes` to it.
 
-        A value may change and then change back. For readers of the last report, nothing has changed. But a reader of a
-        list from in between has the other value. So `take_changes` also reports a person who differs from such a list.
-        There is one exception: a list is ignored if its `reader`, a session, has left and the list showed only the
-        reader's own person.
+        A value may change, and then change back before the next report. Compared with the last report, nothing has
+        changed. But a reader that called `show` between the two changes has the other value. So `take_changes` also
+        reports a person who is different from any list of `show`. There is one exception. If `reader`, a session, has
+        left, its list is ignored where it has only the reader's own person.
         """
         for key in self._changed:
             entries = look_up(self._persons, key)
@@ -248,7 +260,8 @@ class Presence:
                 continue
             value = None if entries is None else max(entries, key=_SET_LAST).value
             shown = self._shown.setdefault(key, set())
-            if value is None or len(shown - {None}) < 2:  # with two values, any later value differs from one of them
+            # with two values, any later value is different from at least one of them
+            if value is None or len(shown - {None}) < 2:
                 shown.add(value)
         return list(self._entries.values())
 
@@ -282,7 +295,7 @@ class Presence:
             self._departed.pop(key, None)
 
     def keep_until(self, session_id: str, lost_until: float) -> None:
-        """Keep a session whose connection was lost for longer."""
+        """Keep a session whose connection was lost until a later time."""
         entry = look_up(self._entries, session_id)
         if entry is not None and entry.lost_until is not None:
             later = self._entries[session_id] = entry._replace(lost_until=lost_until)
@@ -290,7 +303,7 @@ class Presence:
             of_person[of_person.index(entry)] = later
 
     def take_changes(self) -> PresenceChanges | None:
-        """The changes since the last results of this method and of `show`, or None."""
+        """The changes since the last results of this method and of `show`. None if there are none."""
         reported = self._reported
         if reported is None:
             return None
@@ -333,7 +346,7 @@ class Presence:
 
 
 def persons_of(entries: Iterable[Entry]) -> list[Person]:
-    """The persons with these entries, in order of arrival."""
+    """The persons to whom these entries belong, in order of arrival."""
     by_key: dict[str, list[Entry]] = {}
     for entry in entries:
         by_key.setdefault(entry.key, []).append(entry)
@@ -341,7 +354,7 @@ def persons_of(entries: Iterable[Entry]) -> list[Person]:
 
 
 def _is_there(entry: Entry) -> bool:
-    """Whether a session is open, with a connection or without."""
+    """Whether a session is open. It may have no connection at present."""
     return entry.lost_until is None or entry.waits
 
 
@@ -356,7 +369,10 @@ def _person(entries: list[Entry], sessions: int | None = None) -> Person:
 
 
 def presence_json(value: Any, max_bytes: int) -> str:
-    """A presence value as JSON text. Raises `PresenceError` if it is not JSON, or longer than `max_bytes` in UTF-8."""
+    """Encode a presence value as JSON text.
+
+    Raises `PresenceError` if it is not JSON, or has more than `max_bytes` in UTF-8.
+    """
     return json_text(
         value, what="a presence value", max_bytes=max_bytes, setting="max_presence_bytes", error=PresenceError
     )

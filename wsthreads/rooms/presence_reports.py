@@ -1,6 +1,6 @@
 """Calls ``on_presence`` with the changes in a room.
 
-The callbacks of timers only mark rooms and queue them. A separate thread calls the handler, without locks.
+Timers only mark rooms and queue them. A separate thread calls the handler, without locks.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ __all__ = ["PresenceReports", "Report", "State", "unless_empty"]
 
 log = get_logger(__name__)
 
-#: Calls `on_presence` for a room by its name; returns the message for its members, or None. Raises nothing.
+#: A function that calls `on_presence` for a room. It gets the room's name, and returns the message for the members, or
+#: None. It never raises.
 Report = Callable[[str, PresenceChanges], "str | bytes | None"]
 
 
 class State:
-    """The presence state of one room. Guarded by the room's stripe."""
+    """The presence state of one room. Guarded by the stripe lock of the room."""
 
     __slots__ = ("has_lapse_timer", "is_due", "presence")
 
     def __init__(self) -> None:
         self.presence = Presence()
-        self.is_due = False  # whether a timer or the reports' thread will report
+        self.is_due = False  # whether a timer, or the thread of the reports, will report the changes
         self.has_lapse_timer = False
 
 
 def unless_empty(state: State) -> State | None:
-    """The state of a room, or None if it is empty and need not be kept."""
+    """The state of a room. None if it is empty, and need not be kept."""
     return None if state.presence.is_empty else state
 
 
@@ -81,11 +82,11 @@ class PresenceReports:
             self.timers.call_later(self._interval_s, weakly(self._hand_over, name))
 
     def _hand_over(self, name: str) -> None:
-        if self._has_ended:  # other processes still change the presence of rooms
+        if self._has_ended:  # other processes still change the presence in rooms
             return
         try:
             self._thread.go_on(partial(self._report, name))
-        except RuntimeError as error:  # no thread can be started just now
+        except RuntimeError as error:  # no thread can be started now
             log.error("cannot start the thread for on_presence; its call waits for the next attempt: %s", error)
             self.timers.call_later(RETRY_S, weakly(self._hand_over, name))
 
@@ -100,22 +101,25 @@ class PresenceReports:
             if has_members:
                 changes = state.presence.take_changes()
             elif not state.presence.has_persons and not state.presence.is_shown:
-                return None  # neither persons nor members are left
+                return None  # the room has neither persons nor members
             return unless_empty(state)
 
         self._states.compute_if_present(name, take)
         if not has_members and self._has_members(name):  # the first member has joined since the check
             self.schedule(name)
-        elif not has_members:  # no member is left to read the changes
+        elif not has_members:  # there is no member who needs the changes
             self._states.compute_if_present(name, lambda state: state if state.presence.has_persons else None)
         if changes is not None:
             message = self._report_to(name, changes)
             if message is not None:
                 self._broadcast_here(name, message_frame(message))
-        return False  # nothing is left to do for this room
+        return False  # this room needs no further call
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until the thread has nothing to do, at most `timeout_s`. Returns False if it still has."""
+        """Wait at most `timeout_s` until the thread has nothing to do.
+
+        Returns False if it still has something to do.
+        """
         return self._thread.wait_idle(timeout_s)
 
     def stop(self, timeout_s: float) -> None:

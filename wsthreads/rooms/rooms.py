@@ -1,11 +1,12 @@
 """Rooms: membership, and broadcasts in one order.
 
-The first member creates a room, and the last one deletes it. Both are one atomic step of the `StripedDict` of all
-rooms. So a session that joins while the last member leaves is never in a room that broadcasts do not reach.
+The first member creates a room, and the last member deletes it. Each of these is one atomic step of the `StripedDict`
+that has all rooms. So a session that joins while the last member leaves is never in a room that broadcasts do not
+reach.
 
-The order of locks: a room's `order`, a session's `_membership`, a stripe. Under `order`, messages are only appended to
-outboxes. The broadcasting thread or the drainer sends them afterwards. A message is encoded before it is appended, once
-for all members with the same `Encoding`.
+Locks are taken in this order: a room's `order`, a session's `_membership`, a stripe of a `StripedDict`. While a thread
+holds `order`, it only appends messages to outboxes. The broadcasting thread or the drainer sends the messages after
+that. A message is encoded before it is appended, once for all members with the same `Encoding`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from wsthreads.threads.scheduling import NO_SCHEDULING, Scheduling
 
 __all__ = ["Member", "Rooms"]
 
-#: The error of a broadcast or a kick in a process that was forked from a server, without Redis.
+#: The error for a broadcast or a kick in a process that was forked from a server, without Redis.
 FORKED = (
     "this process was forked from a server, and has none of its connections. Do this in the server's process, or over "
     "Redis by RedisBroker(url).room(endpoint, name), .user(endpoint, name) or .session(endpoint, id)"
@@ -49,11 +50,11 @@ M = TypeVar("M", bound=Member)
 
 
 def _count_nothing(counter: str) -> None:
-    """Default for `count`: does nothing."""
+    """The default of `count`. Does nothing."""
 
 
 def _nobody() -> None:
-    """Default for `owner`: there is no endpoint."""
+    """The default of `owner`: there is no endpoint."""
 
 
 class Rooms(Listing, Generic[M]):
@@ -79,16 +80,16 @@ class Rooms(Listing, Generic[M]):
         self._count = count
         # Whether this process was forked from a process with members, and has had no member of its own.
         self._is_forked = False
-        #: The presence of the rooms; None until `use_roster`.
+        #: The presence of the rooms. None until `use_roster` was called.
         self.roster: Roster | None = None
-        self._ownership: Ownership | None = None  # None until `use_ownership`
-        self._directory: Directory | None = None  # None until `use_directory`
-        self._attributes: Attributes | None = None  # None until `use_attributes`
-        #: Returns the endpoint, or None. The rooms hold no reference to the endpoint.
+        self._ownership: Ownership | None = None  # None until `use_ownership` was called
+        self._directory: Directory | None = None  # None until `use_directory` was called
+        self._attributes: Attributes | None = None  # None until `use_attributes` was called
+        #: Returns the endpoint, or None. The rooms themselves have no reference to the endpoint.
         self.owner: Callable[[], Any] = _nobody
 
     def give_up(self, *, has_members: bool) -> None:
-        """Forget all members in a forked process, because the members are the parent's."""
+        """Forget all members in a forked process, because the members are those of the parent."""
         self._members.renew()
         self._ending = Lock()
         self._is_forked = self._is_forked or has_members
@@ -104,7 +105,7 @@ class Rooms(Listing, Generic[M]):
             self._attributes.give_up()
 
     def check_reach(self) -> None:
-        """Raise `BrokerError` in a process that was forked from the one with the members."""
+        """Raise `BrokerError` in a process that was forked from the process with the members."""
         if self._is_forked:
             raise BrokerError(FORKED)
 
@@ -121,7 +122,7 @@ class Rooms(Listing, Generic[M]):
 
     @property
     def ownership(self) -> Ownership:
-        """Decides which rooms this process owns, and takes the posts to rooms."""
+        """Decides which rooms this process owns, and accepts the posts to rooms."""
         assert self._ownership is not None, "rooms without an ownership"
         return self._ownership
 
@@ -169,15 +170,15 @@ class Rooms(Listing, Generic[M]):
         return self._directory
 
     def room(self, name: str) -> Room:
-        """A handle without a session. Raises `RoomNameError`."""
+        """A handle on a room, without a session. Raises `RoomNameError`."""
         return Room(self._checked(name), self)
 
     def owned_room(self, name: str, fence: int) -> OwnedRoom:
-        """The handle for the handler of an owned room."""
+        """The handle that the handler of an owned room gets."""
         return OwnedRoom(name, self, fence)
 
     def for_session(self, name: str, session: M) -> SessionRoom:
-        """A session's handle. Raises `RoomNameError`."""
+        """A session's handle on a room. Raises `RoomNameError`."""
         return SessionRoom(self._checked(name), self, session)
 
     def join(
@@ -189,7 +190,7 @@ class Rooms(Listing, Generic[M]):
         since: str | None = None,
         max_members: int | None = None,
     ) -> Joined:
-        """Make a session a member. Does nothing for a member, or a session that has ended. Raises `RoomLimitError`.
+        """Make a session a member. Does nothing if it is already a member, or has ended. Raises `RoomLimitError`.
 
         The options are those of `SessionRoom.join`.
         """
@@ -209,7 +210,7 @@ class Rooms(Listing, Generic[M]):
             else:
                 joined = histories.join(name, session, partial(self._enter, name, session, max_members), history, since)
         finally:
-            self._moved(name)  # a room with a member needs an owner, even if the history fails
+            self._moved(name)  # a room with a member needs an owner, even if the history could not be replayed
         return joined
 
     def _enter(
@@ -217,8 +218,8 @@ class Rooms(Listing, Generic[M]):
     ) -> tuple[Joined, Outbox | None]:
         """Make a session a member, unless the room is full.
 
-        `log` is the room's, if it has a history; its `order` is held. Returns the outbox that later broadcasts reach,
-        or None if the session did not join now.
+        If the room has a history, `log` is its log, whose lock `order` is held. Returns the outbox that receives later
+        broadcasts. Returns None if the session has not joined in this call.
         """
         is_full = False
 
@@ -251,7 +252,7 @@ class Rooms(Listing, Generic[M]):
             return JOINED, session._outbox
 
     def _moved(self, name: str) -> None:
-        """Called without locks after a session has joined a room or left it."""
+        """Called without locks after a session has joined or left a room."""
         ownership = self._ownership
         if ownership is not None and ownership.is_on and not is_hidden(name):
             ownership.look(name)
@@ -259,9 +260,7 @@ class Rooms(Listing, Generic[M]):
     def set_presence(self, name: str, session: M, value: str) -> bool:
         """Set the presence of a member, as JSON text.
 
-        Returns False, without any effect, if the session is not a member.
-
-        Does nothing for a session that has ended.
+        Returns False, and changes nothing, if the session is not a member. Does nothing for a session that has ended.
         """
         roster = self._roster
         with session._membership:
@@ -274,7 +273,7 @@ class Rooms(Listing, Generic[M]):
         return True
 
     def presence_text(self, value: Any) -> str:
-        """A presence value as JSON text. Raises `PresenceError`."""
+        """Encode a presence value as JSON text. Raises `PresenceError`."""
         return self._roster.text_of(value)
 
     def persons(self, name: str, reader: str | None = None) -> list[Person]:
@@ -282,7 +281,7 @@ class Rooms(Listing, Generic[M]):
         return self._roster.persons(name, reader)
 
     def forget_lost(self, user: str) -> None:
-        """Let the user leave the rooms where only lost sessions keep the user present."""
+        """Remove the user from the rooms in which only lost sessions keep the user present."""
         if self.roster is not None:
             self.roster.kick(user)
 
@@ -318,17 +317,17 @@ class Rooms(Listing, Generic[M]):
         if self.roster is not None and self.roster.is_used:
             self.roster.tell(name)
         self._moved(name)
-        session._outbox.flush_surely()  # later sends to the members do not include this outbox
+        session._outbox.flush_surely()  # later broadcasts do not send the messages of this outbox
 
     def leave_all(self, session: M, *, is_lost: bool = False) -> None:
         """End all memberships of a session that has ended.
 
-        With `is_lost`, its connection was lost, and its presence stays for `presence_grace_s`.
+        With `is_lost`, the session's connection was lost, and its presence stays for `presence_grace_s`.
         """
         with session._membership:
             session._ended = True
             names = session._joined
-        with ExitStack() as stack:  # leave all rooms even if one fails
+        with ExitStack() as stack:  # all rooms are left, even if one fails
             for name in names:
                 stack.callback(self._end, name, session, is_lost)
 
@@ -342,7 +341,7 @@ class Rooms(Listing, Generic[M]):
     def broadcast(self, name: str, frame: bytes, exclude: M | None = None, *, hand_over: bool = False) -> None:
         """Send a frame to all members but `exclude`, in the room's order. Does not wait for slow clients.
 
-        With `hand_over`, the drainer sends, so that the caller can continue.
+        With `hand_over`, the drainer's thread sends the frame, so that the caller can continue.
         """
         record = None
         if self.history is not None:
@@ -350,13 +349,13 @@ class Rooms(Listing, Generic[M]):
         self._spread(name, frame, exclude, hand_over=hand_over, record=record)
 
     def newest(self, name: str, count: int) -> list[str | bytes]:
-        """The last messages of a room, oldest first. Raises `HistoryError`; over Redis, `BrokerError`."""
+        """The last messages of a room, oldest first. Raises `HistoryError`. Over Redis, also raises `BrokerError`."""
         history = self._history
         self.check_reach()
         return history.newest(name, count)
 
     def position(self, name: str) -> str:
-        """The position at the end of a room's history. Raises `HistoryError`; over Redis, `BrokerError`."""
+        """The position at the end of a room's history. Raises `HistoryError`. Over Redis, also raises `BrokerError`."""
         history = self._history
         self.check_reach()
         return history.position(name)

@@ -1,10 +1,11 @@
 """The presence of all rooms of one endpoint.
 
-A room has a state here while it has persons, or changes that have not been reported. So a room without presence costs
-nothing, and a person whose connection was lost can stay longer than the room's last member.
+A room has a `State` here while it has persons, or has changes that were not reported. So a room without presence needs
+no memory. And a person whose connection was lost can stay for longer than the last member of the room.
 
-Locks: the room's stripe of `_states` guards its state. The stripe is a leaf lock. It may be taken under a session's
-`_membership`. Under it, the state is only read and changed, in memory. `presence_reports` calls the handler without it.
+Locks: the stripe lock of the room in `_states` guards its state. It may be taken while a session's `_membership` is
+held. While it is held, no other lock is taken, and the state is only read and changed in memory. `presence_reports`
+calls the handler without this lock.
 
 Over a broker, a subclass shares the entries with other processes. It overrides
 
@@ -32,8 +33,8 @@ from wsthreads.threads.flusher import Timers, weakly
 
 __all__ = ["LOST_CODES", "Roster"]
 
-#: With these close codes, the connection counts as lost, and the client may come back. A page that is reloaded sends
-#: 1001.
+#: After these close codes, the connection counts as lost, and the client may come back. For example, a page that is
+#: reloaded sends 1001.
 LOST_CODES = frozenset(
     {
         CloseCode.GOING_AWAY,
@@ -44,7 +45,7 @@ LOST_CODES = frozenset(
     }
 )
 
-#: The shortest time between two checks of lost sessions. So one check serves many sessions.
+#: The shortest time between two checks of lost sessions. So one check is for many sessions.
 LAPSE_STEP_S = 0.05
 
 
@@ -52,7 +53,7 @@ class Roster:
     """The presence of all rooms of one endpoint, in this process. Any thread.
 
     `report` is called if `wants_reports()` is true. `broadcast_here` sends a frame to the members of a room in this
-    process, and `has_members` says whether there are any. `count` gets the name of a counter.
+    process. `has_members` tells whether the room has members here. `count` gets the name of a counter.
     """
 
     def __init__(
@@ -83,8 +84,8 @@ class Roster:
             interval_s=interval_s,
         )
         self._version = 0  # guarded by _versioning
-        self._versioning = Lock()  # a leaf lock; taken under a stripe
-        #: Whether any presence was ever set. While it is False, the roster need not know of sessions that end.
+        self._versioning = Lock()  # no other lock is taken under it; taken under a stripe
+        #: Whether a presence was ever set. While this is False, the roster need not know of sessions that end.
         self.is_used = False
 
     @property
@@ -97,11 +98,12 @@ class Roster:
         self._reports.timers = timers
 
     def text_of(self, value: object) -> str:
-        """A presence value as JSON text. Raises `PresenceError`."""
+        """Encode a presence value as JSON text. Raises `PresenceError`."""
         return presence_json(value, self._max_value_bytes)
 
-    # Changes by the sessions of this process. The caller holds the session's `_membership`, or the session has ended.
-    # So the changes of one session have an order. Afterwards, the caller calls `tell` without locks.
+    # These methods are for changes by the sessions of this process. The caller holds the session's `_membership`, or
+    # the session has ended. So the changes of one session have an order. After the change, the caller calls `tell`
+    # without locks.
 
     def set(self, name: str, session_id: str, user: str | None, value: str) -> None:
         """Set the presence value of a member of a room. The value is JSON text."""
@@ -128,9 +130,9 @@ class Roster:
         self._count("presence_changes")
 
     def leave(self, name: str, session_id: str) -> None:
-        """Remove a session that has left a room. Does nothing if the session had no presence there.
+        """Remove a session that has left a room. Does nothing if the session had no presence in the room.
 
-        If only lost sessions of the person are left, they are removed, too, because the person has left on purpose.
+        If the person now has only lost sessions, these are removed, too, because the person has left on purpose.
         """
         self._end(name, session_id, None, with_lost=True)
 
@@ -154,7 +156,7 @@ class Roster:
                 self.tell(name)
 
     def _drop_lost(self, name: str, state: State, key: str, *, with_waiting: bool = False) -> None:
-        """Remove a person's lost sessions of this process. Called under the room's stripe."""
+        """Remove a person's lost sessions of this process. Called with the room's stripe held."""
         for entry in state.presence.lost(key, with_waiting=with_waiting):
             version = self._next_version()
             state.presence.apply_gone(entry.session_id, version)
@@ -194,23 +196,26 @@ class Roster:
             self._count("presence_changes")
 
     def tell(self, name: str) -> None:
-        """Tell other processes, and later the handler, about the changes. Takes no lock that is held for long."""
+        """Tell other processes of the changes, and later the handler.
+
+        Takes no lock that another thread may hold for long.
+        """
         self._share()
         self._reports.schedule(name)
         self._watch_lost(name)
 
     def _next_version(self) -> int:
-        """A new version: the microseconds since the epoch, but at least the last version plus one."""
+        """Make a new version: the microseconds since the epoch, but more than the last version."""
         with self._versioning:
             self._version = max(self._version + 1, int(time() * 1e6))
             return self._version
 
-    # Changes by other processes, and methods for a subclass to override.
+    # These methods are for changes by other processes, or for a subclass to override.
 
     def apply_set(self, name: str, entry: Entry) -> None:
-        """Apply the entry of a session that another process has added or changed.
+        """Apply an entry that another process has added or changed.
 
-        Its `lost_until` is by the clock of `timers`.
+        The entry's `lost_until` is by the clock of `timers`.
         """
         self.is_used = True
         wants_reports = self._wants_reports()
@@ -226,7 +231,10 @@ class Roster:
         self.tell(name)
 
     def apply_gone(self, name: str, session_id: str, version: int) -> None:
-        """Apply a removal by another process: of one of its sessions, or of a session of a process that has died."""
+        """Apply a removal by another process.
+
+        It has removed one of its sessions, or a session of a process that has died.
+        """
 
         def change(state: State) -> State | None:
             self._remove(name, state, session_id, version)
@@ -236,20 +244,20 @@ class Roster:
         self.tell(name)
 
     def _put(self, name: str, state: State, entry: Entry) -> None:
-        """Apply an entry of another process. Called under the room's stripe.
+        """Apply an entry of another process. Called with the room's stripe held.
 
-        An open session replaces lost sessions of the same user.
+        A session that is open replaces the lost sessions of the same user.
         """
         state.presence.apply_set(entry)
         if entry.lost_until is None:
             self._drop_lost(name, state, entry.key)
 
     def _remove(self, name: str, state: State, session_id: str, version: int) -> None:
-        """Remove a session of another process. Called under the room's stripe."""
+        """Remove a session of another process. Called with the room's stripe held."""
         state.presence.apply_gone(session_id, version)
 
     def entries(self, name: str, process: str | None = None) -> list[Entry]:
-        """The entries of a room, of all processes or of one; ``""`` is this process."""
+        """The entries of a room. Those of one process if `process` is given; ``""`` stands for this process."""
         found: list[Entry] = []
 
         def copy(state: State) -> State:
@@ -260,13 +268,16 @@ class Roster:
         return found
 
     def names(self) -> list[str]:
-        """The rooms with a state. A snapshot."""
+        """The rooms that have a state. A snapshot."""
         return sorted(self._states.snapshot())
 
     def _own_change(self, name: str, change: Entry | tuple[str, int]) -> None:
-        """Called when this process has set an entry, or removed one: (session id, version).
+        """Called when this process has set an entry, or has removed one.
 
-        Called under the room's stripe, so in the room's order. An override may only append the change to a list.
+        For a removal, `change` is the session id and the version.
+
+        Called with the room's stripe held, so in the order of the room. An override may only append the change to a
+        list.
         """
 
     def _share(self) -> None:
@@ -275,7 +286,7 @@ class Roster:
     def _lapse(self, name: str, entry: Entry) -> None:
         """Called by the flusher, without locks, when `lost_until` of a session has passed.
 
-        Must remove the session or set a later `lost_until`. Until it does, it is called again and again.
+        It must remove the session, or set a later `lost_until`. Until it does, it is called again and again.
         """
         self._end(name, entry.session_id, None)
         self.tell(name)
@@ -294,7 +305,7 @@ class Roster:
         return persons_of(found)
 
     def _watch_lost(self, name: str) -> None:
-        """Set a timer for the earliest `lost_until` of a room."""
+        """Set a timer for the earliest `lost_until` in a room."""
         due: float | None = None
 
         def mark(state: State) -> State:
@@ -324,14 +335,14 @@ class Roster:
         self._watch_lost(name)
 
     def give_up(self) -> None:
-        """Forget all persons in a forked process, because they are the parent's."""
+        """Forget all persons in a forked process, because they are those of the parent."""
         self._states.renew()
         self._versioning = Lock()
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until the thread of the reports has nothing to do, at most `timeout_s`.
+        """Wait at most `timeout_s` until the thread of the reports has nothing to do.
 
-        Returns False if it still has.
+        Returns False if the thread still has something to do.
         """
         return self._reports.settle(timeout_s)
 

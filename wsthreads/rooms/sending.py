@@ -1,7 +1,9 @@
-"""Broadcasts to the members of a room: a message is appended to all outboxes in one step, then one thread sends.
+"""Broadcasts to the members of a room.
 
-The sending thread is the broadcasting thread or the drainer. It also sends the messages that are broadcast meanwhile.
-In a large room, `WriterThreads` help.
+A message is appended to all outboxes in one step. After that, one thread sends it.
+
+The sending thread is the broadcasting thread or the drainer's thread. It also sends the messages that other threads
+broadcast in the meantime. In a large room, the threads of `WriterThreads` help.
 """
 
 from __future__ import annotations
@@ -22,24 +24,25 @@ from wsthreads.threads.drainer import Drainer
 
 __all__ = ["Sending"]
 
-#: If fewer broadcasts are queued than last time, the drainer waits this long for more. Each broadcast that comes in
-#: time saves one write to each member.
+#: If fewer broadcasts are queued than last time, the drainer waits this long for more. Each broadcast that arrives in
+#: this time saves one write to each member.
 PAUSE_S = 50e-6
 
-#: After a burst of more broadcasts than this, there is no pause for a while. The next bursts are probably smaller.
+#: If more broadcasts than this were queued at one time, the drainer does not wait for a while. The next bursts are
+#: probably smaller.
 MOST_QUEUED = 100
 
-#: In a room with fewer members, writing to all of them takes less time than the pause.
+#: In a room with fewer members, the drainer does not wait: to write to all of them takes less time than the wait.
 LEAST_MEMBERS = 50
 
 
 class Sending:
     """The part of `Rooms` that broadcasts.
 
-    At any time, only one thread sends to the members of a room, with its helpers.
+    At any time, only one thread sends to the members of a room. `WriterThreads` may help this thread.
     """
 
-    #: The histories of the rooms; None if the history is off.
+    #: The histories of the rooms. None if the history is off.
     history: Histories[Any] | None = None
 
     def __init__(self, drainer: Drainer, writers: WriterThreads | None = None) -> None:
@@ -60,7 +63,7 @@ class Sending:
         hand_over: bool = False,
         record: Record | None = None,
     ) -> None:
-        """Broadcast to the members in this process. In the same step, the history stores the `record`."""
+        """Broadcast to the members in this process. In the same step, the history stores `record`."""
         latest = None
         if isinstance(frame, MarkedFrame):
             frame.room, latest = name, frame.latest
@@ -73,8 +76,7 @@ class Sending:
                     return
                 continue
             with members.order:
-                # A session that joins meanwhile, after the last member has left, gets the message or finds it in the
-                # log.
+                # The last member may have left. A session that joins now gets the message, or finds it in the log.
                 if members.log is not None and not members.sessions:
                     continue
                 outboxes = members.outboxes or self._copy(name, members)
@@ -92,18 +94,18 @@ class Sending:
                     for encoding, some in parts:
                         members.deliveries += append_all(some, frames[encoding], skip)
                     if members.sending:
-                        members.queued += 1  # the sending thread will send it
+                        members.queued += 1  # the sending thread will send this message
                         return
                     members.sending = True
                     hand_over = hand_over or members.crowd > 0
                     members.queued = 1 if hand_over else 0
                     break
-            for encoding in missing:  # then check again: the members may have changed
+            for encoding in missing:  # after this, check again, because the members may have changed
                 frames[encoding] = encoding.frame(frame)
         if not hand_over:
             try:
                 hand_over = self._send(name, members, outboxes)
-                hand_over = hand_over and self._send(name, members)  # send broadcasts that were queued meanwhile
+                hand_over = hand_over and self._send(name, members)  # sends broadcasts that were queued in the meantime
             except BaseException:
                 self._go_on(name, members)  # queued messages must not wait for the next broadcast
                 raise
@@ -111,26 +113,27 @@ class Sending:
             self._go_on(name, members)
 
     def _record_alone(self, name: str, record: Record) -> bool:
-        """Add a message to the history of a room without members. Returns False if the room has members by now."""
+        """Add a message to the history of a room without members. Returns False if the room has members now."""
         return self.history is None or self.history.record_alone(name, record)
 
     def _go_on(self, name: str, members: Members) -> None:
-        """Let the drainer send."""
+        """Let the drainer's thread send the queued messages."""
         try:
             self._drainer.go_on(partial(self._send, name, members))
-        except RuntimeError:  # no thread can be started: send in this thread
+        except RuntimeError:  # no thread can be started, so this thread sends
             try:
                 while self._send(name, members):
                     pass
             except BaseException:
                 with members.order:
-                    members.sending = False  # the next broadcast tries again
+                    members.sending = False  # so that the next broadcast tries again
                 raise
 
     def _send(self, name: str, members: Members, outboxes: tuple[Outbox, ...] | None = None) -> bool:
-        """Send queued messages to the members.
+        """Send the queued messages to the members.
 
-        Returns True if more messages were queued meanwhile. In this case, and after an exception, call `_send` again.
+        Returns True if more messages were queued in the meantime. In this case, and after an exception, `_send` must be
+        called again.
         """
         if outboxes is None:
             if 0 < members.queued <= members.crowd < MOST_QUEUED and len(members.sessions) >= LEAST_MEMBERS:
@@ -139,7 +142,7 @@ class Sending:
                 members.crowd = max(members.queued, members.crowd, 1) - 1
                 members.queued = 0
                 outboxes = members.outboxes or self._copy(name, members)
-        # A session that has left is no longer a member, but its outbox may still have unsent messages.
+        # The outbox of a session that has left the room may still have unsent messages.
         left = [] if outboxes is members.written else self._writers.flush(members.left)
         members.left = left + self._writers.flush(outboxes)
         members.written = outboxes if members.left and not left else None
@@ -148,7 +151,7 @@ class Sending:
             return members.sending
 
     def _copy(self, name: str, members: Members) -> tuple[Outbox, ...]:
-        """The members' outboxes, cached until a session joins or leaves."""
+        """The members' outboxes. They are cached until a session joins or leaves."""
 
         outboxes: tuple[Outbox, ...] = ()
 

@@ -1,17 +1,19 @@
 """`StripedDict`: a dict for many threads, similar to Java's ConcurrentHashMap.
 
+Its keys are spread over several *stripes*. Each stripe is a dict with a lock of its own.
+
 Guarantees:
 
-- Every method is atomic for its key. `compute` and `compute_if_present` call their function under the lock of the key's
-  stripe. So check-then-act ("create if absent", "remove if empty") is one step.
+- Every method is atomic for its key. `compute` and `compute_if_present` call their function while they hold the lock of
+  the key's stripe. So a check and the action after it are one step, such as "create if absent" and "remove if empty".
 - Calls for different keys seldom wait for each other, because the keys are spread over `stripes` locks.
-- `snapshot` and `len` lock one stripe after another. Each stripe is consistent; the whole is consistent only if nothing
-  was written meanwhile.
+- `snapshot` and `len` lock one stripe after another. Each stripe is consistent. The whole is consistent only if no
+  other thread has written during the call.
 
-The locks are leaf locks: under one, no other lock is taken. A function given to `compute` must be quick: no I/O, no
-logging, no other lock, no other call of the same dict. `StripedDict` does not rely on the GIL.
+The locks are leaf locks: a thread that holds one takes no other lock. So a function that is passed to `compute` must be
+quick, and must not do I/O, log, take a lock, or call the same dict. `StripedDict` does not rely on the GIL.
 
-The methods do not use `dict.get`, for the reason in `wsthreads.threads.lookups`.
+The methods do not use `dict.get`. `wsthreads.threads.lookups` has the reason.
 """
 
 from __future__ import annotations
@@ -28,28 +30,28 @@ D = TypeVar("D")
 
 
 class StripedDict(Generic[K, V]):
-    """A mapping whose values are never None. For a compute function, None means "no value"."""
+    """A mapping whose values are never None. As the result of a compute function, None means "no value"."""
 
     __slots__ = ("_locks", "_maps")
 
     def __init__(self, stripes: int = 32) -> None:
         if stripes < 1:
             raise ValueError(f"a StripedDict needs at least 1 stripe, not {stripes}")
-        # _locks[i] guards _maps[i]. A list comprehension, since [Lock()] * n would be one lock, n times.
+        # _locks[i] guards _maps[i]. This is a list comprehension, because [Lock()] * n would be one lock, n times.
         self._locks = [Lock() for _ in range(stripes)]
         self._maps: list[dict[K, V]] = [{} for _ in range(stripes)]
 
     def get(self, key: K, default: D | None = None) -> V | D | None:
-        """The key's value, or `default`."""
+        """The key's value. `default` if the key has none."""
         stripe = hash(key) % len(self._maps)
         values = self._maps[stripe]
         with self._locks[stripe]:
             return values[key] if key in values else default  # noqa: SIM401
 
     def compute(self, key: K, function: Callable[[V | None], V | None]) -> V | None:
-        """Set the key's value to ``function(value or None)`` and return it; None removes the key.
+        """Set the key's value to ``function(value or None)``, and return the new value. None removes the key.
 
-        If `function` raises, nothing changes and the exception goes to the caller.
+        If `function` raises, nothing changes, and the caller gets the exception.
         """
         stripe = hash(key) % len(self._maps)
         values = self._maps[stripe]
@@ -62,7 +64,7 @@ class StripedDict(Generic[K, V]):
             return value
 
     def compute_if_present(self, key: K, function: Callable[[V], V | None]) -> V | None:
-        """Like `compute`, but only if the key has a value. Returns None if it has none."""
+        """Like `compute`, but does nothing if the key has no value. Returns None in this case."""
         stripe = hash(key) % len(self._maps)
         values = self._maps[stripe]
         with self._locks[stripe]:
@@ -82,7 +84,7 @@ class StripedDict(Generic[K, V]):
         self.compute(key, lambda _: value)
 
     def pop(self, key: K) -> V | None:
-        """Remove the key and return its value, or None if it had none."""
+        """Remove the key, and return its value. Returns None if it had none."""
         stripe = hash(key) % len(self._maps)
         with self._locks[stripe]:
             return self._maps[stripe].pop(key, None)
@@ -102,7 +104,7 @@ class StripedDict(Generic[K, V]):
     def renew(self) -> dict[K, V]:
         """Remove all entries, and return them.
 
-        Also replaces the locks, because in a forked process a thread of the parent may hold them.
+        Also replaces the locks, because in a forked process a thread of the parent may have held them.
         """
         maps, self._maps = self._maps, [{} for _ in self._maps]
         self._locks = [Lock() for _ in maps]

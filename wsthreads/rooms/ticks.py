@@ -1,7 +1,6 @@
-"""The schedule of ticks: pure arithmetic, without a clock or a thread.
+"""The schedule of ticks. It only calculates, and has no clock and no thread.
 
-All rooms of an endpoint share one schedule. Its times are absolute, so a late tick delays no later tick, and nothing
-drifts.
+All rooms of an endpoint share one schedule. Its times are absolute. So a late tick does not delay later ticks.
 """
 
 from __future__ import annotations
@@ -11,23 +10,23 @@ from typing import Any
 
 __all__ = ["MAX_DT_S", "MAX_TICK_RATE", "MIN_TICK_RATE", "TICK_RATES", "Schedule", "is_tick_rate"]
 
-#: The largest `dt` for `on_tick`, unless one period is longer.
+#: The largest `dt` that `on_tick` gets, unless one period is longer.
 MAX_DT_S = 0.25
 
 MIN_TICK_RATE = 1
 MAX_TICK_RATE = 60
 
-#: Describes a valid `tick_rate`, for error messages.
+#: Describes a valid `tick_rate` in error messages.
 TICK_RATES = f"a number of ticks a second from {MIN_TICK_RATE} to {MAX_TICK_RATE}"
 
-#: The part of a period by which a clock may be early, because of rounding.
+#: A clock may be early by this part of a period, because of rounding.
 _EARLY = 1e-6
 
 
 def is_tick_rate(value: Any) -> bool:
     """Whether a handler's `tick_rate` is a number in its range."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and MIN_TICK_RATE <= value <= MAX_TICK_RATE  # also refuses NaN
+    return is_number and MIN_TICK_RATE <= value <= MAX_TICK_RATE  # NaN is refused, too
 
 
 class Schedule:
@@ -45,11 +44,11 @@ class Schedule:
         self.rate = rate
 
     def number(self, now_s: float) -> int:
-        """The number of the last tick that was due."""
+        """The number of the last tick that was due at this time."""
         return math.floor((now_s - self.origin_s) * self.rate + _EARLY)
 
     def due_s(self, number: int) -> float:
-        """The time when a tick is due."""
+        """The time at which a tick is due."""
         return self.origin_s + number / self.rate
 
     @property
@@ -57,9 +56,9 @@ class Schedule:
         return max(MAX_DT_S, 1 / self.rate)
 
     def dt_s(self, last: int, number: int) -> float:
-        """The time between two ticks, for `on_tick`."""
+        """The time between two ticks, which `on_tick` gets."""
         return min(self._max_dt_s, (number - last) / self.rate)
 
     def first_dt_s(self, started_s: float, number: int) -> float:
-        """The time from the start of a room until its first tick, for `on_tick`."""
+        """The time from the start of a room until its first tick, which `on_tick` gets."""
         return min(self._max_dt_s, max(0.0, round(self.due_s(number) - started_s, 9)))
