@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from tests.programs import DEADLINE_S
 from tests.wire import parse_frames, run_all
+from wsthreads.brokers import availability, pending
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.brokers.rooms import SharedRooms, SharedSession
 from wsthreads.monitoring.metrics import Metrics
@@ -213,9 +214,12 @@ class RedisWorld(World):
 def world_of(request, **options):
     """For a fixture with the parameters "local" and "redis": rooms in memory, or over Redis with a prefix of their own.
 
-    `options` are those of `RedisWorld`.
+    `options` are those of `RedisWorld`. Nothing goes on only because it has waited enough: a Redis, or a thread, that
+    waits for a core does not count as away.
     """
     if request.param == "local":
         return World(options.get("history"))
-    redis = request.getfixturevalue("redis_server")
+    patch, redis = request.getfixturevalue("monkeypatch"), request.getfixturevalue("redis_server")
+    for module, name in ((availability, "WAIT_S"), (pending, "LONGEST_S")):
+        patch.setattr(module, name, 2 * DEADLINE_S)
     return RedisWorld(redis.url, prefix=f"test-{random.randrange(2**32)}", **options)

@@ -16,7 +16,6 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import RedisWorld, World, world_of
 from tests.wire import run_all
 from wsthreads import BrokerError, RoomStateError
-from wsthreads.brokers import availability
 from wsthreads.rooms import attributes
 from wsthreads.rooms.json_text import JSONText
 from wsthreads.testing import play
@@ -24,9 +23,7 @@ from wsthreads.testing.timers import ManualTimers
 
 
 @pytest.fixture(params=["local", "redis"])
-def world(request, monkeypatch):
-    if request.param == "redis":
-        monkeypatch.setattr(availability, "WAIT_S", 1000.0)
+def world(request):
     world = world_of(request)
     yield world
     if request.param == "local":

@@ -494,7 +494,7 @@ def test_a_post_that_was_taken_and_not_handled_is_not_said_to_be(world, leased):
 class Slow:
     """Keeps the calls that it gets."""
 
-    def __init__(self, world, timers, batch=10):
+    def __init__(self, world, timers, batch=10, post_timeout_s=DEADLINE_S):
         self.lists = []
         self.ownership = world.rooms.use_ownership(
             timers=timers,
@@ -506,7 +506,7 @@ class Slow:
             threads=1,
             batch=batch,
             max_post_bytes=1000,
-            post_timeout_s=0.05,
+            post_timeout_s=post_timeout_s,
         )
         self.ownership.refresh()
 
@@ -620,7 +620,7 @@ def test_a_tick_keeps_its_place_among_posts_that_come_together(world, slow):
 
 
 def test_a_post_that_takes_too_long_may_have_been_handled(world, slow):
-    handler = slow()
+    handler = slow(post_timeout_s=0.05)
     room = world.member("one").session.room("one")
     unknown = r"not handled within 0\.05 s \(post_timeout_s\); it may still be handled"
     with pytest.raises(PostError, match=unknown) as caught:

@@ -13,14 +13,10 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import world_of
 from tests.wire import run_all
 from wsthreads import MessageTypeError, RoomLimitError, RoomNameError
-from wsthreads.brokers import availability, pending
 
 
 @pytest.fixture(params=["local", "redis"])
-def world(request, monkeypatch):
-    if request.param == "redis":
-        monkeypatch.setattr(pending, "LONGEST_S", 1000.0)  # so that nothing goes on only because it has waited enough
-        monkeypatch.setattr(availability, "WAIT_S", 1000.0)
+def world(request):
     world = world_of(request)
     yield world
     world.end()

@@ -14,15 +14,12 @@ from tests.programs import wait_until
 from tests.room_worlds import World, world_of
 from tests.wire import run_all
 from wsthreads import RoomLimitError, RoomStateError
-from wsthreads.brokers import availability
 from wsthreads.errors import brief
 from wsthreads.rooms.history import Limits
 
 
 @pytest.fixture(params=["local", "redis"])
-def world(request, monkeypatch):
-    if request.param == "redis":
-        monkeypatch.setattr(availability, "WAIT_S", 1000.0)
+def world(request):
     world = world_of(request)
     yield world
     for rooms in world.all_rooms:
