@@ -228,6 +228,7 @@ def test_no_post_of_many_is_handled_twice_and_each_that_is_lost_is_known(redis, 
     print(f"{unknown} unknown, {sum(map(len, handled.values()))} handled")
 
 
+@pytest.mark.quiet  # the pause is told from the lease, which lasts for 2.6 s
 def test_a_server_that_ends_hands_its_rooms_over(redis, calls, start):
     servers = {server.pid: server for server in (start(redis.url) for _ in range(2))}
     first = calls.wait_owner()
@@ -241,6 +242,7 @@ def test_a_server_that_ends_hands_its_rooms_over(redis, calls, start):
     calls.check_one_owner()
 
 
+@pytest.mark.quiet  # the pause is told from the lease, which lasts for 2.6 s
 def test_a_restart_of_all_workers_is_a_short_pause(redis, calls, tmp_path):
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "-k", "wsthreads.gunicorn.ThreadWorker", "--threads", "20", "-w", "2"]

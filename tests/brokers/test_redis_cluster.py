@@ -169,6 +169,7 @@ def test_a_url_of_a_node_is_told_to_be_of_a_cluster(nodes, caplog):
     world.end()
 
 
+@pytest.mark.quiet  # calls are to be faster than one that waits for a second
 @pytest.mark.parametrize("hanging", range(3))
 def test_a_node_that_hangs_does_not_delay_the_rooms_of_others(nodes, monkeypatch, hanging):
     """Neither their broadcasts, nor what is sent behind those, nor their counts. Nor does a thread wait for long."""
