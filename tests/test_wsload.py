@@ -46,8 +46,8 @@ class TestLoadGenerator:
         ("path", "load"),
         [
             ("/echo", Load(connections=10, seconds=1, warm_s=0.1)),
-            ("/room", Load(mode="fan", connections=10, senders=2, seconds=0.2, warm_s=0.1)),
-            ("/echo", Load(connections=2, payload_bytes=70_000, seconds=0.2, warm_s=0.1)),
+            ("/room", Load(mode="fan", connections=10, senders=2, count=500, seconds=PROGRAM_S, warm_s=0.1)),
+            ("/echo", Load(connections=2, payload_bytes=70_000, count=50, seconds=PROGRAM_S, warm_s=0.1)),
             ("/echo", Load(connections=3, rate_per_s=100, seconds=0.5, warm_s=0, drain_s=10)),
         ],
         ids=["echo", "fan", "large", "rate"],

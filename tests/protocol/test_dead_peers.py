@@ -52,10 +52,10 @@ class Crowd:
 
     def on_open(self, session):
         kind = session.get_parameter("kind")
-        self.opened[kind].append(session.id)
         if kind != "good":
             self.refs.append(weakref.ref(session))
         session.room("crowd").join()
+        self.opened[kind].append(session.id)
         if kind == "never answers the close":
             session.close(4000, "go")
 

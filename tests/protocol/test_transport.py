@@ -184,13 +184,13 @@ def client_can_send(client):
 
 @pytest.mark.usefixtures("lingering")
 def test_who_sends_a_large_message_can_end_it_within_the_time(ends):
-    server, client = ends
+    (server, client), sent = ends, threading.Event()
     client.settimeout(DEADLINE_S)
-    thread = threading.Thread(target=lambda: (client.sendall(bytes(12_000_000)), client.close()))
+    thread = threading.Thread(target=lambda: (client.sendall(bytes(12_000_000)), sent.set(), client.close()))
     thread.start()
     transport_for(server).linger(DEADLINE_S)
-    thread.join(0)
-    assert not thread.is_alive()
+    assert sent.is_set()
+    thread.join(DEADLINE_S)
 
 
 @pytest.mark.parametrize("ends", ["plain"], indirect=True)
