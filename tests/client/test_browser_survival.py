@@ -61,6 +61,7 @@ class World:
     def __init__(self, handler, page):
         self.handler, self.page, self.sent = handler, page, 0
         page.wait_for_function("globalThis.told?.length === 1")
+        wait_until(lambda: handler.sessions, "on_open, before which the page has its welcome")
 
     @property
     def session(self):

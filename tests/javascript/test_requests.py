@@ -75,7 +75,10 @@ def test_a_script_is_told_of_lost_and_new_connections_and_keeps_the_session(
     export function onMessage(session, text) {
       session.send(`${text} ${session === last} ${session.getAttribute("n")}`);
     }
-    export function onSuspend(session) { session.send(`suspended ${session.isOpen()} ${session.isConnected()}`); }
+    export function onSuspend(session) {
+      session.send(`suspended ${session.isOpen()} ${session.isConnected()}`);
+      console.log("suspended");
+    }
     export async function onResume(session) {
       await null;
       session.send(`resumed ${session.isConnected()} ${session.getParameter("n")}`);
@@ -87,6 +90,7 @@ def test_a_script_is_told_of_lost_and_new_connections_and_keeps_the_session(
         assert ann.next() == "a true 1"
         ann.lose()
         wait_suspended(served)
+        log.wait_for("suspended")
         served.endpoint.room("all").broadcast("missed")
         ann.path = "/ws/test?n=2"
         assert ann.come_back().resumed
@@ -523,12 +527,12 @@ def test_an_attribute_that_is_no_json_is_named(tmp_path: Path, value: str, error
 def test_what_on_suspend_returns_takes_the_place_of_the_attributes(tmp_path: Path) -> None:
     source = """
     export function onOpen(session) { session.setAttribute("socket", new Map()); }
-    export async function onSuspend(session) { await null; return { position: 5 }; }
+    export async function onSuspend(session) { await null; console.log("suspended"); return { position: 5 }; }
     """
-    with script(tmp_path, source) as served, served.client() as ann:
+    with script_log() as log, script(tmp_path, source) as served, served.client() as ann:
         session = the_session(served)
         ann.lose()
-        wait_suspended(served)
+        log.wait_for("suspended")
         assert served.endpoint.handler.export_attributes(session, None) == '{"position":5}'
 
 

@@ -161,9 +161,9 @@ def cut(peer, dice):
 
 
 def come_and_go(peer, total, dice):
-    """Until the client has `total` messages. Returns how often it came."""
+    """Until the client has `total` messages, and at least four times: all may be there when it comes first."""
     deadline = monotonic() + 3 * DEADLINE_S
-    while len(peer.got) < total:
+    while len(peer.got) < total or peer.comes < 4:
         assert monotonic() < deadline, f"{len(peer.got)} of {total} messages"
         wire = peer.come(send_buffer=dice.choice([None, 2304, 8192]))
         wire.theirs.settimeout(0.02)
@@ -177,7 +177,6 @@ def come_and_go(peer, total, dice):
         cut(peer, dice)
         if len(peer.wires) > 20:
             peer.wires.pop(0).close()
-    return peer.comes
 
 
 @pytest.mark.parametrize("run", range(RUNS))
@@ -212,7 +211,6 @@ def test_what_four_threads_send_arrives_once_and_in_order_however_often_the_conn
 
     mine_event = threading.Event()
     run_all(*[lambda s=s: write(s) for s in range(senders)], lambda: come_and_go(p, each * senders, dice))
-    assert p.comes > 3
     numbers = {sender: [] for sender in range(senders)}
     for message in p.got:
         text = message if isinstance(message, str) else message.decode()
