@@ -13,11 +13,11 @@ __all__ = ["Admitted"]
 
 
 class Admitted(NamedTuple):
-    """A client that was accepted, before its 101."""
+    """A client that was accepted. It has not got the response 101 yet."""
 
     request: Request
     session_id: str
     verdict: Verdict
-    agreement: Agreement | None  # the parameters of compression
-    network: str  # the client's network, for the limit of sessions per address
-    is_beyond: bool  # its place is beyond the limits, because the client may resume a session
+    agreement: Agreement | None  # the agreed parameters of compression
+    network: str  # the client's network, which the limit of sessions per address counts
+    is_beyond: bool  # whether its place is beyond the limits; the client may resume a session

@@ -1,4 +1,4 @@
-"""One connection of a session that speaks ``wsthreads.1``, and the thread that reads it."""
+"""A carrier is one connection of a session that speaks ``wsthreads.1``, with the thread that reads this connection."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Carrier:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        #: Sends and closes. Any thread.
+        #: Sends frames and closes the connection. Any thread may use it.
         self.channel: Channel = connection.channel
         self.messages = connection.messages()
-        #: The thread that reads.
+        #: The id of the thread that reads.
         self.thread = get_ident()
-        #: If not None, passes messages to the handler without Python: see `Dialogue.read_by`.
+        #: If this is not None, it passes messages to the handler without Python (see `Dialogue.read_by`).
         self.reader: Reader | None = None
         #: How many of the reader's messages the dialogue has counted, and their bytes. Guarded by the dialogue's lock.
         self.counted = (0, 0)
-        #: Whether nothing more can be read.
+        #: Whether the connection has no further messages.
         self.is_over = False
 
     def passed(self) -> tuple[int, int]:
@@ -49,7 +49,7 @@ class Carrier:
     def may_read(self) -> bool:
         """Whether the calling thread may call `read`.
 
-        Only the thread that made this object may, and only while no `read` is running. A finalizer can run inside
+        Only the thread that made this object may, and only while it does not run `read`. A finalizer can run inside
         `read`.
         """
         if self.thread != get_ident() or self.is_over:
@@ -57,9 +57,9 @@ class Carrier:
         return not (isinstance(self.messages, GeneratorType) and self.messages.gi_running)
 
     def read(self, timeout_s: float) -> str | bytes | None:
-        """The next message.
+        """Read the next message.
 
-        Returns None after `timeout_s`, or if no more messages will come. Then, `is_over` is true.
+        Returns None after `timeout_s`, or if no more messages will come. In the second case, `is_over` is true.
         """
         try:
             message = self.connection.read(self.messages, timeout_s)
@@ -69,5 +69,5 @@ class Carrier:
         return None if message is NO_MESSAGE else message
 
     def finish(self) -> tuple[int, str]:
-        """The close code and reason of the connection. Call this when nothing more is read."""
+        """The close code and the reason of the connection. Called when nothing more is read."""
         return self.connection.finish()

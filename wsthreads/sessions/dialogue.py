@@ -1,15 +1,16 @@
-"""The channel of a session that speaks ``wsthreads.1``. Its connections change, but its counts and its turn stay.
+"""The channel of a session that speaks ``wsthreads.1``: it has one connection after another.
 
-For the session, a `Dialogue` takes the place of a connection's `Channel`. It has one outbox for all connections.
+For the session, a `Dialogue` takes the place of a connection's `Channel`. It has one outbox for all connections. `turn`
+explains the turn and the events of a session.
 
 Invariants:
 
-- `_lock` guards `_carrier`, the counts, `secrets` and `_is_closing`. Only the outbox's lock, stripes and lock-free
-  queues are used under it. No code of the application runs under this lock, and no finalizer needs it.
-- Each message that was taken from the client is handled, in this process or in the process that the session moves to.
+- `_lock` guards `_carrier`, the counts, `secrets` and `_is_closing`. A thread that holds it uses only the outbox's
+  lock, stripe locks, and queues without locks. It runs no code of the application. No finalizer needs this lock.
+- Each message that was taken from the client is handled: in this process, or in the process to which the session moves.
 - The handler's `open` is called first. `suspend` and `resume` alternate. `close` is called once, last.
-- When a connection is replaced, its thread may finish its call of the handler, and handle the events that wait. After
-  that, the thread ends without any effect on the session.
+- When a connection is replaced, its thread may finish its call of the handler, and handle the events that wait. Then
+  the thread ends, and has no further effect on the session.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _nothing() -> None:
 class Dialogue(Ending):
     """The channel of a session that speaks ``wsthreads.1``. Any thread, unless a method says otherwise.
 
-    The thread that makes a dialogue has the turn until it calls `start`. It calls `begin` first, and `attach` next.
+    The thread that makes a dialogue has the turn until it calls `start`. Before, it calls `begin` and then `attach`.
     """
 
     __slots__ = (
@@ -61,15 +62,15 @@ class Dialogue(Ending):
         self, outbox: Outbox, *, subprotocol: str | None, handler: Handler, keeper: Keeper, most_bytes: int
     ) -> None:
         super().__init__(outbox, handler, keeper, most_bytes)
-        #: The application's own subprotocol.
+        #: The subprotocol of the application.
         self.subprotocol = subprotocol
-        self._has_peer_closed = False  # as in `Channel`
-        #: Grows by 1 when a connection comes or goes. Guarded by the lock.
+        self._has_peer_closed = False  # whether the client has closed the session, as in `Channel`
+        #: Grows by 1 whenever the session gets or loses a connection. Guarded by the lock.
         self.epoch = 0
         #: The last return value of `on_suspend`. Written by the thread that has the turn.
         self.returned: object = None
-        #: Whether the session is about to move to another process or to this one. Until then, its client cannot come
-        #: back.
+        #: Whether the session is moving to another process, or to this one. Until the move has ended, its client cannot
+        #: come back.
         self.is_moving = False
         #: Why the session has not moved to another process. Empty if no move was tried.
         self.why_here = ""
@@ -78,7 +79,7 @@ class Dialogue(Ending):
         self.is_gone = False
 
     def begin(self, session: Session, life: Life, *, most_requests: int) -> None:
-        """Take the session that uses this dialogue. Called once, before any other thread knows of the dialogue."""
+        """Set the session that uses this dialogue. Called once, before any other thread knows the dialogue."""
         self.session, self._life = session, life
         outbox = self.outbox
         self.requests = Requests(
@@ -87,24 +88,23 @@ class Dialogue(Ending):
         self._unanswered, self._most_unanswered = self.requests.unanswered, most_requests
         self.outbox.pump = self.pump
 
-    # As a session's channel
+    # The methods of a session's channel
 
     def give_up(self) -> None:
-        """End the session without any call in a forked process, because the session is the parent's."""
+        """End the session in a forked process, without any call of the handler, because it is the parent's."""
         self._claim((int(CloseCode.ABNORMAL), ""))
         self.outbox.give_up()
 
     def may_resume(self, shown: str) -> bool:
-        """Whether a secret with this digest is valid."""
+        """Whether the secret with this digest is valid."""
         with self._lock:
             return self.secrets.has(shown)
 
     def judge_received(self, received: int) -> str:
-        """Check how many messages the client says that it has received.
+        """Check the number of messages that the client says it has received.
 
-        Returns "counts" if the client has acknowledged more than `received`, which means that its hello is outdated.
-        Otherwise, and if the session is closing or moving, returns "". Raises `ProtocolError` for more than was
-        written.
+        Returns "counts" if the client has acknowledged more: its hello is outdated. Otherwise, or if the session is
+        closing or moving, returns "". Raises `ProtocolError` if `received` is more than the server has sent.
         """
         with self._lock:
             if self.ending is not None or self.is_moving or self.is_gone:
@@ -127,12 +127,12 @@ class Dialogue(Ending):
     def is_known_to_have_ended(self) -> bool:
         """Whether the client knows that the session has ended.
 
-        This is true if the client has closed the session or answered the server's close frame, or if its connection has
-        ended and the session could not wait.
+        This is true if the client has closed the session, or has answered the server's close frame. It is also true if
+        the client's connection has ended, and the session could not wait.
         """
         return self._has_peer_closed or isinstance(self.ending, Leaving)
 
-    # A connection comes and goes
+    # The session gets or loses a connection
 
     def attach(
         self,
@@ -143,14 +143,14 @@ class Dialogue(Ending):
         shown: str = "",
         request: Request | None = None,
     ) -> str:
-        """Continue over a connection, in its thread. Returns "", or why this is not possible.
+        """Use a connection from now on. Called in the connection's thread. Returns "", or why this is not possible.
 
-        "unknown": the session or the connection is closing. "busy": the session is about to move to another process.
-        "counts": the client has acknowledged more than `received`, so its hello is outdated.
+        "unknown": the session or the connection is closing. "busy": the session is moving between processes. "counts":
+        the client has acknowledged more than `received`, so its hello is outdated.
 
-        `welcome` makes the frame of the welcome from the number of messages taken and the next secret. A session that
-        is resumed gets the `request` of the new handshake, the digest `shown` of the client's secret, and how many
-        messages the client has `received`. Raises `ProtocolError`, without any other effect, for more than was written.
+        `welcome` makes the frame of the welcome. It gets the number of messages taken, and the next secret. To resume a
+        session, pass the `request` of the new handshake, the digest `shown` of the client's secret, and how many
+        messages the client has `received`. Raises `ProtocolError`, and changes nothing, if this is more than was sent.
         """
         with self._lock:
             if self.is_moving or self.is_gone:
@@ -175,7 +175,7 @@ class Dialogue(Ending):
                 self.secrets.show(shown)
             try:
                 is_attached = self._attach_locked(carrier, welcome, received, request)
-            except BaseException:  # an exception that another thread has set in this one, or a bug
+            except BaseException:  # an exception that another thread has raised in this one, or a bug
                 self._carrier = None
                 self._claim((int(CloseCode.INTERNAL_ERROR), "server error"))
                 self._keeper.end_soon(self)
@@ -188,7 +188,7 @@ class Dialogue(Ending):
     def _attach_locked(
         self, carrier: Carrier, welcome: Callable[[int, str | None], bytes], received: int, request: Request | None
     ) -> bool:
-        """Attach a connection. If the connection is closing, returns False, without any effect."""
+        """Attach a connection. Returns False, and changes nothing, if the connection is closing."""
         channel, keeps = carrier.channel, self.outbox.is_keeping
         channel.on_ending = lambda: self._on_channel_ending(carrier)
         first = welcome(self.received, self.secrets.make() if keeps else None)
@@ -208,22 +208,22 @@ class Dialogue(Ending):
         return True
 
     def _catch_up(self, carrier: Carrier) -> None:
-        """Handle a close of the connection or of the session that began before the two were attached."""
+        """Handle a close of the connection, or of the session, that began before the connection was attached."""
         channel = carrier.channel
         self._on_channel_ending(carrier)
         if self.ending is not None:
             channel.begin_close(*self.ending, is_kick=self.was_kicked, is_expiry=self.has_expired)
 
     def start(self, *, is_refused: bool = False) -> None:
-        """Give up the first turn, which the maker of this dialogue has. A session that `is_refused` is never opened."""
+        """Give up the first turn, which the calling thread has. With `is_refused`, the session is never opened."""
         self._is_refused = is_refused
         self._give_up_turn()
 
     def break_off(self, code: int) -> None:
-        """End a session that has not started. No event has been handled, and no thread waits for the turn."""
+        """End a session that was not started. No event was handled, and no thread waits for the turn."""
         self._claim((int(code), ""))
         self.is_over = True
-        with ExitStack() as steps:  # in reverse order; if one fails, the others still run
+        with ExitStack() as steps:  # they run in reverse order; if one fails, the others still run
             steps.callback(self._keeper.over, self)
             steps.callback(self.outbox.detach)
             steps.callback(self._life.close, code, "")
@@ -235,11 +235,11 @@ class Dialogue(Ending):
             carrier.reader.stop()
         if channel.ending is not None and not channel.suspends:
             self._claim(channel.ending)
-        elif self._keeper.is_leaving:  # no reply will come to this process
+        elif self._keeper.is_leaving:  # no reply will arrive in this process
             self.requests.hold()
 
     def _lose_locked(self) -> None:
-        """Note that the session has no connection any more."""
+        """Note that the session no longer has a connection."""
         if self._carrier is not None:
             if self._carrier.reader is not None:
                 self._carrier.reader.stop()
@@ -250,10 +250,10 @@ class Dialogue(Ending):
         self._room.notify_all()
 
     def hear_out(self, carrier: Carrier, code: int) -> None:
-        """Called when the client ends a connection with this code. Waits until all its messages have been handled.
+        """Wait until all messages of a connection have been handled. Called when the client ends it with this code.
 
-        If the session ends, too, requests to the client fail now. If the session stays, returns at once, because
-        replies may arrive over the next connection.
+        If this also ends the session, requests to the client fail now. If the session stays, this method returns at
+        once, because replies may arrive over the next connection.
         """
         if carrier.channel.would_suspend(code):
             return
@@ -262,9 +262,9 @@ class Dialogue(Ending):
         self.catch_up(carrier)
 
     def part(self, carrier: Carrier) -> None:
-        """End a connection: let the session wait for its client, or close it. Called in the connection's thread.
+        """End a connection: let the session wait for its client, or close the session.
 
-        Does nothing if the connection was replaced. Idempotent. Call `run` afterwards.
+        Called in the connection's thread, before `run`. Does nothing if the connection was replaced. Idempotent.
         """
         ending = carrier.finish()
         channel = carrier.channel
@@ -282,7 +282,7 @@ class Dialogue(Ending):
                 self._close_locked(detaches=channel.suspends)
 
     def drop(self, carrier: Carrier) -> None:
-        """End the session after `part` has failed, or after another thread has set an exception in this one."""
+        """End the session, because `part` has failed, or because another thread has raised an exception in this one."""
         self._claim((int(CloseCode.INTERNAL_ERROR), "server error"))
         if self._carrier is carrier:
             self._carrier = None
@@ -291,7 +291,7 @@ class Dialogue(Ending):
     def lapse(self, epoch: int) -> None:
         """End the session, because its client did not come back in time.
 
-        Called by a timer that was set at this `epoch`. Does nothing at another epoch.
+        Called by a timer that was set when `epoch` had this value. Does nothing if `epoch` has changed.
         """
         with self._lock:
             if self.epoch != epoch or self._carrier is not None:
@@ -303,13 +303,13 @@ class Dialogue(Ending):
             self.has_lapsed = self._claim((int(CloseCode.ABNORMAL), reason))
         self._keeper.end_soon(self)
 
-    # From one process to another: see `moves`
+    # These methods move the session from one process to another (see `moves`)
 
     def hold(self, timeout_s: float) -> bool:
         """Drop the connection and take the turn. After that, nothing changes until `let_go` or `vanish`.
 
-        Waits at most `timeout_s` for running calls of the handler. Returns False if these take longer, or the session
-        is closing.
+        Waits at most `timeout_s` for running calls of the handler. Returns False if these take longer, or if the
+        session is closing.
         """
         deadline = monotonic() + timeout_s
         with self._lock:
@@ -330,13 +330,13 @@ class Dialogue(Ending):
             if not self._claims and not self._events:
                 return True
             self._give_up_turn()
-            if self._claims:  # the session was closed meanwhile
+            if self._claims:  # the session was closed in the meantime
                 break
         self._end_move()
         return False
 
     def let_go(self) -> None:
-        """Called after `hold` if the session stays in this process. The session continues."""
+        """Continue the session after `hold`, because it stays in this process."""
         self._give_up_turn()
         self._end_move()
 
@@ -350,9 +350,9 @@ class Dialogue(Ending):
         self.run()
 
     def vanish(self) -> tuple[int, str] | None:
-        """Called after `hold` if the session has moved to another process. Forgets the session.
+        """Forget the session after `hold`, because it has moved to another process.
 
-        If the session was closed during the move, returns the close code and reason.
+        If the session was closed during the move, returns the close code and the reason.
         """
         with self._lock:
             ending = self.ending
@@ -364,7 +364,7 @@ class Dialogue(Ending):
         return ending
 
     def discard(self) -> None:
-        """Make no more calls of the handler. The calling thread has the turn, or no thread has had the turn yet."""
+        """Make no more calls of the handler. The calling thread has the turn, or no thread has had it yet."""
         self._is_closing = self.is_over = True
         self._claim((int(CloseCode.ABNORMAL), ""))
         self._events.clear()
@@ -372,7 +372,7 @@ class Dialogue(Ending):
         self.outbox.detach()
 
     def settle(self, received: int, heard: int) -> None:
-        """Set the counts of a session that has come from another process. After `let_go`, it waits for its client."""
+        """Set the counts of a session from another process. After `let_go`, the session waits for its client."""
         with self._lock:
             self.received, self.heard = received, heard
             self._keeper.suspended(self, surely=True)
@@ -392,7 +392,7 @@ class Dialogue(Ending):
 
 
 def _lost_by(ending: tuple[int, str]) -> str:
-    """For the log: how the connection of a suspended session has ended."""
+    """How the connection of a suspended session has ended. For the log."""
     code, reason = ending
     if code == CloseCode.ABNORMAL:
         return reason or "connection lost"

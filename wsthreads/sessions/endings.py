@@ -1,8 +1,8 @@
-"""Ends a session that speaks ``wsthreads.1``. It ends only once, with a connection or without.
+"""Ends a session that speaks ``wsthreads.1``. A session ends only once, with a connection or without one.
 
-`ending` is decided once, and without a lock, because finalizers may close a session. A thread that closes sets `ending`
-and then reads `_carrier`. A thread whose connection comes or goes writes `_carrier` and then reads `ending`. So at
-least one of these threads queues the close event.
+`ending` is set once, and without a lock, because finalizers may close a session. A thread that closes the session sets
+`ending`, and then reads `_carrier`. A thread that adds or removes a connection writes `_carrier`, and then reads
+`ending`. So at least one of these threads queues the close event.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = ["Ending", "Keeper"]
 
 
 class Keeper(Protocol):
-    """Keeps the sessions that wait for their clients: `suspensions.Suspensions`."""
+    """Keeps the sessions that wait for their clients. `suspensions.Suspensions` is the only one."""
 
-    #: How long a session waits for its client at most, in seconds. With 0, no session waits.
+    #: How many seconds a session waits for its client at most. With 0, no session waits.
     resume_s: float
 
     @property
@@ -34,17 +34,17 @@ class Keeper(Protocol):
         """Whether this process is ending, and its sessions move to other processes."""
 
     def suspended(self, dialogue: Any, *, surely: bool = False) -> bool:
-        """Called when a session has lost its connection, under the dialogue's lock.
+        """Let a session wait for its client, because it has lost its connection. Called with the dialogue's lock held.
 
-        Returns False if the session may not wait for its client. `surely` skips the limits, for a session that moves or
+        Returns False if the session may not wait. With `surely`, no limit applies, because the session moves or already
         has a new connection.
         """
 
     def connected(self, dialogue: Any, carrier: Carrier) -> None:
-        """Called under the dialogue's lock when a session has got its first connection or a new one."""
+        """Called with the dialogue's lock held, when a session has got its first connection or a new one."""
 
     def closing(self, dialogue: Any) -> None:
-        """Called when the session's `ending` is set: lets another thread end its requests. Takes no lock."""
+        """Called when the session's `ending` was set. Lets another thread end the session's requests. Takes no lock."""
 
     def end_soon(self, dialogue: Any) -> None:
         """Let another thread call `Dialogue.end`. Takes no lock."""
@@ -57,7 +57,7 @@ class Keeper(Protocol):
 
 
 class Ending(Intake):
-    """The part of `Dialogue` that ends the session."""
+    """The base of `Dialogue` that ends the session."""
 
     __slots__ = (
         "_claims",
@@ -76,14 +76,15 @@ class Ending(Intake):
     def __init__(self, outbox: Outbox, handler: Handler, keeper: Keeper, most_bytes: int) -> None:
         super().__init__(outbox, handler, most_bytes)
         self._keeper = keeper
-        self._claims: list[tuple[int, str]] = []  # (code, reason) of each attempt to close; the first counts
+        # code and reason of each attempt to close; only the first has an effect
+        self._claims: list[tuple[int, str]] = []
         self._is_refused = False  # whether `on_open` must not be called
         #: Whether the session was closed because its client was too slow.
         self.was_too_slow = False
         #: Whether the session has ended because its client did not come back in time.
         self.has_lapsed = False
         self._is_closing = False  # whether the close event was queued
-        self._detaches = False  # whether `_close` detaches the outbox, because no connection's thread will
+        self._detaches = False  # whether `_close` must detach the outbox, because no connection's thread will do it
         #: Whether `on_close` has returned, or the session has moved to another process.
         self.is_over = False
 
@@ -94,11 +95,11 @@ class Ending(Intake):
 
     @property
     def has_expired(self) -> bool:
-        """Whether the session was closed because its expiry has come."""
+        """Whether the session was closed because it has expired."""
         return isinstance(self.ending, Expired)
 
     def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False, is_expiry: bool = False) -> bool:
-        """Like `Channel.begin_close`, but closes the session itself, with a connection or without. Takes no lock."""
+        """Close the session, with a connection or without one. Otherwise like `Channel.begin_close`. Takes no lock."""
         kind = Expired if is_expiry else Kick if is_kick else None
         if not self._claim((int(code), reason) if kind is None else kind(int(code), reason)):
             return False
@@ -111,7 +112,7 @@ class Ending(Intake):
         return True
 
     def _claim(self, claim: tuple[int, str]) -> bool:
-        """Set `ending`. Returns False if it was set before. Needs no lock, because list.append is atomic."""
+        """Set `ending`. Returns False if it was already set. Needs no lock, because list.append is atomic."""
         self._claims.append(claim)
         self.ending = self._claims[0]
         if self.ending is not claim:
@@ -122,17 +123,22 @@ class Ending(Intake):
     def on_stuck(self, reason: str) -> None:
         """Close the session, because too many messages wait for a client that has no connection."""
         if self.ending is None:
-            self.was_too_slow = True  # set before `ending`, because a thread that reads `ending` may read this next
+            # set before `ending`, because a thread that reads `ending` may read this attribute next
+            self.was_too_slow = True
             self.was_too_slow = self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}")
 
     def _run_later(self) -> None:
-        """Let another thread handle the events that wait: the connection's thread at its end, or a thread of the
-        keeper.
+        """Let another thread handle the events that wait.
+
+        This is the connection's thread at its end, or a thread of the keeper.
         """
         self._keeper.end_soon(self)
 
     def end(self) -> None:
-        """Queue the close event of a closing session, and handle its events. Called by a thread of the keeper."""
+        """Queue the close event of a session that is closing, and handle its events.
+
+        Called by a thread of the keeper.
+        """
         with self._lock:
             if self._carrier is not None:  # the connection's thread will do the rest
                 return

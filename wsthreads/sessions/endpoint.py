@@ -1,6 +1,6 @@
 """One path with its handler, its rooms and its sessions.
 
-An endpoint checks handshakes. `Service` serves an accepted client. Any other request gets an HTTP response.
+An endpoint checks handshakes. `Service` serves the clients that are accepted. Any other request gets an HTTP response.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ log = get_logger(__name__)
 
 VALIDATED = "wsgiref.validate rejects WebSockets, which WSGI does not have: use WebSocketApp(validator(app))"
 
-#: How many sessions one process describes to other processes at most.
+#: A process describes at most this many sessions to other processes.
 MAX_DESCRIBED = 1000
 
-#: The counters of errors in a handler's code.
+#: The counters of errors in the code of a handler.
 HANDLER_ERRORS = ("handler_errors", "script_timeouts", "unhandled_rejections")
 
 
 class Endpoint:
-    """The endpoint of one `path` of an app. The path may be a rule with parameters. Any thread.
+    """The endpoint for one `path` of an app. The path may be a rule with parameters. Any thread.
 
     The start and the end of each session are logged at `log_level`.
     """
@@ -80,7 +80,7 @@ class Endpoint:
         self.rooms = rooms
         handler.use_rooms(rooms)
         handler.endpoint_path = path
-        #: The presence of the rooms.
+        #: The presence in the rooms.
         self.roster = rooms.use_roster(
             timers=flusher,
             report=partial(_report_presence, ref(self)),
@@ -90,7 +90,7 @@ class Endpoint:
             grace_s=config.presence_grace_s,
             max_value_bytes=config.max_presence_bytes,
         )
-        #: Which rooms this process owns.
+        #: Decides which rooms this process owns.
         self.ownership = rooms.use_ownership(
             timers=flusher,
             run=partial(_call_rooms, ref(self)),
@@ -131,10 +131,10 @@ class Endpoint:
         )
         #: The sessions that wait for their clients.
         self.suspensions = self._service.suspensions
-        #: Moves the sessions to and from other processes.
+        #: Moves sessions to other processes, and from them to this one.
         self.moves = Moves(self._service)
-        #: Reaches users and single sessions. Like the rooms, the directory may outlive the endpoint, so it has no
-        #: reference to the endpoint.
+        #: Reaches users and single sessions. Like the rooms, the directory may exist for longer than the endpoint, so
+        #: it has no reference to the endpoint.
         self.directory = rooms.use_directory(
             path=path,
             count=metrics.add,
@@ -150,17 +150,17 @@ class Endpoint:
 
     @property
     def handover(self) -> Handover | None:
-        """Moves sessions to other processes; None without a broker."""
+        """Moves sessions to other processes. None without a broker."""
         return self._service.handover
 
     def look_for_overdue(self) -> None:
-        """From now on, end sessions of ended processes if their clients do not come back. Idempotent."""
+        """From now on, end sessions of ended processes whose clients do not come back. Idempotent."""
         handover = self._service.handover
         if handover is not None:
             handover.start()
 
     def say_goodbye(self, code: int, reason: str) -> None:
-        """Move sessions that wait for their clients to other processes, or end them. For a shutdown. Does not block."""
+        """Move suspended sessions to other processes, or end them. For a shutdown. Does not block."""
         handover, leave = self._service.handover, self._service.leave
         if handover is None:
             self.suspensions.close_all(code, reason)
@@ -169,7 +169,7 @@ class Endpoint:
             handover.put(partial(leave, dialogue) for dialogue in self.suspensions.waiting())
 
     def give_up_connections(self, dead_fd: int) -> None:
-        """Forget sessions and connections in a forked process, because they are the parent's. See `forks.Owner`."""
+        """Forget sessions and connections in a forked process (see `forks.Owner`): they are those of the parent."""
         served, without = self._service.served.renew().values(), self._service.without_session.renew().values()
         self._service.probe_timer.renew()
         self.suspensions.give_up()
@@ -185,26 +185,26 @@ class Endpoint:
         self.rooms.give_up(has_members=bool(served))
 
     def room(self, name: str) -> Room:
-        """A handle on a room, to broadcast without a session. Raises `RoomNameError`."""
+        """A handle on a room, for broadcasts without a session. Raises `RoomNameError`."""
         return self.rooms.room(name)
 
     def user(self, name: str) -> User:
-        """A handle on all sessions of a user; over Redis, in all processes. Raises `UserError`."""
+        """A handle on all sessions of a user. Over Redis, the sessions may be in any process. Raises `UserError`."""
         return User(name, self.directory)
 
     def session(self, session_id: str) -> Peer:
-        """A handle on one session; over Redis, of any process. Raises `UsageError` for an invalid id."""
+        """A handle on one session. Over Redis, it may be in any process. Raises `UsageError` for an invalid id."""
         return Peer(session_id, self.directory)
 
     def sessions(self) -> list[Session]:
-        """The sessions in this process, also those that wait for their clients, and those in `on_close`. A snapshot."""
+        """The sessions in this process, including suspended sessions and those in `on_close`. A snapshot."""
         return [served.session for served in self._service.served.snapshot().values()]
 
     def sessions_everywhere(self, timeout_s: float = 1.0) -> list[dict[str, Any]]:
-        """The sessions in all processes, at most `MAX_DESCRIBED` per process. Over Redis, waits at most `timeout_s`.
+        """The sessions in all processes, at most `MAX_DESCRIBED` of each. Over Redis, waits at most `timeout_s`.
 
         Each entry is a dict: ``id``, ``user``, ``since``, ``address``, ``rooms``, and the ``pid`` and ``host`` of the
-        session's process. If a session waits for its client after a restart, no process has it, and it is not in the
+        session's process. A session that waits for its client after a restart is in no process, and is missing in the
         list.
         """
         return self.directory.sessions_everywhere(timeout_s)
@@ -214,7 +214,7 @@ class Endpoint:
         return len(self.rooms.users())
 
     def session_count(self) -> int:
-        """The number of sessions in this process, also of those that wait for their clients."""
+        """The number of sessions in this process. Includes those that wait for their clients."""
         return len(self._service.served)
 
     def live(self) -> dict[Session, Connection]:
@@ -223,7 +223,7 @@ class Endpoint:
         return {session: connection for session, connection in every if connection is not None}
 
     def served(self) -> dict[Session, Served]:
-        """All sessions, also those that wait for their clients, with their connections and dialogues. A snapshot."""
+        """All sessions, including suspended ones. Each has its connection and its dialogue. A snapshot."""
         return {served.session: served for served in self._service.served.snapshot().values()}
 
     def totals(self) -> Totals:
@@ -261,11 +261,11 @@ class Endpoint:
     ) -> SessionResponse:
         """Check a request for this path. Raises `HandshakeRefused` for anything but a valid handshake.
 
-        The request takes a place. The response returns the place at its end, or if it is closed before its start.
+        The request takes a place. The response returns it at its end, or when it is closed before its start.
         """
         with self._scheduling.opening():
             request, agreement = self._judge(environ, path_parameters)
-            may_come_back = self._config.resume_s > 0 and request.speaks_envelope  # its hello will tell
+            may_come_back = self._config.resume_s > 0 and request.speaks_envelope  # its hello will tell this
             network, is_beyond = self._admission.admit(request.remote_addr, may_come_back=may_come_back)
         session_id = new_session_id()
         try:
@@ -289,7 +289,7 @@ class Endpoint:
     def _judge(
         self, environ: dict[str, Any], path_parameters: Mapping[str, Any]
     ) -> tuple[Request, Agreement | None]:
-        """Check a request."""
+        """Check whether a request is a handshake that this endpoint accepts."""
         if unfit := unfitness(environ):
             raise HandshakeRefused(501, unfit, cause="server")
         strip_values(environ)
@@ -314,13 +314,13 @@ class Endpoint:
     def _start_flusher(self) -> None:
         try:
             self._flusher.start()
-        except (OSError, RuntimeError) as error:  # out of descriptors or threads
+        except (OSError, RuntimeError) as error:  # no descriptor or thread is left
             log.error("the housekeeping thread cannot be started, so a handshake is refused: %s", error)
             retry = [("Retry-After", str(RETRY_AFTER_S))]
             raise HandshakeRefused(503, "out of resources", retry, cause="resources") from error
 
     def _start_handler(self) -> None:
-        """Start the handler. After the death of its isolate, or in a forked process, a script loads again."""
+        """Start the handler. A script is loaded again after the death of its isolate, or in a forked process."""
         try:
             self.handler.start()
         except WSThreadsError as error:
@@ -329,10 +329,10 @@ class Endpoint:
             raise HandshakeRefused(503, "the handler is not running", retry, cause="handler_down") from error
 
     def connections(self) -> list[Connection]:
-        """The connections of its sessions, and of clients without a session. A snapshot."""
+        """The connections of the sessions, and those of clients without a session. A snapshot."""
         without = self._service.without_session.snapshot()
         with_session = {id(connection): connection for connection in self.live().values()}
-        return [*{**without, **with_session}.values()]  # for a moment, one may be in both
+        return [*{**without, **with_session}.values()]  # for a short time, a connection may be in both
 
     def cut_off(self) -> int:
         """End every connection at once. Returns how many there were."""
@@ -342,8 +342,8 @@ class Endpoint:
         return len(connections)
 
 
-# The thread of a script refers to the rooms. This thread ends when the endpoint and the handler are garbage-collected.
-# So the rooms must not refer to the endpoint or the handler.
+# The thread of a script has references to the rooms. This thread ends when the endpoint and the handler are
+# garbage-collected. So the rooms must not have a reference to the endpoint or the handler.
 
 
 def _session_of(served: StripedDict[str, Served], session_id: str) -> Session | None:

@@ -1,11 +1,11 @@
 """The time at which a session ends, such as the expiry of a token.
 
-The time is by the wall clock, which may be set while the session lasts. Timers use the monotonic clock. So a timer
-looks at the wall clock when the session should expire, and at least every `LOOK_S`. If the wall clock is set back, the
-session lasts longer. If it is set forward, or the machine has slept, the session ends up to `LOOK_S` late.
+The time is by the wall clock, which may be set during the session. Timers use the monotonic clock. So a timer reads the
+wall clock when the session should expire, and at least every `LOOK_S`. If the wall clock is set back, the session lasts
+longer. If it is set forward, or if the machine has slept, the session ends up to `LOOK_S` late.
 
-A session without a connection does not expire, because its client may come back with a fresh token. In this case, the
-handshake of the new connection decides.
+A session without a connection does not expire, because its client may come back with a new token. Then the handshake of
+the new connection decides.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from wsthreads.threads.flusher import Timer, Timers, weakly
 
 __all__ = ["Expiry"]
 
-#: The longest time between two looks at the wall clock.
+#: The longest time until a timer reads the wall clock again.
 LOOK_S = 60.0
 
-#: How often to check whether an expired session has a connection again.
+#: How often a timer checks whether an expired session has a connection again.
 AWAY_LOOK_S = 1.0
 
-#: The shortest timer. Without it, a wall clock that is slower than the monotonic clock would cause a busy loop.
+#: The shortest timer. Without this limit, a wall clock that is slower than the monotonic clock would cause a busy loop.
 LEAST_S = 0.001
 
 
@@ -41,9 +41,9 @@ class Expiring(Protocol):
 
 
 class Expiry:
-    """Closes a session at `at`, in seconds since the epoch, unless the session has another expiry by then.
+    """Closes a session at the time `at`, in seconds since the epoch, unless the session has another expiry by then.
 
-    Any thread. An expiry does not keep the session in memory.
+    Any thread. The session may be garbage-collected before `at`.
     """
 
     __slots__ = ("__weakref__", "_due", "_session", "_timer", "_timers", "at")
@@ -52,11 +52,11 @@ class Expiry:
         self.at = at
         self._session = ref(session)
         self._timers = timers
-        self._due = at + (timers.time() - time())  # differs from `at` only if a test has moved the clock of `timers`
+        self._due = at + (timers.time() - time())  # other than `at` only if a test has moved the clock of `timers`
         self._timer: Timer | None = None
 
     def look(self) -> None:
-        """Close the session if it has expired and is connected. Otherwise look again later."""
+        """Close the session if it has expired and is connected. Otherwise check again later."""
         session = self._session()
         if session is None or session._expiry is not self or not session.is_open():
             return

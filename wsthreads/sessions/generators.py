@@ -1,7 +1,9 @@
-"""Detects generator functions, async functions and async generator functions: a call does not run their body.
+"""Detects generator functions, async functions and async generator functions.
 
-As a handler function, each of these is a mistake. Most of them are detected before a call. Behind a decorator, only the
-return value of a call shows the mistake.
+A call of such a function does not run its body.
+
+A handler function of these kinds is a mistake. Most of them are detected before a call. If a decorator hides the
+function, only the return value of a call shows the mistake.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class Place(NamedTuple):
 
 
 def kind_of(function: Callable[..., Any]) -> str | None:
-    """The kind of a function whose call does not run its body; None for any other function.
+    """The kind of a function whose call does not run its body. None for any other function.
 
     >>> async def f(): yield
     >>> kind_of(partial(f)), kind_of(print)
@@ -42,7 +44,7 @@ def kind_of(function: Callable[..., Any]) -> str | None:
 
 
 def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The underlying function of a partial or a method, or the `__call__` of an object's class.
+    """The function inside of a partial or a method. For an object, the `__call__` of its class.
 
     Does not follow `functools.wraps`, because a decorator may run the wrapped function.
     """
@@ -61,7 +63,7 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def returned(result: object) -> tuple[str, Place] | None:
-    """The kind and the place of a generator or coroutine that a call has returned without running it.
+    """The kind and the place of a generator or coroutine that a call has returned, and that has not begun to run.
 
     Returns None for any other result. Closes the generator or coroutine, so that Python does not warn that it was never
     awaited.

@@ -1,9 +1,9 @@
 """The handler in Python.
 
-A *handler* is the user's code: any of the functions in `hooks.HOOKS`. An endpoint uses a handler through `Handler`,
-which hides the language. `PythonHandler` calls the functions for a session in the connection's own thread, and the
-functions for rooms in threads of the rooms. `wsthreads.javascript.ScriptHandler` runs the functions in the script's
-isolate.
+A *handler* is the user's code: any of the functions in `hooks.HOOKS`. An endpoint uses a handler through the class
+`Handler`, which hides the language. `PythonHandler` calls the functions for a session in the connection's own thread,
+and the functions for rooms in threads for rooms. `wsthreads.javascript.ScriptHandler` runs the functions in the
+script's isolate.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class PythonHandler(Handler):
 
     An exception of a function ends only that call. This includes exceptions that are not an `Exception`: SystemExit,
     KeyboardInterrupt, GeneratorExit, `asyncio.CancelledError`. The thread belongs to the WSGI server, and such an
-    exception would end gunicorn's worker. A process that a function forks ends when the function returns.
+    exception would end gunicorn's worker. If a function forks the process, the child ends when the function returns.
 
-    Raises `HandlerError` if `target` has none of `HOOKS`, or one with a wrong signature.
+    Raises `HandlerError` if `target` has none of `HOOKS`, or has a function with a wrong signature.
     """
 
     def __init__(self, target: object, metrics: Metrics) -> None:
@@ -85,7 +85,7 @@ class PythonHandler(Handler):
         if not isinstance(target, ModuleType):  # for a module, `checks.remarks_on` warns, and names the line
             warn_of_misspelt(self.name, dir(target), self.hooks)
         self._on_message = self._calls.get("on_message")
-        self._logged_once: set[str] = set()  # hooks whose `NotRun` was logged
+        self._logged_once: set[str] = set()  # hooks for which a `NotRun` was logged
 
     def handshake(self, request: Request, session_id: str) -> Verdict:
         function = self._calls.get("on_handshake")
@@ -121,7 +121,7 @@ class PythonHandler(Handler):
         function = self._on_message
         if function is not None:
             fork = forks.number
-            try:  # inlined `_call`, because this runs for each message
+            try:  # `_call` is inlined, because this runs for each message
                 result = function(session, message)
                 if fork != forks.number:
                     forks.leave(None)
@@ -186,7 +186,10 @@ class PythonHandler(Handler):
             return None
 
     def _message_of(self, hook: str, answer: Any) -> str | bytes | None:
-        """The return value of a function, if it is a message or None. Raises `MessageTypeError` for anything else."""
+        """Check that the return value of a function is a message or None.
+
+        Raises `MessageTypeError` for anything else.
+        """
         if answer is None or isinstance(answer, (str, bytes)):
             return answer
         self._check_returned(hook, answer)
@@ -220,7 +223,7 @@ class PythonHandler(Handler):
         self._count(error)
 
     def _call(self, hook: str, function: Callable[..., Any], session: Session, *arguments: Any) -> tuple[bool, Any]:
-        """Call the user's function. Returns whether it returned, and its result."""
+        """Call the user's function. Returns whether it has returned (and not raised an exception), and its result."""
         fork = forks.number
         try:
             result = function(session, *arguments)
@@ -244,7 +247,7 @@ class PythonHandler(Handler):
             self._call("on_error", on_error, session, error)
 
     def _check_returned(self, hook: str, result: object) -> None:
-        """Raise `NotRun` if a function has returned a generator or coroutine."""
+        """Raise `NotRun` if a function has returned a generator or a coroutine."""
         found = returned(result)
         if found is not None:
             kind, place = found
@@ -252,7 +255,10 @@ class PythonHandler(Handler):
             raise NotRun(f"{message} ({place.file}:{place.line})", hook, place)
 
     def _log(self, hook: str, where: str, environ: dict[str, Any], error: BaseException) -> None:
-        """Log an exception of the user's function. `NotRun` is logged once per hook, because every call raises it."""
+        """Log an exception of the user's function.
+
+        For each hook, only the first `NotRun` is logged, because each call raises it.
+        """
         context = log_context(environ, error=error)
         kind = type(error)  # isinstance would run code of the error's class
         if issubclass(kind, BadVerdict):  # the stack of this error has only frames of wsthreads
@@ -270,7 +276,10 @@ class PythonHandler(Handler):
 
 
 def _name_of(kind: type | ModuleType) -> str:
-    """A handler's name in logs: its class or its module. For a module outside packages, the name of its file."""
+    """The handler's name in logs: that of its class or module.
+
+    For a module outside of packages, the name of its file.
+    """
     # A module made in memory has no file.
     file = getattr(kind, "__file__", None) if isinstance(kind, ModuleType) else None
     return os.path.basename(file) if file and "." not in kind.__name__.removesuffix(".py") else kind.__name__

@@ -1,4 +1,4 @@
-"""The functions that a handler may have, and checks of the functions of a Python handler when it is loaded."""
+"""The functions that a handler may have (hooks), and checks of the functions of a Python handler when it is loaded."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ __all__ = [
 
 log = get_logger(__name__)
 
-#: The functions that a handler may have, in Python's spelling, with their arguments. `on_close` may leave out the last
-#: ones.
+#: The functions that a handler may have, in Python's spelling, with their arguments. `on_close` may have fewer of them.
 ARGUMENTS = {
     "on_handshake": ("request",),
     "on_open": ("session",),
@@ -49,17 +48,18 @@ ARGUMENTS = {
     "on_room_end": ("room",),
 }
 HOOKS = tuple(ARGUMENTS)
-#: If a handler has one of these, the rooms of its endpoint have owners.
+#: If a handler has one of these functions, the rooms of its endpoint have owners.
 ROOM_HOOKS = frozenset({"on_room_start", "on_post", "on_tick", "on_room_end"})
-#: These are called only if `resume_s` is not 0.
+#: These functions are called only if `resume_s` is not 0.
 RESUMING_HOOKS = ("on_suspend", "on_resume")
-#: The functions that a script may have. Only scripts are reloaded in their process.
+#: The functions that a script may have. Only scripts are reloaded inside of a running process.
 SCRIPT_HOOKS = (*HOOKS, "on_reload")
 
 
 class NotRun(HandlerError):
-    """The body of a handler function does not run: the function is a generator or async function, defined at
-    `place`.
+    """The body of a handler function does not run, because it is a generator or async function.
+
+    `place` is where it is defined.
     """
 
     def __init__(self, message: str, hook: str, place: Place) -> None:
@@ -70,7 +70,8 @@ class NotRun(HandlerError):
 def not_run(what: str, hook: str, function: Callable[..., Any], *, in_file: bool) -> HandlerError:
     """The error for a function whose call does not run its body.
 
-    The text names the file and the line of the function, unless the function is `in_file`: in the handler's own file.
+    The text names the file and the line of the function. With `in_file`, the function is in the handler's own file, and
+    the text does not name the file.
     """
     message = f"{what}, whose body never runs; handlers are plain functions"
     code = getattr(unwrapped(function), "__code__", None)
@@ -101,13 +102,13 @@ def check_signature(name: str, hook: str, function: Callable[..., Any]) -> None:
 def tick_rate_of(name: str, target: object, *, has_ticks: bool) -> float | None:
     """The `tick_rate` of a handler.
 
-    Raises `HandlerError` if it is not valid, or if the handler has only one of `tick_rate` and `on_tick`.
+    Raises `HandlerError` if the value is not valid, or if the handler has `tick_rate` without `on_tick` or the reverse.
     """
     rate = getattr(target, "tick_rate", None)
     if rate is None and not has_ticks:
         return None
     missing = "tick_rate" if rate is None else "on_tick"
-    names = (written for written in dir(target) if written != missing)  # the attribute may exist and be None
+    names = (written for written in dir(target) if written != missing)  # the attribute may exist, but be None
     meant = next((written for written in names if did_you_mean(written, (missing,))), None)
     hint = "" if meant is None else f"; {name} has {meant}, did you mean {missing}?"
     if rate is None:
@@ -145,7 +146,7 @@ def without_functions(name: str, target: object) -> HandlerError:
 
 
 def warn_of_misspelt(name: str, names: Iterable[str], hooks: Container[str]) -> None:
-    """Warn about methods whose names are similar to missing `HOOKS`."""
+    """Warn of methods whose names are similar to those of `HOOKS` that the handler does not have."""
     missing = [hook for hook in HOOKS if hook not in hooks]
     for written in names:
         meant = did_you_mean(written, missing)
@@ -154,7 +155,7 @@ def warn_of_misspelt(name: str, names: Iterable[str], hooks: Container[str]) -> 
 
 
 def warn_of_idle(name: str, hooks: Container[str]) -> None:
-    """Warn about functions that are never called, since `resume_s` is 0."""
+    """Warn of functions that are never called, because `resume_s` is 0."""
     idle = [hook for hook in RESUMING_HOOKS if hook in hooks]
     if idle:
         shown = " and ".join(f"{name}.{hook}" for hook in idle)
@@ -163,7 +164,7 @@ def warn_of_idle(name: str, hooks: Container[str]) -> None:
 
 
 def extra_arguments(on_close: Callable[..., Any]) -> int:
-    """How many of the arguments `code` and `reason` an `on_close` takes: 0, 1 or 2."""
+    """How many of the arguments `code` and `reason` an `on_close` accepts: 0, 1 or 2."""
     try:
         parameters = inspect.signature(on_close).parameters.values()
     except (TypeError, ValueError):  # a callable without a known signature: pass both arguments

@@ -1,7 +1,7 @@
 """Takes, counts and acknowledges the messages that a client sends in the protocol ``wsthreads.1``.
 
-A message is taken only from `_carrier`, and is counted in the same step. So when a connection has been replaced or
-given up, the count of its messages is final, and no later message of that connection is handled.
+A message is taken only from `_carrier`, the current connection, and is counted in the same step. So once a connection
+was replaced or given up, the number of its messages is final, and no later message of it is handled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Intake"]
 
 
 class Intake(Turn):
-    """The part of `Dialogue` that takes messages from the client. At most `most_bytes` wait for the turn."""
+    """The base of `Dialogue` that takes messages from the client. At most `most_bytes` of them wait for the turn."""
 
     __slots__ = ("_most_bytes", "_to_confirm", "ending", "outbox", "secrets", "uncounted_out")
 
@@ -34,32 +34,35 @@ class Intake(Turn):
         #: The outbox of the session.
         self.outbox = outbox
         self._most_bytes = most_bytes
-        #: The close code and reason, set once when the session itself begins to close. None before.
+        #: The close code and the reason. Set once, when the session itself begins to close. None before.
         self.ending: tuple[int, str] | None = None
         self._carrier: Carrier | None = None
-        #: How many of the client's counted messages were taken; see `messages_in`. Guarded by the lock.
+        #: How many of the client's counted messages were taken. `messages_in` also has those of the reader. Guarded by
+        #: the lock.
         self.received = 0
         #: The id of the last request from the client. Guarded by the lock.
         self.heard = 0
-        self._ack_at, self._ack_bytes_at = envelope.ACK_MESSAGES, envelope.ACK_BYTES  # when the next ack is due
+        # when the next acknowledgement has to be sent
+        self._ack_at, self._ack_bytes_at = envelope.ACK_MESSAGES, envelope.ACK_BYTES
         #: The secrets with which the client may come back. Guarded by the lock.
         self.secrets = Secrets()
-        self._to_confirm = False  # whether the client has not shown yet that it has the last welcome
-        #: How many control messages were sent to the client. Only used if the outbox counts these, because it does not
-        #: keep messages. Guarded by the lock.
+        self._to_confirm = False  # whether the client has not yet shown that it has received the last welcome
+        #: How many control messages were sent to the client. Only used if the outbox does not keep messages, because it
+        #: then counts control messages, too. Guarded by the lock.
         self.uncounted_out = 0
 
     def part(self, carrier: Carrier) -> None:
-        """See `Dialogue`."""
+        """Like `Dialogue.part`, which overrides this."""
         raise NotImplementedError
 
     def _on_channel_ending(self, carrier: Carrier) -> None:
-        """See `Dialogue`."""
+        """Like `Dialogue._on_channel_ending`, which overrides this."""
         raise NotImplementedError
 
     def take(self, carrier: Carrier, message: str | bytes) -> bool:
-        """Take a message for which `pass_by` returned False, and handle waiting events unless another thread has the
-        turn.
+        """Take a message for which `pass_by` has returned False.
+
+        Handle the events that wait, unless another thread has the turn.
 
         Returns False if the connection was replaced. Called in the connection's thread. Raises `ProtocolError`.
         """
@@ -71,14 +74,17 @@ class Intake(Turn):
     def _handle_waiting(self, carrier: Carrier) -> None:
         """Handle the events that wait, unless another thread has the turn.
 
-        If too many bytes wait, block until fewer do.
+        If too many bytes wait, blocks until fewer wait.
         """
         self.run()
         if self._events and self._bytes_waiting() > self._most_bytes:
             self._wait_for_turn(carrier)
 
     def accept(self, carrier: Carrier, message: str | bytes) -> bool:
-        """Take a message, and call no handler. Returns False if the connection was replaced. Raises `ProtocolError`."""
+        """Take a message without a call of the handler.
+
+        Returns False if the connection was replaced. Raises `ProtocolError`.
+        """
         if message[:1] in MARKS:
             return self._accept_marked(carrier, message)
         with self._lock:
@@ -138,7 +144,9 @@ class Intake(Turn):
         return True
 
     def _hear_locked(self, number: int) -> bool:
-        """Register a request of the client. Returns False if it must be refused, because too many are unanswered.
+        """Note a request of the client.
+
+        Returns False if the request must be refused, because too many have no answer yet.
 
         Raises `ProtocolError` for an id that is not the next one.
         """
@@ -153,13 +161,16 @@ class Intake(Turn):
     def _is_progress(self, message: envelope.Ack | envelope.Heartbeat) -> bool:
         """Whether a message acknowledges something new.
 
-        Such messages have no rate limit, because a client that receives more sends more of them.
+        Such messages have no rate limit, because a client that receives more also sends more of them.
         """
         outbox = self.outbox
         return isinstance(message, envelope.Ack) and outbox.is_keeping and message.received > outbox.acknowledged
 
     def _count_locked(self, queued: int) -> bool:
-        """Count a message. Returns True if an acknowledgement was queued; the caller must then flush the outbox."""
+        """Count a message.
+
+        Returns True if this has queued an acknowledgement. The caller must then flush the outbox.
+        """
         self.received += 1
         self._bytes_queued += queued
         is_due = self.received >= self._ack_at or self._bytes_queued >= self._ack_bytes_at
@@ -168,7 +179,7 @@ class Intake(Turn):
         return is_due
 
     def _look_locked(self) -> None:
-        """Acknowledge the messages that were taken. The first message of a connection only confirms the welcome."""
+        """Acknowledge the messages that were taken. But the first message of a connection only confirms the welcome."""
         if self._to_confirm:
             self._confirm_locked()
         else:
@@ -183,13 +194,13 @@ class Intake(Turn):
         self.outbox.append(message_frame(envelope.ack(self.received)))
 
     def _confirm_locked(self) -> None:
-        """Make earlier secrets invalid, because the client has shown that it has the last welcome."""
+        """Make earlier secrets invalid, because the client has shown that it has received the last welcome."""
         if self._to_confirm:
             self._to_confirm = False
             self.secrets.confirm()
 
     def _wait_for_turn(self, carrier: Carrier) -> None:
-        """Block while another thread has the turn and too many bytes wait, until that thread has handled enough events.
+        """Block while another thread has the turn and too many bytes wait. That thread handles the events.
         """
         with self._lock:
             while self._carrier is carrier and self.ending is None and self._bytes_waiting() > self._most_bytes:
@@ -197,13 +208,14 @@ class Intake(Turn):
                 self._room.wait(LOOK_S)
         self.run()
 
-    # Reading without Python
+    # Reading messages without Python
 
     def read_by(self, carrier: Carrier) -> bool:
         """Let the handler read messages from a connection itself. Returns False if the handler has no reader.
 
-        Called once, in the connection's thread. The messages that the reader takes do not become events. The reader
-        takes them only while no event waits, so the order is kept. Their number is final once the reader has stopped.
+        Called once for each connection, in its thread. The messages that the reader takes do not become events. The
+        reader takes messages only while no event waits, so the order stays. Once the reader has stopped, the number of
+        its messages is final.
         """
         connection, channel = carrier.connection, carrier.channel
         reader = self._handler.reader(
@@ -225,15 +237,16 @@ class Intake(Turn):
 
     @property
     def messages_in(self) -> int:
-        """How many of the client's counted messages were taken."""
+        """How many of the client's counted messages were taken, including those of the reader."""
         carrier = self._carrier
         return self.received + (0 if carrier is None else carrier.passed()[0])
 
     def _due(self, carrier: Carrier) -> tuple[int, int] | None:
-        """Count the messages that the reader has taken, and acknowledge if that is due.
+        """Count the messages that the reader has taken, and acknowledge them if it is time for that.
 
-        Returns after how many more messages, or bytes, the next acknowledgement is due. Returns None if the reader may
-        take no message now, because events wait, or because the client has not shown that it has the welcome.
+        Returns after how many more messages, or bytes, the next acknowledgement has to be sent. Returns None if the
+        reader may take no message now, because events wait, or because the client has not shown that it has the
+        welcome.
         """
         with self._lock:
             if self._carrier is not carrier:
@@ -257,7 +270,7 @@ class Intake(Turn):
     def catch_up(self, carrier: Carrier) -> None:
         """Wait until all messages that were taken have been handled.
 
-        Called before the client's close frame is answered.
+        Called before the server answers the client's close frame.
         """
         self.run()
         while not self.is_idle and self._runner != get_ident() and self._carrier is carrier and self.ending is None:
@@ -266,18 +279,18 @@ class Intake(Turn):
                 self.run()
         self._handler.catch_up(self.session)
 
-    # Reading while a handler waits
+    # Reading messages while a handler waits for a reply
 
     def pump(self, left_s: float) -> bool:
-        """Take the next message, if the calling thread reads the connection. Waits at most `left_s`.
+        """Take the next message, if the calling thread is the one that reads the connection. Waits at most `left_s`.
 
-        Returns False if the calling thread cannot read now. In this case, another thread must take the reply that a
-        handler waits for. Replies and acknowledgements take effect at once. Other messages wait for the turn.
+        Returns False if the calling thread cannot read now. Another thread must then take the reply that a handler
+        waits for. Replies and acknowledgements take effect at once. Other messages wait for the turn.
         """
         carrier = self._carrier
         if carrier is None or self.ending is not None or not carrier.may_read():
             return False
-        if self._has_lock():  # a finalizer that runs inside a method of this object
+        if self._has_lock():  # this is a finalizer that runs inside of a method of this object
             return False
         if self._bytes_waiting() > self._most_bytes:
             return False

@@ -1,4 +1,4 @@
-"""The interface of handlers: how an endpoint uses the user's code, in either language."""
+"""The interface of handlers: how an endpoint uses the user's code, in Python and in JavaScript."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ if TYPE_CHECKING:
 
 __all__ = ["FAILED", "NO_HANDLER", "NO_SCRIPT_HANDLER", "Answer", "Handler", "json_attributes"]
 
-#: The text that the other side gets for a request without a handler, and for one whose handler has failed.
+#: The error text that the client gets for a request without a handler, or whose handler has failed.
 NO_HANDLER = "no handler: the server has no on_request"
 NO_SCRIPT_HANDLER = "no handler: the server has no onRequest"
 FAILED = "failed"
 
 
 class Answer(Protocol):
-    """Takes the answer to one request of the client. Only the first call counts. Any thread; takes no lock for long."""
+    """Gets the answer to one request of the client.
+
+    Only the first call has an effect. Any thread. Never blocks for long.
+    """
 
     def done(self, value: str | bytes | None) -> None:
         """Send the result of a request that was handled."""
 
     def failed(self, text: str) -> None:
-        """Send an error for a request that was not handled. The text reaches the client."""
+        """Send an error for a request that was not handled. The client gets the text."""
 
 
 def _nobody(error: BaseException | str) -> None:
-    """Default callback: does nothing."""
+    """The default of `on_failure`. Does nothing."""
 
 
 def _nothing_changed() -> None:
-    """Default callback: does nothing."""
+    """The default of `on_loaded`. Does nothing."""
 
 
 class Handler(ABC):
@@ -50,35 +53,36 @@ class Handler(ABC):
 
     The session's thread calls `handshake`, `open`, `message`, `catch_up` and `close`, in this order. For a session that
     speaks ``wsthreads.1``, calls of `request`, `suspend` and `resume` come between these, and other threads may make
-    the calls. Calls for different sessions are concurrent. `open`, `message` and `request` may return before the user's
-    function has run, but the calls of one session keep their order and never overlap. No method raises an error of the
-    user's code, except that `handshake` raises `HandshakeRefused`. Methods that are not abstract are optional.
+    the calls. Calls for different sessions may run at the same time. `open`, `message` and `request` may return before
+    the user's function has run, but the calls of one session keep their order and never overlap. No method raises an
+    error of the user's code, except that `handshake` raises `HandshakeRefused`. Methods that are not abstract are
+    optional.
     """
 
-    #: The name for logs and pages: the script's file name, the class or the module.
+    #: The name for logs and for the dashboard: the script's file name, the class or the module.
     name: str
-    #: The functions in `HOOKS`, or in `SCRIPT_HOOKS`, that the handler has.
+    #: Those functions of `HOOKS`, or of `SCRIPT_HOOKS`, that the handler has.
     hooks: frozenset[str]
-    #: How many times a second `on_tick` is called. None without `on_tick`. May change when `hooks` changes.
+    #: How many times in a second `on_tick` is called. None without `on_tick`. May change when `hooks` changes.
     tick_rate: float | None = None
-    #: The most calls that `call_rooms` takes at once. If this is 1, several threads call `call_rooms`, otherwise one
-    #: thread.
+    #: `call_rooms` gets at most this many calls together. If this is 1, several threads call `call_rooms`. Otherwise
+    #: only one thread does.
     room_batch = 1
-    #: Whether the handler's calls wait for each other in a queue, as the calls of a script do.
+    #: Whether calls of the handler wait for each other in a queue, as those of a script do.
     has_queue = False
-    #: The handler calls this when `hooks` or `tick_rate` have changed. Set by the endpoint.
+    #: The endpoint sets this function. The handler calls it when `hooks` or `tick_rate` have changed.
     on_loaded: Callable[[], None] = staticmethod(_nothing_changed)
-    #: The endpoint's path, for logs. Set by the endpoint.
+    #: The endpoint's path, for logs. The endpoint sets it.
     endpoint_path = ""
-    #: The handler calls this for each logged failure of the user's code, in any thread, with the exception or a
-    #: script's error text.
+    #: The handler calls this function for each logged failure of the user's code, in any thread. It gets the exception,
+    #: or the error text of a script.
     on_failure: Callable[[BaseException | str], None] = staticmethod(_nobody)
 
     def use_rooms(self, rooms: Rooms[Any]) -> None:  # noqa: B027
         """Called once by the endpoint, with its rooms, before any other method."""
 
     def start(self) -> None:  # noqa: B027
-        """Start what the handler needs in this process (a thread, an interpreter). Idempotent. Any thread."""
+        """Start what the handler needs in this process, such as a thread or an interpreter. Idempotent. Any thread."""
 
     def stop(self, timeout_s: float) -> None:  # noqa: B027
         """Stop what `start` has started. Waits at most `timeout_s`. Called once, after all sessions have ended."""
@@ -87,13 +91,13 @@ class Handler(ABC):
     def handshake(self, request: Request, session_id: str) -> Verdict:
         """Accept a client, or raise `HandshakeRefused`.
 
-        Called before the response 101. `session_id` is the id of the future session.
+        Called before the response 101 is sent. `session_id` is the id of the future session.
 
         If the verdict has a `refusal`, no other method is called for this client.
         """
 
     def abandon(self, session_id: str) -> None:  # noqa: B027
-        """Drop the data that `handshake` kept for an accepted client whose session was never opened."""
+        """Drop the data that `handshake` has kept for an accepted client whose session was never opened."""
 
     @abstractmethod
     def open(self, session: Session) -> None:
@@ -103,17 +107,18 @@ class Handler(ABC):
     def message(self, session: Session, message: str | bytes) -> None:
         """Call `on_message`.
 
-        May block while earlier messages of the session wait. Meanwhile, no further messages are read from the client.
+        May block while earlier messages of the session wait. During this time, no further messages are read from the
+        client.
         """
 
     def request(self, session: Session, message: str | bytes, answer: Answer) -> None:
-        """Call `on_request`, and give its result to `answer`, at any time, in any thread. May block like `message`."""
+        """Call `on_request`. Pass the result to `answer`, at any time, in any thread. May block like `message`."""
         answer.failed(NO_HANDLER)
 
     def suspend(self, session: Session) -> Any:  # noqa: B027
         """Call `on_suspend`, because the session has lost its connection.
 
-        Waits until the function has returned. Returns the function's return value, for `export_attributes`.
+        Waits until the function has returned. Returns the function's result, which is for `export_attributes`.
         """
 
     def resume(self, session: Session) -> None:  # noqa: B027
@@ -123,10 +128,10 @@ class Handler(ABC):
         """
 
     def export_attributes(self, session: Session, returned: Any) -> str:
-        """The session's attributes as the JSON text of an object. Another process passes the text to `adopt`.
+        """The session's attributes, as the JSON text of an object. Another process passes them to `adopt`.
 
-        `returned` is the return value of `suspend`. Raises `UsageError` with the name of the attribute that is not
-        JSON.
+        `returned` is the result of `suspend`. Raises `UsageError` if an attribute is not JSON. Its text names the
+        attribute.
         """
         return json_attributes(session.attributes if returned is None else returned)
 
@@ -144,9 +149,11 @@ class Handler(ABC):
         *,
         due: Callable[[], tuple[int, int] | None] | None = None,
     ) -> Reader | None:
-        """A reader that handles the session's messages without Python, or None to call `message` for all of them.
+        """Returns a reader that handles the session's messages without Python.
 
-        `descriptor` is the socket, or -1 if the socket cannot be read directly. Called after `open`, once. For a
+        None if `message` must be called for all of them.
+
+        `descriptor` is the socket, or -1 if the socket cannot be read directly. Called once, after `open`. For a
         session that speaks ``wsthreads.1``, called once for each connection, with `due`. Such a reader takes no message
         that begins with DLE. It calls `due` before it reads and before it returns. `due` returns how many messages, or
         bytes, the reader may take before it calls `due` again. If `due` returns None, the reader stops.
@@ -154,52 +161,61 @@ class Handler(ABC):
         return None
 
     def catch_up(self, session: Session, timeout_s: float | None = None) -> bool:
-        """Wait until all messages so far have been handled. Called when the client has ended the session.
+        """Wait until all messages that have arrived are handled. Called when the client has ended the session.
 
-        Tests pass `timeout_s`. After that time, returns False.
+        Tests pass `timeout_s`. Returns False after that time.
         """
         return True
 
     def attributes(self, session: Session) -> dict[str, Any]:
-        """A copy of the session's attributes. Any thread; blocks only briefly.
+        """A copy of the session's attributes. Any thread. Never blocks for long.
 
         Raises `IsolateError` if a script cannot answer now.
         """
         return dict(session.attributes)
 
     def shown(self, text: str) -> str:
-        """A text of a session or a room without the secrets of a script, so that a page may show it. Any thread."""
+        """Hide the secrets of a script in a text of a session or a room, so that the dashboard may show the text.
+
+        Any thread.
+        """
         return text
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait at most `timeout_s` until all calls so far are done. Returns False if some are not. For tests."""
+        """Wait at most `timeout_s` until all calls that were made so far are done.
+
+        Returns False if some are not. For tests.
+        """
         return True
 
     def heap_bytes(self) -> int | None:
-        """The heap size of a script; None if there is no script or the size is unknown. Does not block."""
+        """The size of a script's heap. None if there is no script, or if the size is not known. Does not block."""
         return None
 
     def probe(self) -> None:  # noqa: B027
         """If the handler `has_queue`, measure how long a call that is made now waits in the queue. Does not block."""
 
     def recent_waits(self) -> tuple[float, float] | None:
-        """The median and the longest wait that `probe` measured in the last minute, in seconds. None without one."""
+        """The median and the longest wait that `probe` has measured in the last minute, in seconds.
+
+        None if there is none.
+        """
         return None
 
     def presence(self, room: Room, changes: PresenceChanges) -> str | bytes | None:
         """Call `on_presence`. Returns a message for the members of the room in this process, or None.
 
-        Called by one thread at a time, if `hooks` has ``on_presence``. May block.
+        Called by only one thread at a time, and only if `hooks` has ``on_presence``. May block.
         """
         return None
 
     def call_rooms(self, calls: Sequence[RoomCall]) -> None:
         """Call the function ``hook`` of each call: `on_room_start`, `on_post`, `on_tick` or `on_room_end`.
 
-        Calls for one room are in order, and must not overlap. The next calls for a room come only after all earlier
-        ones are done. Right before each function, call ``call.begin()``. If it returns false, do not call the function.
-        In any case, call ``call.done()`` once, at any time, in any thread. For a missing function, call ``call.done()``
-        at once.
+        Calls for one room are in order, and must not overlap. Further calls for a room come only after all earlier ones
+        are done. Right before each function, the handler calls ``call.begin()``. If this returns false, the function
+        must not be called. In any case, the handler calls ``call.done()`` once, at any time, in any thread. If the
+        function does not exist, it calls ``call.done()`` at once.
         """
         for call in calls:
             call.done()
@@ -208,12 +224,15 @@ class Handler(ABC):
     def close(self, session: Session, code: int, reason: str) -> None:
         """Call `on_close`. The session is already closed.
 
-        Waits until the user's function has returned, or until it is certain that it never will.
+        Waits until the user's function has returned, or until it surely never will.
         """
 
 
 def json_attributes(attributes: Any) -> str:
-    """The attributes of a session as the JSON text of an object. Raises `UsageError` for values that are not JSON."""
+    """Encode the attributes of a session as the JSON text of an object.
+
+    Raises `UsageError` for values that are not JSON.
+    """
     if not isinstance(attributes, dict):
         kind = type(attributes).__name__
         raise UsageError(f"the result of on_suspend must be a dict of JSON values or None, not {kind}")
@@ -221,6 +240,6 @@ def json_attributes(attributes: Any) -> str:
         try:
             if type(name) is not str or json.loads(json.dumps(value, allow_nan=False)) != value:
                 raise ValueError("JSON would change the value")
-        except Exception as error:  # the value's class may raise anything
+        except Exception as error:  # the class of the value may raise anything
             raise UsageError(f"the attribute {brief(name)} is not JSON: {error}") from None
     return json.dumps(attributes, ensure_ascii=False, allow_nan=False)

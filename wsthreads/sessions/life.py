@@ -1,6 +1,6 @@
-"""The life of one session: opened once, closed once, however many connections it has.
+"""The life of one session. It is opened once and closed once, even if it has several connections one after the other.
 
-`Service` serves the connections, and decides what a new or lost connection means for its session. For clients that
+`Service` serves the connections. It decides what a new or a lost connection means for the session. For clients that
 speak ``wsthreads.1``, `Dialogue` decides this.
 """
 
@@ -21,15 +21,16 @@ __all__ = ["Life"]
 
 log = get_logger(__name__)
 
-#: Logs the end of a session whose client was too slow. A separate logger, because the log under gunicorn has its lines
-#: from level INFO up.
+#: Logs the end of a session whose client was too slow. This is a logger of its own, so that the log under gunicorn can
+#: have its lines from level INFO up.
 slow_log = get_logger(f"{__name__}.slow")
 
 
 class Life:
-    """Passes each step in a session's life to the handler, the rooms, the counters and the log.
+    """Tells the handler, the rooms, the counters and the log of each step in a session's life.
 
-    A step is made even if the handler has failed in an earlier step. The start and the end are logged at `log_level`.
+    Each step is made even if the handler has failed in an earlier step. The start and the end are logged at
+    `log_level`.
     """
 
     __slots__ = (
@@ -70,7 +71,7 @@ class Life:
         self._ending = ""
 
     def open(self) -> None:
-        """Call `on_open`. To be called once."""
+        """Call `on_open`. Must be called only once."""
         session = self.session
         self._metrics.add("sessions_opened")
         text = "session %s opened on %s from %s"
@@ -79,7 +80,7 @@ class Life:
         self._handler.open(session)
 
     def take_over(self) -> None:
-        """Called instead of `open` for a session that comes from another process."""
+        """Note that the session has come from another process. Called instead of `open`."""
         self._is_opened = True
         session, text = self.session, "session %s on %s has moved to this process"
         log.log(self._log_level, text, session.id, self._path, extra=self._log_context)
@@ -95,17 +96,17 @@ class Life:
         return self._handler.suspend(session)
 
     def resume(self) -> None:
-        """Call `on_resume`: the session has a connection again. Comes after `suspend`."""
+        """Call `on_resume`, because the session has a connection again. Comes after `suspend`."""
         self._metrics.add("sessions_resumed")
         session, text = self.session, "session %s resumed on %s from %s"
         log.log(self._log_level, text, session.id, self._path, session.remote_addr, extra=self._log_context)
         self._handler.resume(session)
 
     def close(self, code: int, reason: str, *, is_lost: bool = False) -> bool:
-        """Call `on_close` if `on_open` was called, then leave all rooms.
+        """Call `on_close` if `on_open` was called. Then leave all rooms.
 
         With `is_lost`, the connection was lost, and the session's presence stays for `presence_grace_s`. A second call
-        does nothing and returns False.
+        does nothing, and returns False.
 
         Called when the session's connection has ended or is closing. Any thread, but not at the same time as `open`.
         """
@@ -120,7 +121,7 @@ class Life:
         return True
 
     def record_end(self, *, was_too_slow: bool) -> None:
-        """Count and log the end. To be called once, after `close`."""
+        """Count and log the end of the session. Must be called only once, after `close`."""
         self._metrics.add("sessions_closed")
         text, lasted_s = "session %s closed on %s after %.1f s: %s", monotonic() - self._began
         (slow_log if was_too_slow else log).log(

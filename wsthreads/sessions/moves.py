@@ -1,8 +1,10 @@
-"""Moves sessions to and from other processes: the part of an endpoint that `brokers.handover` uses.
+"""Moves sessions between processes. This is the part of an endpoint that `brokers.handover` uses.
 
-A session that leaves has no connection. Its turn is taken, so no function of the handler is called for it. It stays in
-the endpoint's list of sessions until the other process can take it. A session that arrives is in the list before it is
-certain that this process gets the session. Until then, its turn is taken, too.
+A session that leaves this process has no connection. Its turn is taken, so no function of the handler is called for it.
+It stays in the endpoint's list of sessions until the other process can take it.
+
+A session that arrives is added to the list before it is certain that this process gets the session. Until that is
+certain, its turn is taken, too.
 """
 
 from __future__ import annotations
@@ -49,17 +51,17 @@ __all__ = [
 
 log = get_logger(__name__)
 
-#: No process has the session: it has ended, or its process was killed.
+#: No process has the session, because it has ended, or its process was killed.
 UNKNOWN = "unknown"
 
-#: A process has the session, and cannot hand it over now. The client tries again.
+#: A process has the session, but cannot hand it over now. The client must try again.
 BUSY = "busy"
 
 
 class CannotMove(UsageError):
-    """A session has ended because it cannot move to another process.
+    """A session has ended, because it cannot move to another process.
 
-    Its client has one of the `secrets`, and may come back for `left_s` more seconds.
+    The client has one of the `secrets`, and may come back for `left_s` more seconds.
     """
 
     def __init__(self, message: str, secrets: list[str], left_s: float) -> None:
@@ -69,7 +71,7 @@ class CannotMove(UsageError):
 
 
 class Claim(NamedTuple):
-    """The data of a client that comes back, from its hello and its handshake."""
+    """What a client that comes back has said about its session, in its hello and its handshake."""
 
     session_id: str
     #: The digest of the client's secret.
@@ -83,7 +85,7 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the server has closed a session. The client gets this information when it comes back.
+    """How the server has closed a session. The client is told when it comes back.
 
     Like `suspensions.Record`, but for other processes.
     """
@@ -97,29 +99,32 @@ class Ended:
 
 
 class Handover(Protocol):
-    """Moves sessions to other processes: `brokers.handover.Handover`."""
+    """Moves sessions to other processes. `brokers.handover.Handover` is the only one."""
 
     def fetch(self, claim: Claim, request: Request) -> Arriving | str | tuple[int, str]:
         """Take the session of a client that has come back from another process.
 
-        If that is not possible, returns why. `BUSY`: the client must try again. Code and reason: the session was closed
-        with these. Can block for seconds.
+        If this is not possible, returns why. With `BUSY`, the client must try again. With code and reason, the session
+        was closed with these. Can block for seconds.
         """
 
     def export(self, session_id: str) -> bool:
-        """Let other processes take a session, and forget the session here. Returns False if it stays here. Blocks."""
+        """Let other processes take a session, and forget it here. Returns False if it stays here. Blocks."""
 
     def take_no_more(self) -> None:
         """Take no more sessions from other processes, because this process is ending."""
 
     def put(self, calls: Iterable[Callable[[], object]]) -> None:
-        """Call these in other threads."""
+        """Let other threads make these calls."""
 
     def start(self) -> None:
-        """From now on, end sessions of ended processes if their clients do not come back. Idempotent."""
+        """From now on, end sessions of processes that have ended, if the clients of these sessions do not come back.
+
+        Idempotent.
+        """
 
     def stop(self, timeout_s: float) -> None:
-        """End the threads. Before that, tell other processes how this process has closed its sessions."""
+        """End the threads. Before, tell other processes how this process has closed its sessions."""
 
     def give_up(self) -> None: ...
 
@@ -137,12 +142,12 @@ class _Service(Protocol):
     def make_session(self, session_id: str, request: Request, channel: Channel) -> tuple[Session, Life]: ...
 
 
-#: Why a session does not leave the process now.
+#: The reason for which a session does not leave the process now.
 HANDLER_RUNS = "a function of the handler is still running"
 
 
 def origin_of(request: Request) -> str | None:
-    """The Origin of a handshake."""
+    """The header Origin of a handshake. None if it has none."""
     return request.get_header("Origin")
 
 
@@ -154,7 +159,10 @@ def same_origin(before: str | None, now: str | None) -> bool:
 
 
 def _nobody_cares(reason: str) -> None:
-    """Ignore that too many bytes wait for the client. It is not certain yet that this process gets the session."""
+    """The default of `on_stuck`: ignore that too many bytes wait for the client.
+
+    This process may not get the session at all.
+    """
 
 
 class Moves:
@@ -166,11 +174,11 @@ class Moves:
     def judge(
         self, session_id: str, secret: str, user: str | None, origin: str | None, encoding: str, received: int
     ) -> str | tuple[int, str]:
-        """Why a client may not resume a session of this process. Returns "" if the client may.
+        """Why a client may not resume a session of this process. "" if the client may.
 
-        Returns `UNKNOWN` if there is no such session. Returns code and reason for the client if the server has closed
-        the session, or if the client says that it `received` more messages than the server has sent. `secret` is a
-        digest. `encoding` is the name of an encoding. Does not block.
+        Returns `UNKNOWN` if there is no such session. Returns a code and a reason for the client in two cases: the
+        server has closed the session, or the client says that it has `received` more messages than the server has sent.
+        `secret` is a digest. `encoding` is the name of an encoding. Does not block.
         """
         dialogue = self._find(session_id)
         if dialogue is None or not dialogue.may_resume(secret):
@@ -192,7 +200,10 @@ class Moves:
             return int(error.close_code), str(error)
 
     def ended(self) -> list[tuple[str, Ended, float]]:
-        """The sessions that the server has closed: id, ending, and for how many more seconds the ending is kept."""
+        """The sessions that the server has closed.
+
+        For each, the id, the ending, and for how many more seconds the ending is kept.
+        """
         return [
             (name, Ended(each.code, each.reason, digests, each.user, origin_of(each.request)), left_s)
             for name, each, left_s in self._service.suspensions.records()
@@ -200,7 +211,7 @@ class Moves:
         ]
 
     def left_behind(self) -> list[str]:
-        """Why sessions have not left the process at a shutdown: one text for each session."""
+        """Why sessions have not left the process at a shutdown. One text for each session."""
         dialogues = [served.dialogue for served in self._service.served.snapshot().values()]
         here = [each.why_here for each in dialogues if each and not each.is_over and each.ending is None]
         return [why or HANDLER_RUNS for why in (*self._service.left_behind, *here)]
@@ -212,7 +223,7 @@ class Moves:
             dialogue.why_here = why
 
     def depart(self, session_id: str, timeout_s: float) -> Departing | None:
-        """Suspend a session, and take its turn.
+        """Suspend a session that is to move, and take its turn.
 
         Returns None if there is no such session, or if a call of the handler takes too long. If the session cannot
         move, it is ended, and `CannotMove` is raised.
@@ -239,9 +250,9 @@ class Moves:
         return departing
 
     def arrive(self, state: Any, request: Request | None, encoding: Encoding) -> Arriving:
-        """Make a session from a `SessionState`, with an outbox but without a connection.
+        """Make a session from a `SessionState`. It has an outbox, but no connection.
 
-        `request` is the handshake of the client that has come back, or None if the session only arrives to be ended.
+        `request` is the handshake of the client that has come back. It is None if the session arrives only to be ended.
         """
         return Arriving(self._service, state, request, encoding)
 
@@ -272,7 +283,7 @@ class Departing:
         self._attributes = self._service.handler.export_attributes(self.session, self._dialogue.returned)
 
     def state(self) -> dict[str, Any]:
-        """The fields of `SessionState`, except the fields of the rooms and the outbox. Does not block."""
+        """The fields of `SessionState`, except those of the rooms and the outbox. Does not block."""
         session, dialogue = self.session, self._dialogue
         return {
             "id": session.id,
@@ -291,13 +302,13 @@ class Departing:
         }
 
     def leave(self) -> tuple[int, str] | None:
-        """Forget the session, without on_close. If it was closed during the move, returns code and reason."""
+        """Forget the session, without on_close. If it was closed during the move, returns the code and the reason."""
         ending = self._dialogue.vanish()
         self._service.handler.abandon(self.session.id)
         return ending
 
     def stay(self, why: str) -> None:
-        """Go on with the session as if nothing had happened."""
+        """Continue the session as if nothing had happened."""
         log.debug("session %s does not move now: %s", self._dialogue.session.id, why)
         self._dialogue.why_here = why
         self._dialogue.let_go()
@@ -374,7 +385,10 @@ class Arriving:
         self.dialogue.discard()
 
     def end(self, code: int, reason: str, *, has_lapsed: bool = False) -> None:
-        """End the session, with on_close. Called after `settle`. `has_lapsed`: its client did not come back in time."""
+        """End the session, with on_close.
+
+        Called after `settle`. With `has_lapsed`, its client did not come back in time.
+        """
         if has_lapsed:
             self.dialogue.has_lapsed = True
         self.dialogue.begin_close(code, reason)

@@ -1,4 +1,4 @@
-"""Lets a handler probe its queue every second, while its endpoint has sessions."""
+"""Lets a handler measure every second how long calls wait in its queue, while its endpoint has sessions."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class ProbeTimer:
         self._running = Lock()  # held while there is a timer; taken without waiting
 
     def session_begins(self) -> None:
-        """Call this when a session was added to the `sessions`."""
+        """Called when a session was added to `sessions`."""
         if self._handler.has_queue and self._running.acquire(blocking=False):
             self._set()
 
     def renew(self) -> None:
-        """Allow a new timer in a forked process, because the old one is the parent's."""
+        """Allow a new timer in a forked process, because the old timer is that of the parent."""
         self._running = Lock()
 
     def _set(self) -> None:
         self._flusher.call_later(INTERVAL_S, weakly(self._probe))
 
     def _probe(self) -> None:
-        """Probe the queue, and set the timer again. Called by the flusher."""
+        """Let the handler measure, and set the timer again. Called by the flusher."""
         if self._sessions:
             self._set()
             self._handler.probe()

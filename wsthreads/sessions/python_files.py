@@ -1,4 +1,4 @@
-"""Runs the user's Python file as a module: a handler, or a module that a script imports."""
+"""Runs a Python file of the user as a module. The file is a handler, or a module that a script imports."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ __all__ = ["load_module"]
 def load_module(file: Path) -> ModuleType:
     """Run a Python file as a module, and return the module.
 
-    The file can import other files in its folder, as with ``python file.py``. The module of ``chat.py`` is named
-    ``chat``. So other processes can import it, as the processes of multiprocessing do. If another module has that name,
-    the file's own name is used, such as ``json.py``. No import statement can contain this name, so it hides no other
+    The file can import other files in its folder, as with ``python file.py``. The module of ``chat.py`` gets the name
+    ``chat``. So other processes can import it; those of multiprocessing do. If another module has this name, the name
+    of the file is used, such as ``json.py``. No import statement can have such a name, so the module hides no other
     module. A file that is loaded twice is run twice.
 
-    A Python process has only one module of each name. So an import, now or later in a function, may get a module from
-    elsewhere instead of the file in the same folder. Such an import is an error. Only the imports in this file are
-    checked.
+    A Python process has only one module of each name. So an import, now or later in a function, may get another module
+    instead of the file in the same folder. Such an import is an error. Only the imports in this file are checked.
 
-    Raises `ScriptError`, with file and line, for any exception of the file except KeyboardInterrupt, and `OSError` if
-    the file cannot be read.
+    Raises `ScriptError`, which has file and line, for any exception of the file except KeyboardInterrupt. Raises
+    `OSError` if the file cannot be read.
     """
     written, file = file, file.absolute()
     source = file.read_bytes()
     try:
         try:
-            # From a tree: threads of CPython 3.13t would count their references to constants of code from a text.
+            # Compiled from a tree, because threads of CPython 3.13t would count their references to constants of code
+            # that was compiled from a text.
             tree = ast.parse(source, str(file))
             code = compile(tree, str(file), "exec", dont_inherit=True)
-        except RecursionError:  # a long chain, such as of `elif`: only a text can be compiled, and nothing is checked
+        # a long chain, for example of `elif`, can only be compiled as a text; its imports are not checked
+        except RecursionError:
             tree = ast.Module([], [])
             code = compile(source, str(file), "exec", dont_inherit=True)
     except SyntaxError as error:
         raise ScriptError(f"SyntaxError: {error.msg}", str(written), error.lineno, error.offset) from error
-    except ValueError as error:  # a NUL, before Python 3.12
+    except ValueError as error:  # a NUL in the text, before Python 3.12
         raise ScriptError(f"SyntaxError: {error}", str(written)) from error
     except (RecursionError, MemoryError) as error:
         message = f"Python cannot compile such a long or deeply nested statement ({type(error).__name__})"
@@ -66,22 +67,23 @@ def load_module(file: Path) -> ModuleType:
     try:
         exec(code, module.__dict__)
     except BaseException as error:
-        sys.modules.pop(name, None)  # the file may have removed it
+        sys.modules.pop(name, None)  # the file may have removed its module
         if earlier is not None:
             sys.modules[name] = earlier
-        if isinstance(error, KeyboardInterrupt):  # Ctrl-C: this is usually the main thread
+        if isinstance(error, KeyboardInterrupt):  # Ctrl-C; this is usually the main thread
             raise
         place, line = _place_in(folder, error, default=str(file))
-        if Path(place).is_relative_to(folder):  # as the user named it
+        if Path(place).is_relative_to(folder):  # the path as the user wrote it
             place = str(written.parent / Path(place).relative_to(folder))
         raise ScriptError(_summary(error), place, line) from error
     finally:
-        with suppress(ValueError, AttributeError):  # the file may have changed them
+        with suppress(ValueError, AttributeError):  # the file may have changed these lists
             sys.meta_path.remove(standard)
         with suppress(ValueError, AttributeError):
             sys.path.remove(folder)
     if folder not in sys.path:
-        sys.path.append(folder)  # for imports inside functions; last, so that it hides no other modules
+        # for imports inside of functions; it is the last one, so that it hides no other modules
+        sys.path.append(folder)
     return module
 
 
@@ -100,11 +102,13 @@ class _StandardLibrary:
 
 
 def _check_imports(tree: ast.Module, file: Path, written: Path) -> dict[str, Path]:
-    """Raise `ScriptError` if an import in the file, also in a function, would get a module from elsewhere.
+    """Raise `ScriptError` if an import in the file would get another module than the file in the same folder.
 
-    Returns the files of the same folder that the file imports only in functions, by the names of the imports. Names of
-    the standard library are not checked: even if the handler is a file ``queue.py``, ``import queue`` means the
-    standard library.
+    Imports in functions are checked, too.
+
+    Returns the files of the same folder that the file imports only in functions. The keys are the names of the imports.
+    Names of the standard library are not checked: even if the handler is a file ``queue.py``, ``import queue`` imports
+    the module of the standard library.
     """
     at_once: dict[str, Path] = {}
     later: dict[str, Path] = {}
@@ -135,7 +139,7 @@ def _check_imports(tree: ast.Module, file: Path, written: Path) -> dict[str, Pat
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
-    """The names of imported modules, the lines, and whether the import is in a function.
+    """The imported modules. For each, its name, the line, and whether the import is in a function.
 
     Imports that are only for type checkers are left out.
     """
@@ -157,14 +161,17 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
 
 
 def _is_false(test: ast.expr) -> bool:
-    """Whether a test is false in each run, because it is ``TYPE_CHECKING`` of any module, or that and more."""
+    """Whether a test is false in each run, because it is ``TYPE_CHECKING``, or this joined with more by `and`."""
     if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
         return any(map(_is_false, test.values))
     return "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
 
 
 def _other_user(name: str, found: Path) -> str | None:
-    """A file that was loaded before, and that imports another module of this name in a function."""
+    """A file that was loaded before, and that imports another module of this name in a function.
+
+    None if there is none.
+    """
     for module in list(sys.modules.values()):
         later = vars(module).get(_LATER) if isinstance(module, ModuleType) else None
         wanted = later.get(name) if later is not None else None
@@ -174,7 +181,7 @@ def _other_user(name: str, found: Path) -> str | None:
 
 
 def _module_for(file: Path) -> ModuleType:
-    """A module for a file, which is not run yet. `load_module` explains its name."""
+    """Make a module for a file, which is not run yet. `load_module` explains the module's name."""
     name = file.stem
     if _is_ours(sys.modules.get(name), file) or (name not in sys.modules and _is_imported_as(name, file)):
         spec = spec_from_file_location(name, file)
@@ -183,14 +190,14 @@ def _module_for(file: Path) -> ModuleType:
             return module_from_spec(spec)
     module = ModuleType(_free_module_name(file.name))
     module.__file__ = str(file)
-    module.__package__ = ""  # then a relative import raises a clear error
+    module.__package__ = ""  # so that a relative import raises a clear error
     return module
 
 
 #: The `loader_state` of modules that `load_module` has made. A newer module may replace such a module.
 _OURS = __name__
 
-#: The attribute of such modules that stores the result of `_check_imports`.
+#: The attribute in which such modules have the result of `_check_imports`.
 _LATER = "__wsthreads_later__"
 
 
@@ -200,7 +207,7 @@ def _is_ours(module: ModuleType | None, file: Path) -> bool:
 
 
 def _is_imported_as(name: str, file: Path) -> bool:
-    """Whether `import name` finds the file if its folder is the last one on the path."""
+    """Whether `import name` finds the file if the file's folder is the last one on the path."""
     spec = None if "." in name else _spec_if_last(name, str(file.parent))
     return spec is not None and spec.origin == str(file)
 
@@ -228,13 +235,16 @@ def _free_module_name(name: str) -> str:
 
 
 def _summary(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):  # in an imported module; str() would repeat the place
+    if isinstance(error, SyntaxError):  # the error is in an imported module; str() would repeat the place
         return f"{type(error).__name__}: {error.msg}"
     return bounded(summary_of(error))
 
 
 def _place_in(folder: str, error: BaseException, default: str) -> tuple[str, int | None]:
-    """File and line of the innermost code under `folder` in the traceback: where its author would look."""
+    """The file and the line of the innermost code under `folder` in the traceback.
+
+    There the author would look first.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         return error.filename, error.lineno
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,8 +1,11 @@
-"""Serves connections of clients that speak ``wsthreads.1``: reads the hello, then begins or resumes a session.
+"""Serves connections of clients that speak ``wsthreads.1``. Reads the hello, and then begins or resumes a session.
+
+The *hello* is the first message of the client, and the *welcome* that of the server. A *token* in the welcome lets the
+client resume the session later.
 
 A client with a valid token, for the same user and origin, resumes its session. Otherwise the welcome says why not, and
-a new session begins. There is one exception: if the server has closed the session, and the client may not know, the
-connection is closed with the same code.
+a new session begins. There is one exception: if the server has closed the session, and the client may not know this,
+the connection is closed with the same code.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ __all__ = ["Reception"]
 
 log = get_logger(__name__)
 
-#: Why a session is not resumed, for the log.
+#: Texts for the log: why a session is not resumed.
 WHY = {
     UNKNOWN: "the session has ended, or its process is gone",
     "elsewhere": "the session could not move from another process; are its attributes JSON?",
@@ -70,14 +73,14 @@ class _Service(Protocol):
     flusher: Flusher
     path: str
 
-    #: Moves sessions to other processes; None without a broker.
+    #: Moves sessions to other processes. None without a broker.
     handover: Handover | None
 
     def make_session(self, session_id: str, request: Request, channel: Dialogue) -> tuple[Session, Life]:
-        """A session that is not open yet."""
+        """Make a session that is not open yet."""
 
     def enter(self, session: Session, connection: Connection, dialogue: Dialogue) -> bool:
-        """Add a session to the endpoint's list. Returns False if its user is banned, and the session is closing."""
+        """Add a session to the endpoint's list. Returns False if its user is banned. The session is then closing."""
 
     def leave(self, dialogue: Dialogue) -> None:
         """Move a session without a connection to another process, or end it. For a shutdown. Blocks."""
@@ -107,7 +110,7 @@ class Reception:
     def serve(self, client: Admitted, connection: Connection, spoken: str | None) -> None:
         """Serve a client until its connection has ended. The response 101 was already sent.
 
-        `spoken` is the application's own subprotocol.
+        `spoken` is the subprotocol of the application.
         """
         carrier, is_new = Carrier(connection), False
         dialogue: Dialogue | None = None
@@ -117,7 +120,8 @@ class Reception:
             if hello is not None:
                 dialogue, why = self._resume(carrier, hello, client.request, spoken)
                 if dialogue is None and hello.token is not None and any(carrier.channel.transport.end_seen()):
-                    carrier.channel.lose("connection lost")  # the client left while the server looked for its session
+                    # the client has left while the server looked for its session
+                    carrier.channel.lose("connection lost")
                 if dialogue is None and self._has_place(client, carrier):
                     dialogue = self._begin(client, carrier, spoken, why)
                     is_new = dialogue is not None
@@ -151,11 +155,11 @@ class Reception:
         except PeerError as error:
             carrier.channel.refuse(error)
         except BaseException:
-            # Not an error in the user's code, because the handler logs such errors itself.
+            # This is not an error in the user's code, because the handler logs such errors itself.
             carrier.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:
-            with ExitStack() as steps:  # in reverse order; if one fails, the others still run
+            with ExitStack() as steps:  # they run in reverse order; if one fails, the others still run
                 steps.callback(self._service.disconnected, dialogue, carrier.connection)
                 steps.callback(carrier.connection.hang_up)
                 steps.callback(self._run_or_leave, dialogue)
@@ -192,14 +196,14 @@ class Reception:
         return False
 
     def _begin(self, client: Admitted, carrier: Carrier, spoken: str | None, why: str) -> Dialogue | None:
-        """Begin a session. Returns None if the client is gone.
+        """Begin a session. Returns None if the client has left.
 
-        `why` says why the client's old session was not resumed, or is empty.
+        `why` tells why the client's old session was not resumed. It is empty if there was none.
         """
         service, outbox = self._service, carrier.channel.outbox
         config, suspensions = service.config, service.suspensions
         keeps = config.resume_s > 0
-        if keeps:  # until the welcome, messages to the session wait
+        if keeps:  # until the welcome is sent, messages to the session wait
             outbox = Outbox.apart(
                 outbox.flusher,
                 max_bytes=config.max_outbox_bytes,
@@ -238,7 +242,10 @@ class Reception:
     def _welcome(
         self, session_id: str, spoken: str | None, *, why: str = "", is_resumed: bool = False
     ) -> Callable[[int, str | None], bytes]:
-        """Returns a function that makes the welcome's frame from the number of messages taken and the next secret."""
+        """Returns a function that makes the frame of the welcome.
+
+        It gets the number of messages taken, and the next secret.
+        """
         config = self._service.config
 
         def make(received: int, secret: str | None) -> bytes:
@@ -261,7 +268,9 @@ class Reception:
     def _resume(
         self, carrier: Carrier, hello: envelope.Hello, request: Request, spoken: str | None
     ) -> tuple[Dialogue | None, str]:
-        """Resume the session of the client's token over this connection. Otherwise returns None, and why not.
+        """Resume the session that the client's token names, over this connection.
+
+        If this is not possible, returns None, and why.
 
         The reason is empty for a client without a token. After a failure, the connection may be closing.
         """
@@ -293,11 +302,11 @@ class Reception:
     def _fetch(
         self, carrier: Carrier, received: int, session_id: str, wanted: str, request: Request
     ) -> tuple[Dialogue | None, str]:
-        """Move a session here from another process. Returns the session, or None and the reason."""
+        """Move a session to this process from another one. Returns the session, or None and the reason."""
         handover, service = self._service.handover, self._service
         served = service.served.get(session_id)
         if served is not None and served.dialogue is not None and served.dialogue.is_moving:
-            return None, BUSY  # `_find` may have failed because the secret of this hello is outdated
+            return None, BUSY  # `_find` may have failed because the secret in this hello is outdated
         if handover is None or served is not None or service.suspensions.record(session_id, wanted):
             return None, UNKNOWN
         encoding = carrier.channel.outbox.encoding
@@ -323,7 +332,7 @@ class Reception:
         spoken: str | None,
     ) -> str:
         session_id = dialogue.session.id
-        try:  # before any change of the session
+        try:  # checked before the session is changed
             why = BUSY if dialogue.is_moving else dialogue.judge_received(hello.received)
         except ProtocolError as error:
             carrier.channel.refuse(error)
@@ -333,7 +342,7 @@ class Reception:
         request.environ[SESSION_KEY] = session_id
         if request.expires_at is not None:
             dialogue.session._expire_at(request.expires_at)
-        dialogue.session._check_expiry()  # if it has expired, the client gets the close code
+        dialogue.session._check_expiry()  # if the session has expired, the client gets the close code
         carrier.connection.before_end = partial(dialogue.hear_out, carrier)
         carrier.connection.is_resumed = True
         welcome = self._welcome(session_id, spoken, is_resumed=True)
@@ -345,7 +354,7 @@ class Reception:
             return "counts"
 
     def _find(self, session_id: str, wanted: str) -> Dialogue | None:
-        """The session with this id, if a secret with this digest is valid."""
+        """The session with this id, if the secret with this digest is valid. None otherwise."""
         served = self._service.served.get(session_id)
         dialogue = None if served is None else served.dialogue
         return dialogue if dialogue is not None and dialogue.may_resume(wanted) else None
@@ -362,8 +371,7 @@ class Reception:
     def _tell_end(
         self, dialogue: Dialogue | None, carrier: Carrier, session_id: str, wanted: str, request: Request
     ) -> None:
-        """If the server has closed the session, and the client may not know this, close the connection in the same
-        way.
+        """Close the connection like the session, if the server has closed the session and the client may not know this.
         """
         if dialogue is not None:
             ending = None if dialogue.is_known_to_have_ended else dialogue.ending
@@ -379,6 +387,6 @@ class Reception:
 
 
 def _shown_id(token: str) -> str:
-    """The id in a token, for the log. Shows nothing of an invalid token, because its text may contain a secret."""
+    """The id in a token, for the log. Shows nothing of an invalid token, because its text may have a secret."""
     found = _TOKEN.fullmatch(token)
     return "?" if found is None else found[1]

@@ -1,13 +1,13 @@
-"""The requests of one session that speaks ``wsthreads.1``, in both directions.
+"""The requests of one session that speaks ``wsthreads.1``: those to the client, and those of the client.
 
 Invariants:
 
-- The outcome of a request to the client is passed on exactly once, by the thread that removes the request from
-  `_pending`, and without locks.
-- Requests are sent in the order of their ids, without a gap. A thread takes an id and appends the frame under
-  `_asking`.
+- The outcome of a request to the client is passed on exactly once. This is done, without locks, by the thread that
+  removes the request from `_pending`.
+- Requests are sent in the order of their ids, without a gap: a thread holds `_asking` while it takes an id and appends
+  the frame.
 - Each request of the client is answered once, by the thread that removes its id from `unanswered`.
-- After `end`, nothing is pending, and nothing becomes pending.
+- After `end`, no request is pending, and none becomes pending.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Done", "IncomingRequest", "Outcome", "PendingReply", "Requests"]
 
-#: How a request has ended: with a reply, or with an error.
+#: How a request has ended: the reply, or an error.
 Outcome = str | bytes | None | RequestTimeout | SessionClosed | SessionMoved | RequestError
 Done = Callable[[Outcome], None]
 
-#: The longest wait for an outcome that another thread is passing on.
+#: The longest wait for an outcome that another thread is just passing on.
 TOLD_S = 5.0
 
-#: The answer to a request beyond `max_pending_requests`.
+#: The answer to a request that exceeds `max_pending_requests`.
 TOO_MANY = "too many requests"
 
 
@@ -59,7 +59,7 @@ class PendingReply:
     def __init__(self) -> None:
         self.outcome: Outcome = None
         self.is_done = False
-        self._arrived = Lock()  # held until `done`
+        self._arrived = Lock()  # held until `done` is called
         self._arrived.acquire()
 
     def done(self, outcome: Outcome) -> None:
@@ -69,17 +69,17 @@ class PendingReply:
         self._arrived.release()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for the outcome, at most `timeout_s`. Only one thread waits."""
+        """Wait for the outcome, at most `timeout_s`. Only one thread may wait."""
         return self.is_done or self._arrived.acquire(timeout=max(0.0, timeout_s))
 
 
 class Requests:
-    """The requests of a session in both directions.
+    """The requests of a session, in both directions.
 
-    At most `most` requests to the client may be unanswered. Any thread.
+    At most `most` requests to the client may be without a reply. Any thread.
 
-    `read` takes messages from the client, for at most the given number of seconds. It returns False if the calling
-    thread does not read the connection.
+    `read` takes messages from the client for at most the given number of seconds. It returns False if the calling
+    thread is not the one that reads the connection.
     """
 
     __slots__ = (
@@ -110,12 +110,13 @@ class Requests:
         self._asking = RLock()  # guards _asked; held while a frame is appended, so that ids are sent in order
         self._asked = 0  # the last id that was used
         self._pending: dict[int, Done] = {}
-        self._clocks: dict[int, Timer] = {}  # timeouts of requests for which no thread waits
-        #: The ids of the client's requests without an answer. `Intake` adds them, under its lock.
+        self._clocks: dict[int, Timer] = {}  # timers for requests for which no thread waits
+        #: The ids of the client's requests without an answer. `Intake` adds them, with its lock held.
         self.unanswered: dict[int, None] = {}
-        self._answering: dict[int, None] = {}  # ids removed from `unanswered` whose answer may not be in the outbox yet
+        # ids that were removed from `unanswered`, but whose answer may not be in the outbox yet
+        self._answering: dict[int, None] = {}
         self._has_ended = False
-        self._is_held = False  # see `hold`
+        self._is_held = False  # whether `hold` was called, and `let_go` was not
 
     # Requests to the client
 
@@ -125,9 +126,9 @@ class Requests:
         return bool(self._pending)
 
     def read(self, timeout_s: float) -> bool:
-        """Take messages from the client, for at most `timeout_s`, while a thread waits for a reply.
+        """Take messages from the client for at most `timeout_s`, because a thread waits for a reply.
 
-        Returns False if the calling thread does not read the connection.
+        Returns False if the calling thread is not the one that reads the connection.
         """
         return self._read(timeout_s)
 
@@ -159,7 +160,7 @@ class Requests:
             done(error)
         else:
             self._clocks[number] = self._timers.call_later(timeout_s, weakly(self._time_out, number, timeout_s))
-            if number not in self._pending:  # the outcome has arrived already
+            if number not in self._pending:  # the outcome has already arrived
                 self._stop_clock(number)
 
     def _time_out(self, number: int, timeout_s: float) -> None:
@@ -172,10 +173,10 @@ class Requests:
             timer.cancel()
 
     def send(self, message: str | bytes, done: Done) -> int:
-        """Send a request. `done` is called once with the outcome, unless `forget` comes before it.
+        """Send a request. `done` is called once with the outcome, unless `forget` is called before.
 
         Returns the id. Raises `SessionClosed` if the session is closed, `SessionMoved` if it has moved to another
-        process, and `RequestError` if too many requests are unanswered. Does not block.
+        process, and `RequestError` if too many requests have no reply. Does not block.
         """
         if not isinstance(message, (str, bytes)):
             raise MessageTypeError(f"a request must be text or bytes, not {type(message).__name__}; try json.dumps")
@@ -195,38 +196,38 @@ class Requests:
         return number
 
     def forget(self, number: int) -> bool:
-        """Stop waiting for a reply. Returns False if the outcome was passed on, or is being passed on."""
+        """Stop waiting for a reply. Returns False if the outcome was already passed on, or is just being passed on."""
         return self._pending.pop(number, None) is not None
 
     def settle(self, number: int, outcome: Outcome) -> None:
-        """Take a reply or a failure. Does nothing unless the request is pending."""
+        """Pass on a reply or a failure. Does nothing unless the request is pending."""
         done = self._pending.pop(number, None)
         if done is not None:
             self._stop_clock(number)
             done(outcome)
 
     def check_asked(self, number: int) -> None:
-        """Raise `ProtocolError` for the id of a reply if no request has had this id."""
+        """Raise `ProtocolError` if no request has had the id of this reply."""
         if number > self._asked:
             raise ProtocolError(f"a reply to request {number}, but the last request was {self._asked}")
 
     # Requests of the client
 
     def refuse(self, number: int) -> None:
-        """Refuse a request beyond the limit."""
+        """Refuse a request that exceeds the limit."""
         self._session._post(self.frame(envelope.failure(number, TOO_MANY)), timeout=0.0)
 
     def answer(self, number: int, message: str | bytes) -> None:
-        """Send the answer to a request, unless it has been answered."""
+        """Send the answer to a request, unless it was already answered."""
         self._answering[number] = None
         try:
             if self.unanswered.pop(number, number) is None:
-                frame = message_frame(message)  # inlined `frame`, because this runs for each request
+                frame = message_frame(message)  # `frame` is inlined, because this runs for each request
                 self._session._post(frame if self._encoding is PLAIN else self._encoding.frame(frame))
         finally:
             self._answering.pop(number, None)
 
-    # The end, and moves to another process
+    # The end of the session, and moves to another process
 
     def end_asking(self) -> None:
         """Let requests to the client fail, now and later, because the client sends no more replies.
@@ -244,7 +245,7 @@ class Requests:
     def hold(self) -> None:
         """Let all requests to the client fail until `let_go`, because the session is about to move to another process.
 
-        Otherwise, a handler that waits for a reply would keep the session from moving.
+        Otherwise a handler that waits for a reply would delay the move.
         """
         self._is_held = True
         self._break_off()
@@ -267,14 +268,14 @@ class Requests:
         return moved() if self._is_held else closed()
 
     def export(self) -> dict[str, Any]:
-        """The state for another process, as JSON values."""
+        """The state that another process needs, as JSON values."""
         unanswered = sorted({*self._answering.copy(), *self.unanswered.copy()})
         return {"asked": self._asked, "unanswered": unanswered}
 
     def import_(self, asked: int, unanswered: list[int]) -> None:
         """Take over the state from another process.
 
-        In this process, no thread waits for earlier replies or answers earlier requests.
+        Fails the client's earlier requests, because no thread of this process answers them.
         """
         self._asked = asked
         for number in unanswered:
@@ -297,7 +298,7 @@ class IncomingRequest:
         self._requests.answer(number, reply)
 
     def failed(self, text: str) -> None:
-        """Send an error for a request that was not handled. The text reaches the client."""
+        """Send an error for a request that was not handled. The client gets the text."""
         self._requests.answer(self._number, envelope.failure(self._number, text))
 
 

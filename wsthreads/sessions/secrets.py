@@ -1,8 +1,8 @@
-"""The secrets with which the client of one session may come back. Only their digests are kept.
+"""The secrets with which the client of one session may come back. The server keeps only their digests.
 
-Each welcome contains a new secret. The client may never receive that welcome. So an earlier secret stays valid until
-the client has shown that it has a later secret. The client shows this when it comes back with the later secret, or when
-it sends a message on the connection whose welcome contained that secret.
+Each welcome has a new secret. The client may not receive this welcome. So an earlier secret stays valid until the
+client has shown that it has a later one. The client shows this when it comes back with the later secret, or when it
+sends a message on the connection whose welcome had that secret.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from secrets import token_urlsafe
 
 __all__ = ["Secrets", "digest"]
 
-#: How many secrets are valid at most: the last secret that the client has shown, and the latest ones sent to it.
+#: At most this many secrets are valid: the last one that the client has shown, and the latest ones that were sent to
+#: it.
 MOST = 16
 
 
@@ -24,7 +25,7 @@ def digest(secret: str) -> str:
 
 
 class Secrets:
-    """The digests of the valid secrets, oldest first. The caller holds a lock."""
+    """The digests of the valid secrets, the oldest first. The caller holds a lock."""
 
     __slots__ = ("_digests",)
 
@@ -44,9 +45,9 @@ class Secrets:
         del self._digests[:-1]
 
     def show(self, wanted: str) -> bool:
-        """Called when the client has come back with the secret of this digest. Older secrets become invalid.
+        """Make the secrets before this one invalid, because the client has come back with it. `wanted` is its digest.
 
-        Returns False, without any effect, if this secret is not valid.
+        Returns False, and changes nothing, if this secret is not valid.
         """
         place = self._place(wanted)
         del self._digests[: max(0, place)]
@@ -58,13 +59,13 @@ class Secrets:
 
     def _place(self, wanted: str) -> int:
         place = -1
-        for number, known in enumerate(self._digests):  # compare with all digests, so that the time reveals nothing
+        for number, known in enumerate(self._digests):  # all digests are compared, so that the time reveals nothing
             if hmac.compare_digest(known, wanted):
                 place = number
         return place
 
     def export(self) -> list[str]:
-        """The digests, for `Secrets` in another process."""
+        """The digests, with which another process can make `Secrets`."""
         return list(self._digests)
 
     def __len__(self) -> int:

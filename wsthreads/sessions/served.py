@@ -15,19 +15,19 @@ __all__ = ["Served"]
 
 
 class Served:
-    """A session with its connection. Any thread may read. Calls of `connect` and `disconnect` never overlap."""
+    """A session with its connection. Any thread may read this. Calls of `connect` and `disconnect` never overlap."""
 
     __slots__ = ("_earlier_bytes_in", "connection", "dialogue", "end_number", "session")
 
     def __init__(self, session: Session, connection: Connection | None, dialogue: Dialogue | None = None) -> None:
         self.session = session
-        #: None while the session has no connection.
+        #: The connection. None while the session has none.
         self.connection = connection
-        #: None unless the session speaks ``wsthreads.1``.
+        #: The dialogue. None unless the session speaks ``wsthreads.1``.
         self.dialogue = dialogue
         #: See `wsthreads.monitoring.metrics.Counted`.
         self.end_number = 0
-        self._earlier_bytes_in = 0  # bytes received over earlier connections
+        self._earlier_bytes_in = 0  # bytes that were received over earlier connections
 
     def connect(self, connection: Connection) -> None:
         """Set the session's new connection."""
@@ -42,7 +42,7 @@ class Served:
             self.connection = None
 
     def traffic(self) -> Traffic:
-        """The messages and bytes since the session began."""
+        """The numbers of messages and bytes since the session began."""
         connection, dialogue = self.connection, self.dialogue
         if dialogue is None:
             assert connection is not None, "a session without a connection"

@@ -1,4 +1,4 @@
-"""Serves the connections of one endpoint, each in its own thread, from the 101 to the end of TCP.
+"""Serves the connections of one endpoint, each in its own thread, from the response 101 to the end of TCP.
 
 The order for an accepted client: send the 101, make the session, add it to its user's sessions, `on_open`, pass
 messages to the handler, end the sending side of TCP, `on_close`, leave the rooms, end TCP. A client that is refused
@@ -45,8 +45,8 @@ from wsthreads.threads.scheduling import ScheduledThread, Scheduling
 
 __all__ = ["Service"]
 
-#: At a shutdown, the time between two attempts to move a session to another process. If the shutdown ends within this
-#: time, the session is closed instead.
+#: At a shutdown: the time between two attempts to move a session to another process, and how long before the end the
+#: attempts stop and the session is closed.
 RETRY_S = 0.1
 CLOSE_S = 1.0
 
@@ -54,7 +54,7 @@ log = get_logger(__name__)
 
 
 class Service:
-    """Serves connections, and keeps lists of them and of the sessions. Any thread."""
+    """Serves connections. Has lists of the connections and of the sessions. Any thread."""
 
     def __init__(
         self,
@@ -84,12 +84,12 @@ class Service:
         self._log_level = log_level
         self._round_trips = metrics.histogram("ping")
         self._warned: set[str] = set()
-        #: The sessions, also those in `on_close`, by their ids.
+        #: The sessions by id, including those in `on_close`.
         self.served: StripedDict[str, Served] = StripedDict()
-        #: The connections of clients that have no session, or none yet, by the connection's id().
+        #: The connections of clients without a session, by the id() of the connection.
         self.without_session: StripedDict[int, Connection] = StripedDict()
         self.left_behind: list[str] = []  # why sessions have not moved to another process at a shutdown
-        #: Measures how long calls of the handler wait for others.
+        #: Lets the handler measure how long calls wait in its queue.
         self.probe_timer = ProbeTimer(handler, self.served, flusher)
         #: The sessions that wait for their clients.
         self.suspensions = Suspensions(
@@ -100,14 +100,14 @@ class Service:
             served=self.served,
             over=self._forget_over,
         )
-        #: Moves sessions to other processes. Set once, before any client comes; None without a broker.
+        #: Moves sessions to other processes. Set once, before the first client. None without a broker.
         self.handover: Handover | None = None
         self._reception = Reception(self)
 
     def serve(self, client: Admitted) -> None:
         """Serve a client to the end, and return its place.
 
-        Raises nothing, because thread and connection belong to the WSGI server.
+        Never raises, because the thread and the connection belong to the WSGI server.
         """
         request = client.request
         try:
@@ -115,7 +115,7 @@ class Service:
                 self._serve(client)
             else:
                 self._turn_away(client, client.verdict.refusal)
-        except BaseException as error:  # a bug of wsthreads, or an exception that another thread has set in this one
+        except BaseException as error:  # a bug of wsthreads, or an exception that another thread has raised in this one
             context, ours = log_context(request.environ), exc_info_of(error)
             log.error("session %s on %s failed", client.session_id, self.path, exc_info=ours, extra=context)
             end_socket(request.environ)
@@ -123,16 +123,16 @@ class Service:
             self.admission.leave(client.network)
 
     def abandon(self, client: Admitted) -> None:
-        """Return the place and drop the data of a client that will not be served."""
+        """Return the place of a client that will not be served, and drop its data."""
         try:
             self.handler.abandon(client.session_id)
         finally:
             self.admission.leave(client.network)
 
     def _turn_away(self, client: Admitted, refusal: Refusal) -> None:
-        """Send the 101 and then a close frame. Browsers show a page the close code, but not the HTTP status.
+        """Send the 101 and then a close frame. A browser shows the close code to the page, but not an HTTP status.
 
-        A browser that offers subprotocols gives up a connection that uses none of them, so the 101 names one.
+        If a browser offers subprotocols, it gives up a connection that uses none of them. So the 101 names one.
         """
         request = client.request
         offered = request.subprotocols
@@ -150,11 +150,11 @@ class Service:
                     _end(connection)
                 finally:
                     self.without_session.pop(id(connection))
-        except OSError as error:  # the client was gone before the 101
+        except OSError as error:  # the client had left before the 101
             log.debug("a client was lost in its handshake: %s", error, extra=log_context(request.environ))
 
     def record_refusal(self, request: Request, code: int, reason: str, cause: str) -> None:
-        """Count and log a client that gets a 101 and no session."""
+        """Count and log a client that gets a 101, but no session."""
         context, why = log_context(request.environ), f"{code} {printable(reason)}".strip()
         self._metrics.add("handshakes_refused_101")
         self._ledger.refuse(101, cause)
@@ -166,12 +166,12 @@ class Service:
         connection: Connection | None = None
         life: Life | None = None
         request, context = client.request, log_context(client.request.environ)
-        is_ours = not request.speaks_envelope  # the session has only this connection
+        is_ours = not request.speaks_envelope  # whether the session has only this connection
         try:
             spoken = client.verdict.subprotocol or choose_subprotocol(request.subprotocols, self.config.subprotocols)
             try:
                 connection = self._connect(request, spoken if is_ours else SUBPROTOCOL, client.agreement)
-            except OSError as error:  # the client was gone before the 101
+            except OSError as error:  # the client had left before the 101
                 log.debug("the client of session %s left in its handshake: %s", client.session_id, error, extra=context)
                 is_ours = True
                 return
@@ -194,14 +194,14 @@ class Service:
             with in_context(context), self.scheduling.session_thread() as thread:
                 self._hand_over(life, connection, thread)
         finally:
-            with ExitStack() as steps:  # in reverse order; if one fails, the others still run
+            with ExitStack() as steps:  # they run in reverse order; if one fails, the others still run
                 if connection is not None and not is_ours:
                     steps.callback(self._disconnect, client.session_id, connection)
                 if connection is not None:
                     steps.callback(self.without_session.pop, id(connection))
                 if life is not None:  # does nothing after `_hand_over`
                     steps.callback(life.close, CloseCode.INTERNAL_ERROR, "")
-                if connection is not None and connection.connected:  # an error outside of `_hand_over`
+                if connection is not None and connection.connected:  # after an error outside of `_hand_over`
                     steps.callback(_give_up, connection)
                 if is_ours:
                     steps.callback(self._forget, client.session_id)
@@ -211,7 +211,7 @@ class Service:
         self.handler.catch_up(session)
 
     def make_session(self, session_id: str, request: Request, channel: Channel) -> tuple[Session, Life]:
-        """A session that is not open yet, and in no room."""
+        """Make a session that is not open yet, and is in no room."""
         session = self._session_class(
             session_id,
             request,
@@ -232,12 +232,12 @@ class Service:
         return session, life
 
     def enter(self, session: Session, connection: Connection, dialogue: Dialogue | None = None) -> bool:
-        """Add a session to the endpoint's list and to its user's sessions.
+        """Add a session to the endpoint's list, and to its user's sessions.
 
-        Returns False if the user was banned meanwhile. In this case, the session is closing, and must not be opened.
+        Returns False if the user was banned in the meantime. The session is then closing, and must not be opened.
         """
         if session.user is not None:
-            self.without_session.put(id(connection), connection)  # so that a shutdown can close it meanwhile
+            self.without_session.put(id(connection), connection)  # until then, a shutdown can close it
             ban = self._rooms.directory.enter(session)
             if ban is not None:
                 self.record_refusal(session.request, ban.code, ban.reason, "banned")
@@ -260,7 +260,7 @@ class Service:
         while self.handover is not None and not dialogue.is_over and dialogue.ending is None:
             if self.handover.export(dialogue.session.id) or monotonic() > self.admission.ends_at - CLOSE_S:
                 break
-            sleep(RETRY_S)  # a function of the handler takes long, or the broker is away
+            sleep(RETRY_S)  # a function of the handler takes long, or the broker is unavailable
         if not dialogue.is_over:
             if self.handover is not None and dialogue.ending is None:
                 self.left_behind.append(dialogue.why_here)
@@ -281,15 +281,15 @@ class Service:
             self._forget_over(served.dialogue)
 
     def _forget_over(self, dialogue: Dialogue) -> None:
-        """Forget a session once it is over and its last connection has ended."""
+        """Forget a session once it has ended, and its last connection has ended."""
         served = self.served.get(dialogue.session.id)
-        if served is None or served.dialogue is not dialogue:  # the session has moved away and back
+        if served is None or served.dialogue is not dialogue:  # the session has moved away and has come back
             return
         if dialogue.is_over and served.connection is None:
             self._forget(dialogue.session.id)
 
     def _forget(self, session_id: str) -> None:
-        """Forget a session that is over, or a client that has got no session."""
+        """Forget a session that has ended, or a client that has got no session."""
         served = self.served.get(session_id)
         if served is None:  # the client never had a session
             self.handler.abandon(session_id)
@@ -304,7 +304,7 @@ class Service:
     def _hand_over(self, life: Life, connection: Connection, thread: ScheduledThread) -> None:
         """Open the session, pass its messages to the handler, and close the session with the connection."""
         goodbye = self.admission.goodbye
-        if goodbye is not None:  # the shutdown began after the handshake, and has not seen this session
+        if goodbye is not None:  # the shutdown began after the handshake, and has missed this session
             connection.channel.begin_close(*goodbye)
         handler, session = self.handler, life.session
         code, reason = int(CloseCode.INTERNAL_ERROR), ""
@@ -319,7 +319,7 @@ class Service:
                     thread.runs_handler()
                 handler.message(session, message)
         except BaseException:
-            # Not an error in the user's code, because the handler logs such errors itself.
+            # This is not an error in the user's code, because the handler logs such errors itself.
             connection.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:
@@ -335,7 +335,7 @@ class Service:
                         life.record_end(was_too_slow=connection.channel.was_too_slow)
 
     def _connect(self, request: Request, subprotocol: str | None, agreement: Agreement | None) -> Connection:
-        """Send the 101. Raises OSError if the client is gone."""
+        """Send the 101. Raises OSError if the client has left."""
         with self.scheduling.opening():
             connection = Connection(
                 request.environ,
@@ -354,8 +354,8 @@ class Service:
         return connection
 
     def _hint_at_protocol(self, request: Request, spoken: str | None) -> None:
-        """Warn once about clients that want to speak another protocol."""
-        if request.subprotocols and spoken is None:  # the log names no subprotocols: they may be tokens
+        """Warn once of clients that want to speak another protocol."""
+        if request.subprotocols and spoken is None:  # the log names no subprotocols, because they may be tokens
             self._warn_once(
                 "a client of %s offers only subprotocols that the endpoint does not speak, so browsers give up the "
                 "connection: see the setting subprotocols (--subprotocol), or return one from the handshake function",
@@ -371,10 +371,7 @@ class Service:
 
 
 def _may_come_back(code: int, connection: Connection) -> bool:
-    """Whether the client of an ended connection may soon come back. If so, its presence stays for a while.
-
-    A client whose session has expired comes back with a new token.
-    """
+    """Whether the client of an ended connection may soon come back, for example with a new token after an expiry."""
     channel = connection.channel
     return channel.has_expired or (code in LOST_CODES and not channel.was_kicked)
 

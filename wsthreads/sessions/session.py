@@ -1,4 +1,4 @@
-"""A session, as a handler sees it: one client, from its handshake to the end of its connection."""
+"""A session, as a handler sees it: one client, from its handshake to the end of the session."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ __all__ = ["Session", "new_session_id"]
 
 
 def new_session_id() -> str:
-    """A new id: 22 characters of URL-safe base64, with 128 random bits. Nobody can guess an id, and all ids differ."""
+    """Make a session id: 22 characters of URL-safe base64, with 128 random bits.
+
+    Nobody can guess an id. All ids are different.
+    """
     return secrets.token_urlsafe(16)
 
 
@@ -46,30 +49,30 @@ class SessionRequests(Protocol):
 
 
 class Channel(Protocol):
-    """Sends and closes for a session: the `protocol.channel.Channel` of its connection, or a `Dialogue`."""
+    """Sends and closes for a session. It is the `protocol.channel.Channel` of its connection, or a `Dialogue`."""
 
     outbox: Outbox
-    #: The close code and reason, set when the session begins to close. After that, nothing is sent.
+    #: The close code and the reason. Set when the session begins to close; nothing is sent after that. None before.
     ending: tuple[int, str] | None
-    #: The subprotocol that was agreed on.
+    #: The subprotocol that was agreed on. None if there is none.
     subprotocol: str | None
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection that is not closing, as far as the server knows."""
+        """Whether the session has a connection that is not closing, as far as the server knows."""
 
     @property
     def requests(self) -> SessionRequests | None:
-        """Sends requests; None if the client's protocol has no requests."""
+        """Sends requests to the client. None if the client's protocol has no requests."""
 
     @property
     def was_kicked(self) -> bool:
         """Whether the application has closed the session."""
 
     def begin_close(self, code: int, reason: str = "", *, is_kick: bool = False, is_expiry: bool = False) -> bool:
-        """Start to close. Returns False if the session is closing already. Does not block. Any thread.
+        """Begin to close. Returns False if the session is closing already. Does not block. Any thread.
 
-        `is_kick`: the handler closes the session. `is_expiry`: the session has expired.
+        With `is_kick`, the application closes the session. With `is_expiry`, the session has expired.
         """
 
 
@@ -94,8 +97,8 @@ class SessionEndpoint(Protocol):
 class Session:
     """One client.
 
-    All methods may be called from any thread, at any time, also in finalizers (``__del__``) and after the end of the
-    session. `attributes` is a plain dict: use a lock of your own if several threads change it together.
+    All methods may be called from any thread and at any time: in finalizers (``__del__``), and after the end of the
+    session, too. `attributes` is a plain dict: use a lock of your own if several threads change it together.
     """
 
     __slots__ = (
@@ -129,8 +132,7 @@ class Session:
     ) -> None:
         self._id = session_id
         self._user = request.user
-        #: The handshake: path, headers, parameters, address. To send a request to the client, call this object: see
-        #: `Request.__call__`.
+        #: The handshake: path, headers, parameters, address. Call this object to send a request (`Request.__call__`).
         self.request = request
         request._session = ref(self)
         #: Values that the handler keeps with this session.
@@ -140,10 +142,10 @@ class Session:
         self._channel = channel
         self._outbox = channel.outbox
         self._rooms = rooms
-        self._thread = get_ident()  # the connection's thread; only this thread may wait in send()
+        self._thread = get_ident()  # the id of the connection's thread; only this thread may wait in send()
         self._wait_s = wait_s
         self._request_timeout_s = request_timeout_s
-        # Guards the writing of _outbox, _joined and _ended; only stripe locks are taken under it.
+        # Guards writes of _outbox, _joined and _ended. A thread that holds it takes only stripe locks.
         self._membership = Lock()
         self._joined: frozenset[str] = frozenset()
         self._ended = False
@@ -151,12 +153,12 @@ class Session:
 
     @property
     def id(self) -> str:
-        """The id of the session. Unique, unguessable, read-only."""
+        """The id of the session. Unique, impossible to guess, read-only."""
         return self._id
 
     @property
     def user(self) -> str | None:
-        """The user that `on_handshake` has set, or None. Read-only."""
+        """The user that `on_handshake` has set. None if it has set none. Read-only."""
         return self._user
 
     def send(self, message: str | bytes, *, timeout: float | None = None, latest: str | None = None) -> bool:
@@ -167,8 +169,8 @@ class Session:
 
         `send` does not block. If more than `max_outbox_bytes` wait for the client, the session is closed with 1013.
         There is one exception: in a Python handler, in the session's own thread, `send` waits until there is space in
-        the outbox. It waits at most `timeout` seconds, by default `send_timeout_s`. So a handler may stream more than
-        the outbox holds.
+        the outbox. It waits at most `timeout` seconds. The default is `send_timeout_s`. So a handler may stream more
+        than the outbox holds.
 
         With `latest`, a key of 1 to 256 characters, the message replaces a message with the same key that still waits
         for a slow client. See `Room.broadcast`. A session and each room have keys of their own.
@@ -187,7 +189,7 @@ class Session:
         return channel.ending is None and post(outbox, frame)
 
     def _post(self, frame: bytes, *, timeout: float | None = None) -> bool:
-        """Like `send`, for a frame."""
+        """Send a frame, like `send`."""
         channel = self._channel
         outbox = channel.outbox
         if outbox.is_blocked and self._thread == get_ident():
@@ -197,19 +199,19 @@ class Session:
         return channel.ending is None and post(outbox, frame)
 
     def _request(self, message: str | bytes, timeout_s: float | None) -> str | bytes | None:
-        """See `Request.__call__`."""
+        """Send a request to the client, and wait for the reply (see `Request.__call__`)."""
         return self._requests.ask(message, self._request_timeout_s if timeout_s is None else timeout_s)
 
     def _use(self, request: Request) -> None:
-        """Replace the handshake by the one with which the client has come back."""
+        """Replace the handshake by that with which the client has come back."""
         self.request = request
         request._session = ref(self)
 
     def _ask(self, message: str | bytes, timeout_s: float | None, done: Callable[[Any], None]) -> None:
         """Send a request to the client, without waiting for the reply.
 
-        `done` gets the outcome, once, in any thread, without locks. Raises `MessageTypeError` for anything but str and
-        bytes, and `RequestError` if the client does not speak ``wsthreads.1``.
+        `done` is called once with the outcome, in any thread, without locks. Raises `MessageTypeError` for anything but
+        str and bytes, and `RequestError` if the client does not speak ``wsthreads.1``.
         """
         self._requests.ask_later(message, self._request_timeout_s if timeout_s is None else timeout_s, done)
 
@@ -230,19 +232,20 @@ class Session:
         self._kick(code, reason)
 
     def _kick(self, code: int, reason: str) -> bool:
-        """Like `close`, for a valid code and reason. Returns False if the session was closing already."""
+        """Close the session with a valid code and reason. Returns False if the session was closing already."""
         return self._channel.begin_close(code, reason, is_kick=True)
 
     @property
     def expires_at(self) -> float | None:
-        """The time at which the session expires, in seconds since the epoch, or None."""
+        """The time at which the session expires, in seconds since the epoch. None if it does not expire."""
         expiry = self._expiry
         return None if expiry is None else expiry.at
 
     def set_expiry(self, unix_s: float) -> None:
-        """Close the session with 3000, reason "expired", at this time, such as the expiry of a token.
+        """Close the session at this time, such as the expiry of a token, with 3000 and the reason "expired".
 
-        A session that waits for its client at that time is not closed. The handshake of the client's return decides.
+        A session that waits for its client at that time is not closed. The handshake with which the client returns
+        decides.
 
         `unix_s` is in seconds since the epoch. A time in the past closes the session now. A later call replaces the
         time. Raises `ExpiryError` for anything but a finite number. Does nothing if the session is closed.
@@ -252,7 +255,7 @@ class Session:
         self._check_expiry()
 
     def _expire_at(self, unix_s: float) -> None:
-        """Like `set_expiry`, but a session without a connection stays open even if the time has passed."""
+        """Like `set_expiry`, but a session without a connection stays open, even if the time has passed."""
         old = self._expiry
         self._expiry = expiry = Expiry(self, unix_s, self._rooms._roster.timers)
         if old is not None:
@@ -260,7 +263,7 @@ class Session:
         expiry.look()
 
     def _check_expiry(self) -> None:
-        """Close the session if it has expired, even without a connection."""
+        """Close the session if it has expired, even if it has no connection."""
         if self._expiry is not None and self._expiry.is_due:
             self._expire()
 
@@ -268,11 +271,12 @@ class Session:
         self._channel.begin_close(CloseCode.EXPIRED, "expired", is_expiry=True)
 
     def is_open(self) -> bool:
-        """Whether messages can be sent: False after `close`, after the client's close, and in `on_close`.
+        """Whether messages can be sent. False after `close`, after the client's close, and in `on_close`.
 
-        True while the session waits for its client (`resume_s`), because messages are kept for it. See `is_connected`.
+        True while the session waits for its client (`resume_s`), because messages are kept for the client.
+        `is_connected` tells more.
 
-        If the client vanishes while a handler runs, this becomes False at the first `send` that fails, or after at most
+        If the client vanishes while a handler runs, this becomes False when a `send` fails, or after at most
         `ping_interval_s` plus `ping_timeout_s`.
         """
         channel = self._channel
@@ -281,15 +285,15 @@ class Session:
     def is_connected(self) -> bool:
         """Whether the session has a connection.
 
-        False while it waits for its client (`resume_s`), and when it is closed.
+        False while the session waits for its client (`resume_s`), and when it is closed.
 
-        True until the server notices that the connection is lost.
+        Stays True until the server notices that the connection is lost.
         """
         return self._channel.is_connected
 
     def _give_up(self) -> None:
-        """Forget the rooms in a forked process, because the session is the parent's."""
-        self._membership = Lock()  # another thread of the parent may hold the old one
+        """Forget the rooms in a forked process, because the session is that of the parent."""
+        self._membership = Lock()  # another thread of the parent may have held the old lock
         self._joined, self._ended = frozenset(), True
 
     @property
@@ -299,33 +303,33 @@ class Session:
 
     @property
     def remote_addr(self) -> str:
-        """The client's IP address. Behind trusted proxies, this is the address from their headers."""
+        """The client's IP address. Behind trusted proxies, this is the address in their headers."""
         return self.request.remote_addr
 
     @property
     def path_parameters(self) -> Mapping[str, Any]:
         """The parameters of a path such as ``/ws/rooms/<name>``, decoded and converted.
 
-        Read-only. Empty without parameters.
+        Read-only. Empty if the path has no parameters.
         """
         return self.request.path_parameters
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol that was agreed on, or None."""
+        """The subprotocol that was agreed on. None if there is none."""
         return self._channel.subprotocol
 
     def get_parameter(self, name: str) -> str | None:
-        """The first value of a query parameter of the handshake's URI, URL-decoded, or None."""
+        """The first value of a query parameter in the URI of the handshake, URL-decoded. None if there is none."""
         return self.request.get_parameter(name)
 
     def get_header(self, name: str) -> str | None:
-        """A header of the handshake, or None. The case of `name` does not matter."""
+        """A header of the handshake. None if there is none. The case of `name` does not matter."""
         return self.request.get_header(name)
 
     @property
     def endpoint(self) -> SessionEndpoint:
-        """The `Endpoint` of this session, which gives access to users, other sessions and rooms.
+        """The `Endpoint` of this session. It gives access to users, other sessions and rooms.
 
         Raises `UsageError` if the app does not exist any more.
         """
@@ -335,7 +339,7 @@ class Session:
         return endpoint
 
     def room(self, name: str) -> SessionRoom:
-        """A handle on a room of this endpoint. Does not join. Raises `RoomNameError`."""
+        """A handle on a room of this endpoint. The session does not join the room. Raises `RoomNameError`."""
         return self._rooms.for_session(name, self)
 
     def rooms(self) -> list[str]:

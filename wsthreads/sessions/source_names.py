@@ -1,4 +1,4 @@
-"""Finds names in a handler's source text without running it, and suggests names for misspelt ones."""
+"""Finds names in the source text of a handler without running it. Suggests names in place of misspelt ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXPORT = re.compile(
 _LISTED = re.compile(r"(?:\w+\s+as\s+)?(?P<name>[\w$]+)\s*(?:,|$)")
 _COMMENT = re.compile(r"/\*.*?\*/|(?<![:'\"`\\/])//[^\n]*", re.DOTALL)
 
-#: Maps names in other libraries to names in wsthreads.
+#: Maps names of functions in other libraries to those in wsthreads.
 _ALIASES = {
     "onconnect": "onopen",
     "onconnection": "onopen",
@@ -37,17 +37,17 @@ _ALIASES = {
 
 
 def names_in(source: str, *, in_script: bool) -> dict[str, tuple[int, int]]:
-    """The names that a script exports or a Python module defines, with line and column, counted from 1.
+    """The names that a script exports, or that a Python module defines. Each has its line and column, counted from 1.
 
-    A script is not parsed, so unusual exports are missing. Empty for a Python file with a syntax error.
+    A script is not parsed, so unusual exports are missing. Returns nothing for a Python file with a syntax error.
     """
     return _exports(source) if in_script else _bindings(source)
 
 
 def did_you_mean(name: str, among: Iterable[str]) -> str | None:
-    """The name in `among` that is most similar to `name`, or None. Ignores case and underscores.
+    """The name in `among` that is most similar to `name`. None if none is similar. Ignores case and underscores.
 
-    `name` must begin with the same two letters as a name in `among`: "on" for handler functions.
+    `name` must begin with the same two letters as a name in `among`, which are "on" for handler functions.
     """
     plain = {_plain(other): other for other in among}
     wanted = _ALIASES.get(_plain(name), _plain(name))

@@ -1,12 +1,12 @@
-"""The sessions of one endpoint that have lost their connections, and wait for their clients.
+"""The sessions of one endpoint that are suspended: they have lost their connections, and wait for their clients.
 
-A session waits for `resume_s`. Then it ends, in a thread of a small pool, because `on_close` may take long. A session
-that is closed meanwhile ends in the same way. If the application or the server has closed a session, its client gets
-the close code and reason when it returns. A *record* keeps the code and the reason for as long as the session would
-have waited.
+A session waits for `resume_s`. Then it ends, in a thread of a small pool, because `on_close` may take long. If the
+session is closed while it waits, it ends in the same way. If the application or the server has closed a session, its
+client gets the close code and the reason when it returns. For that, a *record* keeps the code and the reason for as
+long as the session would have waited.
 
-Locks: callers of `suspended` and `connected` may hold the lock of a dialogue. `_lock` is a leaf lock: under it, no
-other lock is taken.
+Locks: the callers of `suspended` and `connected` may hold the lock of a dialogue. `_lock` is a leaf lock: a thread that
+holds it takes no other lock.
 """
 
 from __future__ import annotations
@@ -39,39 +39,39 @@ __all__ = ["Record", "Suspensions"]
 
 log = get_logger(__name__)
 
-#: Threads for `on_close` of sessions without a connection.
+#: How many threads call `on_close` for sessions without a connection.
 THREADS = 4
 
-#: After a failure to start a thread, wait this long before the next try.
+#: If no thread could be started, wait this long before the next attempt.
 RETRY_S = 1.0
 
 
 class Record(NamedTuple):
-    """How a session was closed, for its client."""
+    """How a session was closed. For its client, which may come back."""
 
     code: int
     reason: str
     #: A client with one of these secrets gets the code and the reason.
     secrets: Secrets
-    #: The user and the handshake of the client.
+    #: The user and the handshake of the session.
     user: str | None
     request: Request
-    #: The record is kept until then, by the clock of the timers.
+    #: Until when the record is kept, by the clock of the timers.
     until: float
 
 
 class _Wait(NamedTuple):
-    """One session's wait for its client."""
+    """The wait of one session for its client."""
 
     timer: Timer
-    #: The end of the wait, by the clock of the timers.
+    #: When the wait ends, by the clock of the timers.
     until: float
-    #: The network for which the session is counted: see `Admission.suspend`.
+    #: The network for which `Admission.suspend` has counted the session.
     network: str
 
 
 class Suspensions:
-    """Keeps suspended sessions for the dialogues of an endpoint: their `Keeper`.
+    """Keeps the suspended sessions of an endpoint. It is the `Keeper` of their dialogues.
 
     Any thread, unless a method says otherwise.
     """
@@ -86,11 +86,11 @@ class Suspensions:
         served: StripedDict[str, Served],
         over: Callable[[Dialogue], None],
     ) -> None:
-        #: How long a session waits. With 0, no session waits.
+        #: How many seconds a session waits for its client. With 0, no session waits.
         self.resume_s = resume_s
         #: Whether sessions move to other processes at a shutdown.
         self.hands_over = False
-        #: The clock for the waits. Tests set another one.
+        #: The clock for the waits. Tests replace it by one that they can move.
         self.timers = timers
         self._flusher = flusher
         self._admission = admission
@@ -99,17 +99,17 @@ class Suspensions:
         self._lock = Lock()  # guards _waiting and _records
         self._waiting: dict[str, _Wait] = {}  # by session id
         self._records: dict[str, Record] = {}  # by session id
-        self._ending: deque[Dialogue] = deque()  # sessions to end; finalizers append to this, too
+        self._ending: deque[Dialogue] = deque()  # sessions that have to be ended; finalizers append to this, too
         self._pool: Pool[Dialogue] = Pool(_end, name="wsthreads-ends", threads=THREADS)
         finalize(self, self._pool.release).atexit = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    # For dialogues
+    # Dialogues call these methods
 
     def suspended(self, dialogue: Dialogue, *, surely: bool = False) -> bool:
-        """See `Keeper.suspended`. Called under the dialogue's lock.
+        """Like `suspended` of `Keeper`. Called with the dialogue's lock held.
         """
         if not self.resume_s:
             return False
@@ -155,7 +155,7 @@ class Suspensions:
         session_id = dialogue.session.id
         self._forget(session_id)
         served = self._served.get(session_id)
-        if served is not None:  # None for a new session
+        if served is not None:  # a new session is not in the list yet
             served.connect(carrier.connection)
 
     def _forget(self, session_id: str) -> None:
@@ -166,7 +166,7 @@ class Suspensions:
             self._admission.end_suspension(wait.network)
 
     def closing(self, dialogue: Dialogue) -> None:
-        """Called when the ending of a session is set: lets another thread end its requests.
+        """Let another thread end the requests of a session, because its ending was set.
 
         Takes no lock, so finalizers may call this.
         """
@@ -199,21 +199,24 @@ class Suspensions:
                 del self._records[session_id]
 
     def record(self, session_id: str, wanted: str) -> Record | None:
-        """The record of a session that the server has closed, for a client whose secret has the digest `wanted`."""
+        """The record of a session that the server has closed, for a client whose secret has the digest `wanted`.
+
+        None if there is none.
+        """
         with self._lock:
             found = look_up(self._records, session_id)
         return found if found is not None and found.secrets.has(wanted) else None
 
     def records(self) -> list[tuple[str, Record, float]]:
-        """All records, each with the id of the session, and for how many more seconds it is kept."""
+        """All records. For each, the id of the session, the record, and for how many more seconds it is kept."""
         now = self.timers.now()
         with self._lock:
             return [(session_id, record, record.until - now) for session_id, record in self._records.items()]
 
-    # The end
+    # These methods end sessions
 
     def _end_them(self) -> None:
-        """End the sessions in `_ending`, in threads of the pool. Called by the flusher."""
+        """Let threads of the pool end the sessions in `_ending`. Called by the flusher."""
         batch = []
         while self._ending:
             batch.append(self._ending.popleft())
@@ -235,11 +238,11 @@ class Suspensions:
 
     @property
     def moved(self) -> int:
-        """A number that grows when sessions have ended. Tests use it to wait."""
+        """A number that grows when sessions have ended. Tests wait for it."""
         return self._pool.moved
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait at most `timeout_s` until no session waits to be ended. Returns False if some still do. For tests."""
+        """Wait at most `timeout_s` until no session has to be ended. Returns False if some still have to. For tests."""
         self._end_them()
         return self._pool.wait_idle(timeout_s)
 
@@ -248,14 +251,14 @@ class Suspensions:
         self._pool.stop(timeout_s)
 
     def give_up(self) -> None:
-        """Forget all sessions in a forked process, because they are the parent's."""
+        """Forget all sessions in a forked process, because they are those of the parent."""
         self._lock = Lock()
         self._waiting, self._records, self._ending = {}, {}, deque()
         self._pool.give_up()
 
 
 def _end(dialogues: Sequence[Dialogue]) -> None:
-    """End sessions. Runs in a thread of the pool."""
+    """End sessions. Called in a thread of the pool."""
     for dialogue in dialogues:
         context = log_context(dialogue.session.request.environ)
         try:

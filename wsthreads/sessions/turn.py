@@ -1,8 +1,8 @@
-"""The turn of a session that speaks ``wsthreads.1``: only the thread that has the turn handles the session's events.
+"""The turn of a session that speaks ``wsthreads.1``. Only the thread that has the turn handles the session's events.
 
-Events wait in `_events`, in order: open, message, request, suspend, resume, close. So the calls of a session never
-overlap, and a new connection can be served while a call for the old one still runs. A message or a request that finds
-the turn free, and no events, is handled at once, without becoming an event.
+*Events* wait in `_events`, in order: open, message, request, suspend, resume, close. So the calls of a session never
+overlap, and a new connection can be served while a call for the old connection still runs. If the turn is free and no
+event waits, a message or a request is handled at once, and does not become an event.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOK_S", "MARKS", "Turn"]
 
-#: The number of bytes that each message that waits for the turn counts for, in addition to its length.
+#: A message that waits for the turn counts as this many bytes more than its length.
 MESSAGE_BYTES = 64
 
-#: A thread that waits for the turn, or for its client, checks again at least this often.
+#: A thread that waits for the turn, or for its client, checks at least this often.
 LOOK_S = 0.5
 
 #: The first character of control messages, and of ordinary messages that were escaped.
@@ -37,7 +37,10 @@ MARKS = frozenset({envelope.DLE, envelope.DLE.encode()})
 
 
 class FastPath:
-    """The state that each message and each request of a client reads or writes. `_speedups` has a version in C."""
+    """The attributes that each message and each request of a client reads or writes.
+
+    `_speedups` has this class in C.
+    """
 
     __slots__ = (
         "_ack_at",
@@ -78,30 +81,30 @@ class FastPath:
     session: Session
 
     def begin_close(self, code: int, reason: str = "") -> bool:
-        """See `Dialogue`."""
+        """Like `begin_close` of `Ending`, which overrides this."""
         raise NotImplementedError
 
     def _give_up_turn(self) -> None:
-        """See `Turn`."""
+        """Like `Turn._give_up_turn`, which overrides this."""
         raise NotImplementedError
 
     def _handle_request(self, data: str | bytes, number: int) -> None:
-        """See `Turn`."""
+        """Like `Turn._handle_request`, which overrides this."""
         raise NotImplementedError
 
     def _handle_waiting(self, carrier: Carrier) -> None:
-        """See `Intake`."""
+        """Like `Intake._handle_waiting`, which overrides this."""
         raise NotImplementedError
 
     def pass_by(self, carrier: Carrier, message: str | bytes) -> bool:
         """Count an ordinary message or a request, and call the handler, if the turn is free and no events wait.
 
-        Also handles events that come meanwhile. Called in the connection's thread. If the handler raises an exception,
-        the session is closed, and the exception is raised here.
+        Also handles events that are added during the call. Called in the connection's thread. If the handler raises an
+        exception, the session is closed, and this method raises the exception.
 
-        Returns False, without any effect, for a message that needs more work: the turn is taken, events wait, an
-        acknowledgement is due, the connection was replaced, a request's id is not the next one, or too many requests
-        are unanswered.
+        Returns False, and does nothing, for a message that needs more work: another thread has the turn, events wait,
+        an acknowledgement has to be sent, the connection was replaced, the id of a request is not the next one, or too
+        many requests have no answer.
         """
         number = 0
         if message[:1] in MARKS:
@@ -130,7 +133,7 @@ class FastPath:
             else:
                 self._handler.message(self.session, message)
         except BaseException:
-            # Not an error in the user's code, because the handler logs such errors itself.
+            # This is not an error in the user's code, because the handler logs such errors itself.
             self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:
@@ -141,13 +144,13 @@ class FastPath:
         return True
 
 
-_PYTHON = FastPath  # for tests
+_PYTHON = FastPath  # the version in Python, for tests
 if speedups is not None and not TYPE_CHECKING:
     FastPath = speedups.FastPath
 
 
 class Turn(FastPath):
-    """The events of a session. At first, the thread that creates this object has the turn."""
+    """The events of a session, and its turn. The thread that creates this object has the first turn."""
 
     __slots__ = ("_bytes_handled", "_is_full", "_room", "requests")
 
@@ -155,17 +158,17 @@ class Turn(FastPath):
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._drops = False  # whether waiting messages are dropped, because the server has closed the session
-        self._lock = RLock()  # never taken twice; an RLock, because `pump` checks whether its thread has the lock
-        self._room = Condition(self._lock)  # for threads that wait for fewer events, or for the turn
-        self._is_full = self._is_awaited = False  # whether such a thread waits
-        # Messages, requests, and functions for all other events.
+        self._drops = False  # whether messages that wait are dropped, because the server has closed the session
+        self._lock = RLock()  # no thread takes it twice; an RLock, because `pump` checks whether its thread has it
+        self._room = Condition(self._lock)  # for threads that wait for the turn, or until fewer events wait
+        self._is_full = self._is_awaited = False  # whether a thread waits for fewer bytes, or for the turn
+        # Messages, requests, and a function for each other event.
         self._events: deque[str | bytes | envelope.Request | Callable[[Any], None]] = deque()
-        self._is_taken = True  # whether a thread has the turn. Guarded by the lock
-        self._runner = 0  # the thread that handles an event; 0 for none
+        self._is_taken = True  # whether a thread has the turn; guarded by the lock
+        self._runner = 0  # the id of the thread that handles an event; 0 if none does
         self._thread = 0  # the same as `session._thread`; written by the thread that has the turn
-        self._bytes_queued = 0  # bytes of all messages that became events
-        self._bytes_handled = 0  # bytes of such messages that were handled; written by the thread that has the turn
+        self._bytes_queued = 0  # the bytes of all messages that have become events
+        self._bytes_handled = 0  # the bytes of those that were handled; written by the thread that has the turn
 
     def _has_lock(self) -> bool:
         """Whether the calling thread holds the lock."""
@@ -200,7 +203,7 @@ class Turn(FastPath):
         self._handler.request(self.session, data, IncomingRequest(self.requests, number))
 
     def _give_up_turn(self) -> None:
-        """Give up the turn. Afterwards, the caller must look for events, because one may have come before."""
+        """Give up the turn. After that, the caller must check for events, because one may have been added before."""
         with self._lock:
             self._is_taken = False
             if self._is_awaited:
@@ -208,7 +211,7 @@ class Turn(FastPath):
                 self._room.notify_all()
 
     def _run_later(self) -> None:
-        """See `Dialogue`."""
+        """Like `Ending._run_later`, which overrides this."""
         raise NotImplementedError
 
     def run(self) -> None:
@@ -235,14 +238,14 @@ class Turn(FastPath):
                             self._is_full = False
                             self._room.notify_all()
             except BaseException:
-                # Not an error in the user's code, because the handler logs such errors itself.
+                # This is not an error in the user's code, because the handler logs such errors itself.
                 has_failed = True
                 self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
                 raise
             finally:
                 self._runner = 0
                 self._give_up_turn()
-                if has_failed and events:  # the threads that queued these events have found the turn taken
+                if has_failed and events:  # the threads that have queued these events could not take the turn
                     self._run_later()
 
     @property
