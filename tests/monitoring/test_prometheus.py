@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from wsthreads.cli.deployment import Served, deployment_files
 from wsthreads.cli.scaffold import scaffold
 from wsthreads.monitoring.families import _COUNTED, families
 from wsthreads.monitoring.prometheus import WebSocketCollector
+from wsthreads.threads.gil import has_gil
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
@@ -32,6 +34,13 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 def get(port, path="/metrics", **headers):
     with urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=PROGRAM_S) as answer:
         return answer.read().decode()
+
+
+INFO = {
+    "version": wsthreads.__version__,
+    "python": platform.python_version(),
+    "gil": "on" if has_gil() else "off",
+}
 
 
 def checked(text):
@@ -123,6 +132,7 @@ def test_it_tells_what_has_happened():
         assert value(found, "wsthreads_handler_seconds_bucket", **here, function="on_message", le="+Inf") == 2
         assert value(found, "wsthreads_ping_round_trip_seconds_count", **here) >= 1
         assert value(found, "wsthreads_session_places") == 1000
+        assert value(found, "wsthreads_info", **INFO) == 1
         assert value(found, "process_open_fds") > 0, "what prometheus-client tells of a process by itself"
 
 
@@ -432,6 +442,7 @@ def test_a_scrape_of_any_worker_has_the_numbers_of_all(tmp_path):
             assert told("wsthreads_handler_seconds_count", function="on_message") == 3 * len(everybody)
             assert told("wsthreads_rooms") == 2
         assert value(checked(get(server.port)), "wsthreads_session_places") == 200
+        assert value(checked(get(server.port)), "wsthreads_info", **INFO) == 2
 
         # A worker that is killed has counted what it has, and has nothing now.
         (killed, gone), (_, left) = clients.items()
@@ -540,7 +551,8 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
     assert {name for name, kind in kinds.items() if kind == "histogram"} == parts - asked
     labels = {label for query in queries for label in re.findall(r"by \(([\w, ]+)\)", query)}
     assert {each for label in labels for each in label.split(", ")} <= {
-        "job", "endpoint", "function", "code", "status", "cause", "kind", "setting", "why", "le"
+        "job", "endpoint", "function", "code", "status", "cause", "kind", "setting", "why", "le",
+        "version", "python", "gil",
     }  # fmt: skip
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)

@@ -13,7 +13,6 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from platform import python_version
 from threading import Event, Lock, Thread
 from time import monotonic, thread_time, time
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from wsthreads.errors import HandshakeRefused
 from wsthreads.loggers import get_logger
 from wsthreads.monitoring.failures import exc_info_of
 from wsthreads.threads.flusher import weakly
+from wsthreads.threads.gil import python_text
 from wsthreads.threads.restarts import keep_running
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ class Live:
     def _specification(self) -> dict[str, Any]:
         return {
             "type": "hello",
-            "python": python_version(),
+            "python": python_text(),
             "pid": os.getpid(),
             "started": self._started,
             "host": socket.gethostname(),

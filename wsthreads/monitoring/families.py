@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
+from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode
 from wsthreads.monitoring.metrics import BOUNDS_S, Distribution, Totals
+from wsthreads.threads.gil import has_gil
 
 if TYPE_CHECKING:
     from wsthreads.monitoring.interfaces import MonitoredApp
@@ -166,6 +169,10 @@ def families(app: MonitoredApp) -> list[Family]:
             "wsthreads_session_places", "gauge", "Most sessions that all endpoints together accept",
             (), {(): app.places},
         ),
+        Family(
+            "wsthreads_info", "gauge", "1 for each process; gil is on or off",
+            ("version", "python", "gil"), {(_version(), python_version(), "on" if has_gil() else "off"): 1},
+        ),
     ]  # fmt: skip
     if app.shares_rooms:
         for name, about in _BROKER:
@@ -174,6 +181,11 @@ def families(app: MonitoredApp) -> list[Family]:
         waiting: dict[tuple[str, ...], Any] = {(): app.broadcasts_waiting}
         found.append(Family("wsthreads_broker_broadcasts_waiting", "gauge", about, (), waiting))
     return found
+
+
+def _version() -> str:
+    version: str = sys.modules["wsthreads"].__version__  # an import would be circular
+    return version
 
 
 _NOTHING = Distribution((0,) * (len(BOUNDS_S) + 1), 0.0)

@@ -41,6 +41,11 @@ class Served:
             self._earlier_bytes_in += connection.traffic().bytes_in
             self.connection = None
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the session has moved to another process."""
+        return self.dialogue is not None and self.dialogue.is_gone
+
     def traffic(self) -> Traffic:
         """The numbers of messages and bytes since the session began."""
         connection, dialogue = self.connection, self.dialogue

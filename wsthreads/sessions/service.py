@@ -295,9 +295,8 @@ class Service:
             self.handler.abandon(session_id)
             return
         code, _ = served.session._channel.ending or (CloseCode.ABNORMAL, "")
-        is_gone = served.dialogue is not None and served.dialogue.is_gone
         try:
-            self._ledger.end(None if is_gone else int(code), served)
+            self._ledger.end(None if served.is_gone else int(code), served)
         finally:
             self.served.remove(session_id, served)
 

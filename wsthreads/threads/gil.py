@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager
+from platform import python_version
 from threading import Lock
 
 from wsthreads.threads.affinity import Affinity, leave_core, preempt_others
 from wsthreads.threads.flusher import Flusher
 from wsthreads.threads.scheduling import NO_SCHEDULING, Occupancy, ScheduledThread, Scheduling
 
-__all__ = ["GILScheduling", "has_gil", "scheduling_for"]
+__all__ = ["GILScheduling", "has_gil", "python_text", "scheduling_for"]
 
 
 #: The longest wait for a turn. Nothing slow, such as a log line, should happen in a turn. If it does, the waiting
@@ -93,6 +94,11 @@ def has_gil() -> bool:
     """Whether only one thread at a time runs Python code."""
     enabled: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
     return enabled
+
+
+def python_text() -> str:
+    """This Python in words, such as "3.13.5 without a GIL". Changes when a C module turns the GIL on."""
+    return python_version() + ("" if has_gil() else " without a GIL")
 
 
 class FreeThreadedScheduling(GILScheduling):

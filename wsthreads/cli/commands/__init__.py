@@ -48,18 +48,16 @@ def _print_version(context: click.Context, option: click.Parameter, wanted: bool
     if not wanted or context.resilient_parsing:
         return
     from importlib.metadata import version
-    from platform import python_version
 
     from wsthreads import __version__
     from wsthreads import _native as native
-    from wsthreads.threads.gil import has_gil
+    from wsthreads.threads.gil import python_text
 
-    python = f"Python {python_version()}{'' if has_gil() else ' without a GIL'}"  # dukpy turns the GIL on
     found = [
         name for name, module in (("_speedups", native.speedups), ("_bridge", native.bridge())) if module is not None
     ]
     built = f"with the C modules {' and '.join(found)}" if found else "pure Python"
-    click.echo(f"wsthreads {__version__} ({python}, dukpy {version('dukpy')}, {built})")
+    click.echo(f"wsthreads {__version__} (Python {python_text()}, dukpy {version('dukpy')}, {built})")
     context.exit()
 
 
