@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import ssl
 import threading
 import time
 import zlib
@@ -317,6 +318,17 @@ def test_a_body_without_a_length_ends_with_the_end_of_tls(certified: Origin, tmp
         )
     assert (whole_, sized) == ("pay 1000", "whole")
     assert cut_.endswith("the connection was closed without the end of TLS, so a part of the body may be missing")
+
+
+def test_a_server_that_is_gone_while_the_request_is_written_has_sent_no_body_that_could_be_incomplete(
+    origin: Origin, js: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(*_: object) -> None:
+        raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")  # as a write over TLS does
+
+    monkeypatch.setattr(Connection, "send", send)
+    told = js("await fetch(base + '/echo', { method: 'POST' })")
+    assert told == f"TypeError: POST {origin.url}: the connection failed: it was closed without the end of TLS"
 
 
 def test_other_certificates_are_refused(

@@ -168,7 +168,7 @@ class Connections:
         except FetchFailed:
             raise
         except Exception as error:
-            raise failure_of(error) from error
+            raise failure_of(error, has_head=False) from error
 
     def keep(self, connection: Connection) -> None:
         """Keep a connection whose response has been read, if another request can be sent on it."""
@@ -270,8 +270,11 @@ def _left_s(request: Request) -> float:
     return max(0.0, request.expires - monotonic()) + GRACE_S
 
 
-def failure_of(error: Exception) -> FetchFailed:
-    """Describe an exception of urllib3, or of a module below it, for the script."""
+def failure_of(error: Exception, *, has_head: bool = True) -> FetchFailed:
+    """Describe an exception of urllib3, or of a module below it, for the script.
+
+    `has_head`: whether the whole head of the response had arrived.
+    """
     cause: BaseException = error
     while cause.args and isinstance(cause.args[-1], BaseException):  # urllib3 wraps exceptions in this way
         cause = cause.args[-1]
@@ -287,6 +290,8 @@ def failure_of(error: Exception) -> FetchFailed:
     if isinstance(error, DecodeError):
         return FetchFailed("the body is not in the encoding that content-encoding names")
     if isinstance(cause, ssl.SSLEOFError):
+        if not has_head:
+            return FetchFailed("the connection failed: it was closed without the end of TLS")
         return FetchFailed("the connection was closed without the end of TLS, so a part of the body may be missing")
     if isinstance(cause, ssl.SSLError):
         return FetchFailed(f"TLS failed: {cause.reason or cause}")
