@@ -35,7 +35,6 @@ from tests.programs import (
     Program,
     ServerProgram,
     connect,
-    receive,
     run_server,
     wait_until,
     wsthreads,
@@ -123,7 +122,7 @@ def end_of(client: ClientConnection, code: int) -> str:
     """The reason with which a client is closed."""
     with pytest.raises(ConnectionClosed) as caught:
         while True:
-            receive(client)
+            client.recv(timeout=PROGRAM_S)  # before a restart, another program checks the handlers
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code == code
     return caught.value.rcvd.reason

@@ -640,6 +640,8 @@ def test_a_finalizer_that_sends_while_incomplete_writes_are_told_of_loses_nothin
     """It runs when the garbage collector does: at any allocation between the writes and their accounting."""
     frame = b"x" * 300_000
     thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()  # what earlier tests have left would take most of the time of the collections below
     for threshold in range(3, 33):
         first, second = lines(send_buffer=4096), lines(send_buffer=4096)
         sent: list[bool] = []

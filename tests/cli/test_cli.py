@@ -331,7 +331,7 @@ def test_a_changed_python_handler_restarts_the_server_at_the_same_port(folder):
 
             (folder / "beside.py").write_text("text = 'two '\n")
             with pytest.raises(ConnectionClosed) as caught:
-                receive(client)
+                client.recv(timeout=PROGRAM_S)  # until another program has checked it
             assert caught.value.rcvd.code == 1012
         server.wait_for(rf"^Listening on {server.url} ", times=2)
         assert ask(server.ws_url + "/ws/echo") == "two x"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import wsthreads.javascript
 from tests.javascript.test_api import EVALUATE, Console
 from tests.javascript.test_engine import remove_engine
 from tests.javascript_fakes import running, script_log
+from tests.programs import wait_until
 from wsthreads.javascript.domains import domain_to_ascii
 
 DATA = Path(__file__).parent / "data"
@@ -189,9 +191,17 @@ def test_pairs_are_removed_in_linear_time(js: Any) -> None:
       const begin = performance.now();
       params.%s;
       return performance.now() - begin;"""
+    best = dict.fromkeys((4000, 16_000), math.inf)
+
+    def times_as_long() -> float:
+        """How many times as long four times as many pairs take, at best. A busy machine disturbs most attempts."""
+        for pairs in best:
+            best[pairs] = min(best[pairs], *(js(took % (pairs, change)) for _ in range(5)))
+        return best[16_000] / best[4000]
+
     for change in ("delete('a')", "delete('a', 'b')", "set('a', 'c')"):
-        few, many = (min(js(took % (pairs, change)) for _ in range(5)) for pairs in (4000, 16_000))
-        assert many / few < 10, change
+        best.update(dict.fromkeys(best, math.inf))
+        wait_until(lambda: times_as_long() < 10, change)  # 16 times if it were the square
 
 
 def test_the_part_names_the_versions_that_it_was_made_of() -> None:
