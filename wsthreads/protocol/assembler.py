@@ -1,7 +1,9 @@
-"""Makes messages from a client's bytes: joins frames, and checks limits. Uses no socket and no thread.
+"""Makes messages from a client's bytes: joins the frames of each message, and checks limits.
 
-`protocol.frames` decodes a complete data frame directly. wsproto decodes everything else, and decides which frames are
-legal. Limits are checked when the header of a frame has arrived, before its payload is read.
+Uses no socket and no thread.
+
+`protocol.frames` decodes a complete data frame directly. The library wsproto decodes everything else, and decides which
+frames are legal. Limits are checked when the header of a frame has arrived,, before its payload is read.
 """
 
 from __future__ import annotations
@@ -38,13 +40,13 @@ class Ping(NamedTuple):
 
 
 class Pong(NamedTuple):
-    """A pong of the client. It answers a ping, or comes without a ping."""
+    """A pong of the client: the answer to a ping, or sent without a ping."""
 
     payload: bytes
 
 
 class Close(NamedTuple):
-    """The client's close frame: the last frame."""
+    """The client's close frame, after which the client sends no other frame."""
 
     code: int
     reason: str
@@ -54,9 +56,9 @@ Control = Ping | Pong | Close
 
 
 class Assembler:
-    """Makes messages and control frames from the bytes of one client.
+    """Makes messages and control frames (pings, pongs, the close frame) from the bytes of one client.
 
-    Other threads may only read `incomplete_since`.
+    For one thread. Other threads may only read `incomplete_since`.
     """
 
     __slots__ = (
@@ -78,30 +80,37 @@ class Assembler:
     def __init__(self, config: Config, agreement: Agreement | None = None, *, early: bytes = b"") -> None:
         self._config = config
         self._agreement = agreement  # if None, the client must not deflate its messages
-        self._tail = early  # bytes to decode next: a part of a header, or bytes that came with the handshake
-        self._protocol: Protocol | None = None  # made for the first frame that the fast decoder does not decode
-        self._parts: list[str | bytes] | None = None  # the parts of the incomplete message; made with _protocol
+        self._tail = early  # received bytes to decode next: a part of a header, or bytes that came with the handshake
+        # wsproto's parser; made for the first frame that `protocol.frames` does not decode
+        self._protocol: Protocol | None = None
+        # the parts of the incomplete message; made together with `_protocol`
+        self._parts: list[str | bytes] | None = None
         self._owed = 0  # bytes of the current frame that wsproto has not received yet
-        self._fragmented = False  # whether a message is incomplete, between two of its frames
-        self._fragments = 0  # how many frames the incomplete message has so far
+        self._fragmented = False  # whether a message is incomplete, and the next frame continues it
+        self._fragments = 0  # how many frames of the incomplete message have begun so far
         self._message_bytes = 0  # the size of the incomplete message, according to the headers of its frames
-        self._message_limit = config.max_message_bytes  # the largest allowed size of a message
+        # the largest allowed size of the current message; deflated messages may be larger than the configured limit
+        self._message_limit = config.max_message_bytes
         self._control_frames: RateLimit | None = None
-        #: When the first header of the incomplete message arrived. 0 between messages. Any thread may read this.
+        #: When the first header of the incomplete message arrived. 0 if no message is incomplete. Any thread may read
+        #: this.
         self.incomplete_since = 0.0
         #: Whether the client's close frame has arrived.
         self.is_over = False
 
     @property
     def is_between(self) -> bool:
-        """Whether the next byte begins a frame, and no message is incomplete."""
+        """Whether the next byte begins a new frame, and no message is incomplete."""
         return not (self._tail or self._owed or self._fragmented)
 
     def feed(self, data: bytes, take_control: Callable[[Control], None]) -> Iterator[str | bytes]:
-        """The messages that `data` completes: str for text, bytes for binary. Use up the iterator before the next call.
+        """Yields the messages that `data` completes: str for text, bytes for binary.
 
-        `take_control` gets a control frame after the messages before it. Bytes after a `Close` are ignored. Raises
-        `PeerError` for an illegal frame, and if a limit is exceeded. Do not call this again after an error.
+        Exhaust the iterator before the next call. `take_control` is called with each control frame, after the messages
+        that came before the frame. Bytes after a close frame are ignored.
+
+        Raises `PeerError` for an illegal frame, and if a limit is exceeded. After an error, do not call this method
+        again.
         """
         if self._tail:
             data, self._tail = self._tail + data, b""
@@ -136,7 +145,7 @@ class Assembler:
             may_be_whole = not (self._owed or self._fragmented)
 
     def _admit(self, header: Header) -> None:
-        """Check the limits of a frame before its payload comes, and count fragments."""
+        """Check the limits for a frame before its payload is read. Counts the frames of a message."""
         if header.opcode in (PING, PONG):
             self.admit_control()
         if header.opcode not in (CONTINUATION, TEXT, BINARY):
@@ -156,7 +165,10 @@ class Assembler:
             raise TooManyFragmentsError(f"message in {self._fragments} frames or more; the limit is {limit}")
 
     def admit_control(self) -> None:
-        """Count a control frame, or a message that counts as one. Raises `PolicyError` if there are too many."""
+        """Count a control frame, or a message that counts as one.
+
+        Raises `PolicyError` if there are too many per second.
+        """
         limit = self._config.max_control_frames_per_s
         if limit and self._control_frames is None:
             self._control_frames = RateLimit(limit)
@@ -164,7 +176,7 @@ class Assembler:
             raise PolicyError(f"more than {limit} pings and pongs a second", setting="max_control_frames_per_s")
 
     def _judge(self, chunk: bytes, take_control: Callable[[Control], None]) -> Iterator[str | bytes]:
-        """Pass a part of one frame to wsproto. Yields the message that this part completes, if any."""
+        """Pass a part of one frame to wsproto. Yields the message, if this part completes one."""
         if self._protocol is None or self._parts is None:
             self._parts = []
             limit = self._config.max_message_bytes
@@ -174,7 +186,7 @@ class Assembler:
         self._protocol.receive_data(chunk)
         for event in self._protocol.events():
             if isinstance(event, (judged.TextMessage, judged.BytesMessage)):
-                if event.data:  # any number of fragments may be empty
+                if event.data:  # an empty part is not stored, because a message may have any number of empty frames
                     parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
                 if event.message_finished:
                     empty = "" if isinstance(event, judged.TextMessage) else b""
@@ -199,7 +211,7 @@ def _not_text() -> UnsupportedDataError:
 
 
 def _close_of(event: judged.CloseConnection, state: ConnectionState) -> Close:
-    if state is ConnectionState.OPEN:  # no close frame: wsproto reports an illegal frame this way
+    if state is ConnectionState.OPEN:  # there was no close frame: wsproto reports an illegal frame in this way
         kind = InvalidPayloadError if event.code == CloseCode.INVALID_PAYLOAD else ProtocolError
         raise kind(event.reason or "illegal frame")
     return Close(int(event.code), event.reason or "")

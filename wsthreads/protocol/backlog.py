@@ -1,7 +1,10 @@
-"""The backlog of a slow client: the frames of one outbox for which the kernel had no space.
+"""The backlog of a slow client: the frames of one outbox that the kernel had no space for.
 
-Once the kernel is full, only the last one of several frames with the same key (`MarkedFrame.latest`) remains. A frame
-that was partly written stays, because the rest must follow.
+While the kernel's send buffer is full, only the last one of several frames with the same key (`MarkedFrame.latest`)
+stays. A frame that was partly written always stays, because the rest of it must follow.
+
+A *piece* is what the backlog stores: one frame, or several small frames joined. A *counted* message is one that the
+client acknowledges: see `envelope`.
 """
 
 from __future__ import annotations
@@ -15,48 +18,51 @@ from wsthreads.threads.lookups import look_up
 
 __all__ = ["Backlog"]
 
-#: Waiting frames are joined to pieces of about this size, and a piece is written at once. Larger pieces have no use,
-#: because a slow client reads little at a time. They also cost memory: each joined piece is a copy, while the members
-#: of a room share one frame.
+#: Waiting frames are joined to data of about this size, which is written in one call. Larger sizes have no use, because
+#: a slow client reads little at a time. They also cost memory: joined frames are a copy, while the members of a room
+#: share one frame.
 WRITE_BYTES = 65536
 
-#: Removing a piece leaves an empty piece. Empty pieces are dropped when there are more than this many, and more than
-#: other pieces.
+#: A removed frame leaves an empty piece. Empty pieces are dropped when there are more than this many of them, and more
+#: than other pieces.
 MAX_HOLES = 64
 
 
 class Backlog:
-    """The pieces that wait to be written, in order. The outbox's lock guards them. For `keeps`, see `keep_pieces`."""
+    """The pieces that wait to be written, in order. Guarded by the outbox's lock. For `keeps`, see `keep_pieces`."""
 
     __slots__ = ("_fixed", "_gone", "_holes", "_is_slow", "_places", "begun", "bytes", "offset", "pieces")
 
     def __init__(self, *, keeps: bool = False) -> None:
         self.pieces: deque[bytes] = deque()
-        self.bytes = 0  # the bytes of the pieces, minus offset
-        self.offset = 0  # how many bytes of the first piece were written
+        self.bytes = 0  # the bytes of all pieces, minus `offset`
+        self.offset = 0  # how many bytes of the first piece are written
         self.begun = 0  # how many of the first pieces must not change, because a write of them has begun
-        self._fixed = 0  # how many of the first pieces were written to an earlier connection, and are not replaced
-        self._is_slow = False
-        # The place of the last frame with each key, counted from the first piece ever added. None before the first
-        # frame with a key, and empty until the client is slow. Unless it is None, pieces are not joined.
+        # how many of the first pieces must not be removed, because they were written to an earlier connection, too
+        self._fixed = 0
+        self._is_slow = False  # whether a write was incomplete: from then on, frames replace those with the same key
+        # For each key, the place of the last frame with this key. Places are counted from the first piece that was ever
+        # added. None until a frame has a key or `keep_pieces` is called. Unless this is None, pieces are not joined for
+        # good.
         self._places: dict[tuple[str, str], int] | None = {} if keeps else None
-        self._gone = 0  # how many pieces were written and dropped
-        self._holes = 0  # how many pieces are empty
+        self._gone = 0  # how many pieces were written completely, and dropped
+        self._holes = 0  # how many pieces are empty, because their frame was removed
 
     def keep_pieces(self) -> None:
-        """From now on, do not join pieces, because the outbox keeps written messages one by one."""
+        """From now on, do not join pieces, because the outbox keeps each written message until it is acknowledged."""
         if self._places is None:
             self._places = {}
 
     @property
     def count(self) -> int:
-        """How many pieces there are."""
+        """How many pieces there are, without the empty ones."""
         return len(self.pieces) - self._holes
 
     def add(self, piece: bytes) -> int:
-        """Append a frame, or the rest of frames that were partly written.
+        """Append a frame, or joined frames of which some bytes are written already.
 
-        If the client is slow, removes an earlier frame with the same key. Returns how many frames were removed.
+        If the client is slow, removes the earlier frame with the same key. Returns how many frames were removed: 0 or
+        1.
         """
         key = _key_of(piece)
         removed = 0
@@ -73,7 +79,10 @@ class Backlog:
         return removed
 
     def first(self) -> bytes:
-        """The data to write next, from `offset` on: the first piece, or several small pieces joined."""
+        """The data to write next: the first piece, or several small pieces joined.
+
+        The first `offset` bytes are written already.
+        """
         pieces = self.pieces
         if len(pieces) == 1 or len(pieces[0]) >= WRITE_BYTES:
             return pieces[0]
@@ -81,7 +90,7 @@ class Backlog:
         size = 0
         for piece in pieces:
             if size >= WRITE_BYTES or (joined and self._places is not None and len(piece) >= WRITE_BYTES):
-                break  # a large piece is not copied at each attempt
+                break  # a large piece would otherwise be copied at each attempt to write
             joined.append(piece)
             size += len(piece)
         whole = b"".join(joined)
@@ -93,9 +102,9 @@ class Backlog:
         return whole
 
     def advance(self, written: int, kept: list[bytes] | None = None) -> int:
-        """Note that `written` more bytes were written. Drops the pieces that are complete.
+        """Note that `written` more bytes were written, and drop the pieces that are written completely.
 
-        Appends the counted messages among these pieces to `kept`. Returns the bytes of these messages.
+        Appends the counted messages among the dropped pieces to `kept`. Returns the bytes of these messages.
         """
         kept_bytes = 0
         self.offset += written
@@ -116,13 +125,14 @@ class Backlog:
 
     @property
     def written(self) -> list[bytes]:
-        """The counted messages of which some bytes were written, to this connection or to an earlier one."""
+        """The counted messages that were written at least partly, to this connection or to an earlier one."""
         return [piece for piece in islice(self.pieces, max(self.begun, self._fixed)) if piece and is_counted(piece)]
 
     def restart(self) -> int:
-        """Prepare for another connection: drop the pieces that are `written`, and all that are not counted messages.
+        """Prepare for another connection: drop the messages of `written`, and all frames that are not counted messages.
 
-        From now on, frames replace earlier ones with the same key. Returns how many frames were removed.
+        From now on, a frame replaces an earlier one with the same key. Returns how many frames were removed for this
+        reason.
         """
         rest = islice(self.pieces, max(self.begun, self._fixed), None)
         self.pieces = deque(piece for piece in rest if piece and is_counted(piece))
@@ -132,11 +142,12 @@ class Backlog:
         return self.hold(0)
 
     def put_before(self, first: bytes, written: list[bytes]) -> None:
-        """Put `first` and then the messages `written` to earlier connections before all other pieces. Call it after
-        `restart`.
+        """Put `first` before all other pieces, followed by the messages `written` to earlier connections.
 
-        The client may have received such a message although its hello does not count it, because the hello was sent
-        before. So no later message with the same key replaces these messages.
+        Call this after `restart`.
+
+        A client may have received one of these messages although its hello does not count the message, because the
+        client sent the hello before. So no later message with the same key replaces any of them.
         """
         self.pieces.extendleft(reversed(written))
         self.pieces.appendleft(first)
@@ -145,7 +156,7 @@ class Backlog:
         self._is_slow, self._places = False, {}
 
     def hold(self, tried: int) -> int:
-        """Note that the kernel's buffer is full. From now on, the client counts as slow.
+        """Note that the kernel's send buffer is full. From now on, the client counts as slow.
 
         Call this after each incomplete write. The next `tried` bytes must not change, because OpenSSL has begun to
         write them. Removes each frame that has the same key as a later frame. Returns how many frames were removed.
@@ -177,7 +188,10 @@ class Backlog:
         return removed
 
     def _remove(self, place: int) -> int:
-        """Make a piece empty, unless its write has begun. Returns 1 if the piece was removed, otherwise 0."""
+        """Replace a frame by an empty piece, unless its write has begun.
+
+        Returns 1 if the frame was removed, otherwise 0.
+        """
         at = place - self._gone
         if at < self.begun or at < self._fixed:
             return 0

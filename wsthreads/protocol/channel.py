@@ -1,11 +1,11 @@
 """Sends to one client, and decides how the connection ends.
 
-The client, the handler, a limit, a timer or the end of TCP can end a connection. Whichever comes first decides the
-close code and the reason. The close handshake follows RFC 6455, section 7: the server always ends its side of TCP
-first, and then reads until the client ends its own.
+The client, the handler, a limit, a timer or the loss of the TCP connection can end a connection. Whatever ends it first
+decides the *ending*: the close code and the reason. The close handshake follows RFC 6455, section 7: the server always
+ends its direction of TCP first, and then reads until the client ends the other direction.
 
-A session whose outbox keeps messages (`Outbox.keep`) may outlive its connection. A channel belongs to one connection.
-The outbox belongs to all connections of the session.
+A channel belongs to one connection. A session whose outbox keeps messages (`Outbox.keep`) may outlive its connection:
+the outbox then belongs to all connections of the session, one after another.
 """
 
 from __future__ import annotations
@@ -30,18 +30,17 @@ __all__ = ["Channel"]
 
 log = get_logger(__name__)
 
-#: The close codes with which a client says that it will come back to its session.
+#: The close codes by which a client says that it will come back to its session.
 LEAVING_CODES = (CloseCode.GOING_AWAY, AWAY_CODE)
 
 
 def _nothing() -> None:
-    """Default callback: does nothing."""
+    """The default of the callbacks."""
 
 
 class Kick(NamedTuple):
-    """The ending of a connection that the application has closed.
+    """The ending of a connection that the application has closed. Like every ending, it has a code and a reason.
 
-    Like each ending, it has a close code and a reason.
     """
 
     code: int
@@ -53,24 +52,26 @@ class Expired(Kick):
 
 
 class Parting(NamedTuple):
-    """The ending of a connection, but not of its session."""
+    """The ending of a connection whose session stays, because the client may come back."""
 
     code: int
     reason: str
 
 
 class Leaving(Parting):
-    """A `Parting` that the client has begun. A client that only answers the server's close frame has not begun it."""
+    """A `Parting` that the client has begun, not one where the client only answers the server's close frame."""
 
     __slots__ = ()
 
 
 class Channel:
-    """Sends to one client and closes its connection. Any thread, but only the connection's thread calls `finish` and
-    `hang_up`.
+    """Sends to one client and closes its connection. Any thread, except for `finish` and `hang_up`.
 
-    A session uses only `outbox`, `ending`, `subprotocol` and `begin_close` of its channel. `count` is called, without a
-    lock, with the name of a counter: `slow_sessions_closed`, or `past_` and the name of the exceeded setting.
+    Only the connection's thread calls `finish` and `hang_up`.
+
+    A session uses only `outbox`, `ending`, `subprotocol` and `begin_close`. `count` gets the name of a counter:
+    `slow_sessions_closed`, or `past_` and the name of the setting that the client has exceeded. No lock is held during
+    this call.
     """
 
     __slots__ = (
@@ -102,25 +103,26 @@ class Channel:
         count: Callable[[str], None],
     ) -> None:
         self.transport = transport
-        #: The environ of the request, for log lines.
+        #: The WSGI environ of the client's request, for log lines.
         self.environ = environ
         self.count = count
         #: The negotiated subprotocol, or None.
         self.subprotocol = subprotocol
         self._config = config
         self._flusher = flusher
-        self._claims: list[tuple[int, str]] = []  # (code, reason) of each attempt to end it; the first one counts
-        #: The close code and reason, set once when the client or the server begins to close. None before.
+        # The code and reason of each attempt to end the connection. The first attempt counts.
+        self._claims: list[tuple[int, str]] = []
+        #: The close code and reason, set once, when the client or the server begins to close. None before.
         self.ending: tuple[int, str] | None = None
         #: Called when `ending` is set, in the thread that sets it.
         self.on_ending: Callable[[], None] = _nothing
         #: Whether the connection was closed because the client read too slowly.
         self.was_too_slow = False
-        #: Whether the client has sent a close frame, other than one of `Leaving`.
+        #: Whether the client has sent a close frame without saying that it will come back.
         self.has_peer_closed = False
         self._timer: Timer | None = None
-        self._is_finished = False  # whether `finish` was called; code that has set a timer checks this afterwards
-        #: Frames for the client.
+        self._is_finished = False  # whether `finish` was called; a thread that has set a timer checks this afterwards
+        #: The queue of frames for the client.
         self.outbox = Outbox(
             transport,
             flusher,
@@ -134,18 +136,19 @@ class Channel:
     def is_open(self) -> bool:
         """Whether messages can be sent.
 
-        If the connection is lost, the handler may still get earlier messages of the client.
+        After the loss of a connection, this is False, but the handler may still get messages that the client sent
+        before.
         """
         return self.ending is None and not self.outbox.is_over and not self.outbox.is_suspended
 
     is_connected = is_open
 
-    #: The object that sends requests. None, because a plain client has no requests.
+    #: The object that sends requests. Always None, because a client without ``wsthreads.1`` has no requests.
     requests = None
 
     @property
     def suspends(self) -> bool:
-        """Whether the connection has ended, or is ending, while its session stays."""
+        """Whether the connection has ended, or is ending, but its session stays."""
         ending = self.ending
         return (
             ending is not None
@@ -155,9 +158,8 @@ class Channel:
 
     @property
     def was_kicked(self) -> bool:
-        """Whether the application has closed the connection.
+        """Whether the application has closed the connection. False if the client, the network or a limit ended it.
 
-        False if the client, the network or the server ended it.
         """
         return isinstance(self.ending, Kick)
 
@@ -171,8 +173,8 @@ class Channel:
     ) -> bool:
         """Start the close handshake. Returns False if the connection is closing already. Does not block.
 
-        The client has `close_timeout_s` to answer. With `discard`, unsent messages are dropped. `is_kick`: the
-        application closes the connection. `is_expiry`: the session has expired.
+        The client has `close_timeout_s` to answer. With `discard`, unsent messages are dropped. With `is_kick`, the
+        application closes the connection. With `is_expiry`, the session has expired.
         """
         kind = Expired if is_expiry else Kick if is_kick else None
         if not self._decide(code, reason, kind):
@@ -184,10 +186,12 @@ class Channel:
     # Sessions that can continue over another connection
 
     def welcome(self, first: bytes, received: int, outbox: Outbox | None = None) -> bool:
-        """Begin a session whose outbox keeps messages, or resume one with its `outbox`. `first` is sent first.
+        """Begin a session whose outbox keeps messages, or resume a session with its `outbox`.
 
-        Returns False if the connection is over. If the client cannot have `received` that many messages, raises
-        `ProtocolError`, without any other effect.
+        Sends `first` before all else.
+
+        Returns False if the connection is over. Raises `ProtocolError`, without any other effect, if the client cannot
+        have `received` that many messages.
         """
         own = self.outbox
         if outbox is not None:
@@ -195,7 +199,8 @@ class Channel:
         if not own.wait_sent(0):
             self.lose("the client reads nothing")
         if outbox is not None and not own.is_over:
-            own.detach()  # before the next check: nothing may follow a close frame that was sent meanwhile
+            # Before the next check: if another thread has sent a close frame in the meantime, nothing may follow it.
+            own.detach()
             if self.ending is None:
                 self.outbox = outbox
         if self.ending is not None or self.outbox.is_over:
@@ -205,7 +210,10 @@ class Channel:
         return not self.outbox.is_over
 
     def _close_if_ending(self) -> None:
-        """Send the close frame if another thread has ended the connection meanwhile, and has used the old outbox."""
+        """Send the close frame if another thread ended the connection in the meantime.
+
+        That thread has used the old outbox, so its close frame was not sent.
+        """
         ending = self.ending
         if isinstance(ending, Parting):
             self.outbox.suspend(self.transport, close_frame(*ending))
@@ -220,7 +228,7 @@ class Channel:
         return self.suspends
 
     def part(self, code: int, reason: str = "") -> bool:
-        """Like `begin_close`, but the session stays if its outbox keeps messages.
+        """Like `begin_close`, but if the outbox keeps messages, the session stays, and the client may come back.
 
         Returns False if the connection is closing already.
         """
@@ -235,7 +243,10 @@ class Channel:
         return True
 
     def give_up(self, dead_fd: int) -> None:
-        """Give up the connection in a forked process, because it is the parent's. `dead_fd` replaces the socket."""
+        """Give up the connection in a forked process, because it belongs to the parent.
+
+        `dead_fd` replaces the socket.
+        """
         descriptor = self.transport.fileno()
         if descriptor >= 0:
             os.dup2(dead_fd, descriptor, inheritable=False)
@@ -244,15 +255,18 @@ class Channel:
         self.outbox.give_up()
 
     def would_suspend(self, code: int) -> bool:
-        """Whether the session stays if its client ends the connection with this code now."""
+        """Whether the session would stay if its client ended the connection with this code now."""
         if self.ending is not None:
             return self.suspends
         return self.outbox.is_keeping and (code == CloseCode.ABNORMAL or code in LEAVING_CODES)
 
     def answer_close(self, code: int, reason: str) -> None:
-        """Answer the client's close frame, unless the frame itself is an answer.
+        """Answer the client's close frame.
 
-        A client that leaves and will come back may not have read a close frame of the server.
+        If the server has sent its close frame before, the client's frame is the answer.
+
+        A client that leaves and will come back gets an answer in any case, because it may not have read the server's
+        close frame.
         """
         is_leaving = self.outbox.is_keeping and code in LEAVING_CODES
         self.has_peer_closed = not is_leaving
@@ -264,13 +278,16 @@ class Channel:
             self.outbox.close(answer)
 
     def refuse(self, error: PeerError) -> None:
-        """Close the connection because of the client's error. If the client exceeded a limit, counts that."""
+        """Close the connection because of the client's error. If the client exceeded a limit, counts this."""
         log.debug("closing: %s", error, extra=log_context(self.environ))
         if self.begin_close(error.close_code, str(error)) and error.setting:
             self.count(f"past_{error.setting}")
 
     def hasten_close(self, timeout_s: float) -> None:
-        """Abort a closing connection after `timeout_s`, or after `close_timeout_s` if that is less."""
+        """Abort the TCP connection after `timeout_s`, or after `close_timeout_s` if that is less.
+
+        For a closing connection.
+        """
         self._flusher.call_later(min(timeout_s, self._config.close_timeout_s), self.transport.abort)
 
     def end_lost(self, reason: str) -> None:
@@ -283,15 +300,15 @@ class Channel:
         self.transport.abort()
 
     def cut(self) -> None:
-        """Send nothing more, and end TCP. The reading thread will decide code and reason."""
+        """Send nothing more, and end TCP. The thread that reads decides later which code and reason the ending has."""
         self.outbox.suspend(self.transport)
         self.transport.abort()
 
     def finish(self) -> tuple[int, str]:
-        """The code and reason of the end. Call this when nothing more is read. Does not block.
+        """Returns the code and reason of the end. Call this when nothing more will be read. Does not block.
 
-        If all frames were sent, which is usual, this also ends the sending side of TCP. So a client that waits for the
-        end of TCP need not wait until `on_close` has returned.
+        If all frames are sent, which is usual, this also ends the server's direction of TCP. So a client that waits for
+        the end of TCP need not wait until `on_close` has returned.
         """
         self._is_finished = True
         if self._timer is not None:
@@ -309,7 +326,10 @@ class Channel:
         return ending
 
     def hang_up(self) -> None:
-        """Send the rest, end TCP before the client does, release the socket. Blocks for `close_timeout_s` at most."""
+        """Send the remaining frames, end TCP before the client does, and release the socket.
+
+        Blocks for at most `close_timeout_s`.
+        """
         deadline = monotonic() + self._config.close_timeout_s
         if self.suspends:
             self.outbox.suspend(self.transport)
@@ -325,15 +345,16 @@ class Channel:
     def _await_answer(self) -> None:
         """Give the client `close_timeout_s` to answer the close frame."""
         self._timer = self._flusher.call_later(self._config.close_timeout_s, self._on_timer)
-        if self._is_finished:  # `finish` may have run meanwhile
+        if self._is_finished:  # `finish` may have run in the meantime
             self._timer.cancel()
 
     def _decide(self, code: int, reason: str, kind: type[Kick] | type[Parting] | None = None) -> bool:
-        """Set `ending`. Returns False if it was set before."""
+        """Set `ending`. Returns False if another call has set it."""
         if self.ending is not None:
             return False
-        # No lock is held, because a finalizer may close while its thread is in this method. list.append is atomic.
-        code = int(code)  # an int, because Python 3.10 would print a CloseCode by its name
+        # No lock is held, because a finalizer may close the connection in the middle of this method, in the same
+        # thread. `list.append` is atomic.
+        code = int(code)  # an int, because in Python 3.10 the text of a `CloseCode` is its name
         claim: tuple[int, str] = (code, reason) if kind is None else kind(code, reason)
         self._claims.append(claim)
         self.ending = self._claims[0]
@@ -345,13 +366,13 @@ class Channel:
     def _on_stuck(self, reason: str) -> None:
         if self.ending is not None:
             return
-        self.was_too_slow = True  # set before `ending`, because a thread that reads `ending` may read this next
+        self.was_too_slow = True  # set before `ending`, because a thread that sees `ending` may read this next
         if self.begin_close(CloseCode.TRY_AGAIN_LATER, f"too slow: {reason}", discard=True):
             self.count("slow_sessions_closed")
         else:
             self.was_too_slow = False
 
     def _on_timer(self) -> None:
-        """Called by the flusher if the client has not answered the close frame."""
+        """Called by the flusher when the client has not answered the close frame in time."""
         self.count("past_close_timeout_s")
         self.transport.abort()

@@ -1,6 +1,7 @@
-"""The timers of a connection: for pings, for messages that take too long, for idle clients.
+"""The timers of one connection: for pings, for messages that take too long, and for idle clients.
 
-The callbacks run in the flusher's thread. The callbacks read attributes that the connection's thread writes.
+The *flusher* is the thread that runs all timers. The timers' callbacks read attributes that the connection's own thread
+writes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["Clocks"]
 
 log = get_logger(__name__)
 
-#: If pings are off, a client whose handler is running is checked this often.
+#: If pings are off, a client is checked this often while its handler is running.
 LOOK_S = 25.0
 
 #: TCP may delay an acknowledgement by at most 0.5 s (RFC 1122, 4.2.3.2).
@@ -30,9 +31,11 @@ ACKNOWLEDGEMENT_S = 0.5
 
 
 class Clocks:
-    """The timers of one connection. The heartbeat runs from the start. `watch_…` starts the others.
+    """The timers of one connection.
 
-    `round_trips` gets the times from pings to pongs.
+    The heartbeat runs from the start. `watch_message` and `watch_idleness` start the others.
+
+    `round_trips` gets the time from each ping to its pong.
     """
 
     __slots__ = (
@@ -68,30 +71,31 @@ class Clocks:
         self._round_trips = round_trips
         #: When the last bytes arrived.
         self.heard_at = monotonic()
-        #: Whether the connection's thread waits for the client. False while a handler runs, as in `on_open`.
+        #: Whether the connection's thread waits for input. False while a handler runs, such as `on_open`.
         self.is_waiting = False
         #: When the handling of the last message ended.
         self.message_ended_at = 0.0
-        #: If not None, reads in place of the connection, and knows when the last message arrived.
+        #: If not None, this object reads in place of the connection, and knows when the last message arrived.
         self.reader: Reader | None = None
         #: How long the client took to answer the last ping.
         self.round_trip_s: float | None = None
-        self._pinged_at = 0.0
-        self._asked_at = 0.0  # when the unanswered ping was sent; 0 without one
+        self._pinged_at = 0.0  # when the heartbeat sent its last ping
+        self._asked_at = 0.0  # when the unanswered ping was sent; 0 if no ping is unanswered
         self._answered_at = float("-inf")  # when the last ping was answered
-        self._end_seen_at = 0.0  # when a check found, while a handler ran, that the client has ended its stream
-        # While a handler runs: the time of the last check that found progress, and the bytes acknowledged by TCP then.
+        self._end_seen_at = 0.0  # when a check, while a handler ran, found first that the client had ended its stream
+        # For checks while a handler runs: the bytes that TCP had acknowledged, and the time of the last check with
+        # progress.
         self._acknowledged, self._unacknowledged_at = -1, 0.0
         self._message_timer: Timer | None = None  # due when the message takes too long, or earlier
         self._idle_timer: Timer | None = None
-        self._is_stopped = False  # whether `stop` was called; code that has set a timer checks this afterwards
+        self._is_stopped = False  # whether `stop` was called; a thread that has set a timer checks this afterwards
         self._heartbeat_timer: Timer | None = flusher.call_later(config.ping_interval_s or LOOK_S, self._heartbeat)
 
     def watch_message(self) -> None:
         """Close the connection if the rest of the incomplete message does not come in time.
 
         One timer serves all messages that begin before the timer is due. The timer's callback and this method may run
-        at the same time. Whichever finishes later sees the changes of the other one.
+        at the same time in two threads. The one that finishes later sees the changes of the other.
         """
         if self._message_timer is None:
             self._message_timer = self._flusher.call_later(self._config.message_timeout_s, self._on_message_timer)
@@ -102,16 +106,16 @@ class Clocks:
         self._idle_timer = self._flusher.call_later(self._config.idle_timeout_s, self._on_idle_timer)
 
     def stop(self) -> None:
-        """Cancel all timers. No timer starts afterwards. Called in the connection's thread."""
+        """Cancel all timers. Afterwards, no timer starts. Called in the connection's thread."""
         self._is_stopped = True
         for timer in (self._heartbeat_timer, self._message_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
 
     def measure(self, least_age_s: float) -> None:
-        """Ping the client if `round_trip_s` is unknown or older than `least_age_s`. The answer sets `round_trip_s`.
+        """Ping the client if `round_trip_s` is unknown or older than `least_age_s`. The pong sets `round_trip_s`.
 
-        Without this call, a client that keeps sending is not pinged. Any thread. Does nothing if pings are off.
+        Without this method, a client that keeps sending would get no pings. Any thread. Does nothing if pings are off.
         """
         now = monotonic()
         if self._channel.ending is not None or not self._config.ping_interval_s or self._channel.outbox.is_blocked:
@@ -121,7 +125,7 @@ class Clocks:
             self._ping()
 
     def on_pong(self) -> None:
-        """Note that the client has answered a ping. A pong without a ping changes nothing."""
+        """Note that the client has sent a pong. A pong that answers no ping changes nothing."""
         asked_at, self._asked_at = self._asked_at, 0.0
         if asked_at:
             self._answered_at = monotonic()
@@ -134,7 +138,7 @@ class Clocks:
         self._channel.outbox.flush()
 
     def _on_message_timer(self) -> None:
-        """Check whether a message has taken too long."""
+        """Check whether the incomplete message has taken too long."""
         self._message_timer = None
         since, timeout = self._assembler.incomplete_since, self._config.message_timeout_s
         if self._channel.ending is not None or not since:
@@ -156,11 +160,11 @@ class Clocks:
             if self._channel.begin_close(CloseCode.GOING_AWAY, f"idle: no message for {timeout:g} s"):
                 self._channel.count("past_idle_timeout_s")
             return
-        # While a handler runs, nothing is read, so the client may not be idle.
+        # While a handler runs, nothing is read, so the client may have sent messages.
         self._idle_timer = self._flusher.call_later(left if left > 0 else timeout, self._on_idle_timer)
 
     def _heartbeat(self) -> None:
-        """Call `_check_pulse` regularly, even after it has failed, for example for lack of memory."""
+        """Call `_check_pulse` regularly, even if a call fails, for example for lack of memory."""
         if self._channel.ending is not None:
             return
         delay = self._config.ping_interval_s or LOOK_S
@@ -169,19 +173,19 @@ class Clocks:
         finally:
             if self._channel.ending is None:
                 self._heartbeat_timer = self._flusher.call_later(delay, self._heartbeat)
-                if self._is_stopped:  # `stop` may have run meanwhile
+                if self._is_stopped:  # `stop` may have run in the meantime
                     self._heartbeat_timer.cancel()
 
     def _check_pulse(self) -> float:
-        """Ping a silent client.
+        """Ping a silent client, and end the connection if the ping is not answered in time.
 
-        End the connection if a ping was not answered. Returns the seconds until the next check.
+        Returns the seconds until the next check.
         """
         pings, timeout, now = self._config.ping_interval_s, self._config.ping_timeout_s, monotonic()
         interval = pings or LOOK_S
         reader = self.reader
         heard_at = self.heard_at if reader is None else max(self.heard_at, reader.heard_at)
-        if not self.is_waiting:  # a handler is running, so nothing is read, and the client may not be silent
+        if not self.is_waiting:  # a handler runs, so nothing is read: a client without new input may still be alive
             self._pinged_at, left = 0.0, timeout
             self._look_for_end(now)
         elif not pings:
@@ -197,14 +201,15 @@ class Clocks:
                 self._asked_at = now
                 self._ping()
                 self._pinged_at, left = now, timeout
-        return min(interval, left)  # after a quick answer, the next ping is due earlier
+        # the client may answer quickly, and the next ping is due one interval after the answer
+        return min(interval, left)
 
     def _look_for_end(self, now: float) -> None:
-        """While a handler runs, check whether the client is gone. If it is, `is_open` and `send` tell the handler.
+        """While a handler runs, check whether the client is gone. If so, `is_open` and `send` tell the handler.
 
-        The reading thread decides later how the connection has ended, because messages and a close frame may still be
-        unread. A client that has only ended its stream may still wait for answers, so the connection stays for
-        `ping_timeout_s`.
+        The thread that reads decides later how the connection has ended, because messages and a close frame may be
+        unread. A client that has only ended its direction of the stream may still wait for answers. So its connection
+        stays for `ping_timeout_s`.
         """
         config, channel = self._config, self._channel
         if not channel.is_open:
@@ -220,9 +225,9 @@ class Clocks:
     def _has_vanished(self, now: float) -> bool:
         """Whether TCP has acknowledged nothing for `ping_timeout_s`, although data was sent.
 
-        Pongs are not read while a handler runs, but TCP acknowledges the pings. Data that is unacknowledged at one
-        check must be acknowledged at a later check. The silence before the first check does not count, because the data
-        may just have been sent.
+        While a handler runs, no pong is read, but TCP acknowledges the pings. Data that is unacknowledged at one check
+        must be acknowledged at a later check. The time before the first check does not count, because the data may have
+        been sent just before.
         """
         channel = self._channel
         is_even, acknowledged_bytes = channel.transport.acknowledged()
@@ -231,6 +236,6 @@ class Clocks:
             if is_even and self._config.ping_interval_s and not channel.outbox.is_blocked:
                 self._ping()
             elif is_even:
-                self._acknowledged = -1  # unacknowledged data at the next check may be new
+                self._acknowledged = -1  # data that is unacknowledged at the next check may be new
             return False
         return now - self._unacknowledged_at >= max(self._config.ping_timeout_s, ACKNOWLEDGEMENT_S)

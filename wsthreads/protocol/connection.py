@@ -1,8 +1,8 @@
-"""One connection: a `simple_websocket.Server` that runs in the calling thread.
+"""One upgraded connection: a `simple_websocket.Server` that runs in the calling thread.
 
-It differs from its base class in two ways. It has no thread of its own, because the WSGI server's thread reads. And
-only the outbox writes. The parts of a connection: `Assembler` makes messages from bytes and checks their limits,
-`Channel` sends and decides how the connection ends, `Clocks` sends pings and watches the time.
+It differs from its base class in two ways: it has no thread of its own, because the WSGI server's thread reads, and
+only the outbox writes. A connection has three parts. The `Assembler` makes messages from bytes and checks their limits.
+The `Channel` sends, and decides how the connection ends. The `Clocks` send pings and watch the time.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ log = get_logger(__name__)
 R = TypeVar("R")
 
 
-#: The result of `Connection.read` without a message. Compare with `is`.
+#: What `Connection.read` returns if no message has come in time. Compare it by `is`, because a message may be equal.
 NO_MESSAGE = bytes(bytearray(b"no message"))
 
 
 def _nothing(*_: object) -> None:
-    """Default callback: does nothing."""
+    """The default of the callbacks."""
 
 
-#: Slots save about a kilobyte for each connection: the base class has a dict, and with these attributes in it, the
-#: instances could no longer share the keys of their dicts. The tuple has a name, because mypy would take an unnamed one
-#: for the list of all attributes.
+#: With slots, each connection takes about a kilobyte less: the base class has a dict, and with these attributes in it,
+#: the instances could no longer share the keys of their dicts. The tuple has a name, because mypy would take a tuple
+#: without a name for the list of all attributes.
 _OWN_ATTRIBUTES = (
     "_accepted_subprotocol",
     "_agreement",
@@ -74,12 +74,12 @@ _OWN_ATTRIBUTES = (
 
 
 class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base class has no annotations
-    """One upgraded connection. The constructor sends the 101.
+    """One upgraded connection. The constructor sends the response 101.
 
-    After that, the connection's thread iterates over `messages`, and then calls `finish` and `hang_up`. Any thread may
-    use `channel` to send and to close. When the client exceeds a limit, `count` is called, without a lock, with the
-    name of a counter: `slow_sessions_closed`, or `past_` and the name of the setting. `round_trips` gets the times from
-    pings to pongs.
+    The connection's thread then iterates over `messages`, and calls `finish` and `hang_up` at the end. Any thread may
+    use `channel` to send and to close. When the client exceeds a limit, `count` gets the name of a counter:
+    `slow_sessions_closed`, or `past_` and the name of the setting. No lock is held during this call. `round_trips` gets
+    the time from each ping to its pong.
     """
 
     __slots__ = _OWN_ATTRIBUTES
@@ -101,27 +101,28 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._flusher = flusher
         self._count = count
         self._round_trips = round_trips
-        # The base class's constructor is not called: it makes a thread, an event, and parsers of HTTP and WebSocket.
+        # The constructor of the base class is not called, because it makes a thread, an event, and parsers of HTTP and
+        # WebSocket.
         self.environ = environ
         self.sock = environ.get(SOCKET_KEY) or environ["gunicorn.socket"]
         self.connected = False
         self._accepted_subprotocol = subprotocol
-        self._agreement = agreement  # the parameters of compression, for both directions
-        #: Called in the connection's thread, with the close code, when the client ends the connection. The end takes
-        #: effect afterwards, so that earlier messages of the client can still be answered.
+        self._agreement = agreement  # the negotiated parameters of compression, for both directions
+        #: Called in the connection's thread, with the close code, when the client ends the connection or breaks a rule.
+        #: The end takes effect afterwards, so the handler can still answer earlier messages of the client.
         self.before_end: Callable[[int], None] = _nothing
         self.is_resumed = False  # whether the session of this connection has had another connection before
         self._reader: Reader | None = None
-        self._held: Held | None = None  # see `_slowed`
-        self._read_until: float | None = None  # see `read`
-        self._is_late = False  # whether nothing has arrived until `_read_until`
-        # The counts do not include messages that the reader has passed on itself. Only the connection's thread writes
-        # them.
+        self._held: Held | None = None  # messages that wait for the rate limit; see `_slowed`
+        self._read_until: float | None = None  # when `read` will return `NO_MESSAGE`; None outside of `read`
+        self._is_late = False  # whether no input has arrived until `_read_until`
+        # These counts do not include messages that the reader has passed on itself. Only the connection's thread writes
+        # these counts.
         self._messages_in = self._bytes_in = 0
         self.handshake()
 
     def handshake(self) -> None:
-        """Answer the request with the 101. The request has been checked already."""
+        """Answer the client's request with the 101. The request was checked before."""
         config, agreement = self._config, self._agreement
         self.subprotocol = self._accepted_subprotocol
         early = take_early_input(self.environ)
@@ -137,18 +138,18 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             count=self._count,
         )
         outbox = self.channel.outbox
-        # The base class would parse the request once more, by h11 and wsproto.
+        # Not the method of the base class, which would parse the request once more, with h11 and wsproto.
         extensions = None if agreement is None else agreement.answer
         outbox.append(acceptance(self.environ["HTTP_SEC_WEBSOCKET_KEY"], self.subprotocol, extensions))
         outbox.flush()
-        outbox.bytes_out = 0  # nothing but the 101 was sent so far, and it does not count
+        outbox.bytes_out = 0  # only the 101 was sent so far, and the 101 does not count
         self.connected = True
         self._clocks = Clocks(self.channel, self._assembler, config, self._flusher, self._round_trips)
 
-    # Reading: in the connection's own thread.
+    # Reading: only in the connection's own thread
 
     def read_by(self, reader: Reader) -> None:
-        """From now on, `reader` takes messages, and `messages` does not get them.
+        """From now on, `reader` takes messages from the socket. `messages` does not yield these.
 
         Call this once, in the connection's thread.
         """
@@ -156,11 +157,11 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self.channel.on_ending = reader.stop
 
     def messages(self) -> Iterator[str | bytes]:
-        """Each message of the client, until the connection is over. Messages that come while it closes are dropped."""
+        """Yields each message of the client. Drops messages that come while the connection is closing."""
         return self._counted() if self._needs_each_message else self._messages()
 
     def _counted(self) -> Iterator[str | bytes]:
-        """Like `_messages`, but applies the limits `max_messages_per_s` and `idle_timeout_s`."""
+        """Like `_messages`, but with the limits `max_messages_per_s` and `idle_timeout_s`."""
         config, incoming = self._config, self._messages()
         allowance = RateLimit(config.max_messages_per_s)
         if config.idle_timeout_s:
@@ -171,7 +172,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 yield message
             elif not config.max_messages_per_s or allowance.take():
                 yield message
-                self._clocks.message_ended_at = monotonic()  # the time of the handler does not count as idle
+                self._clocks.message_ended_at = monotonic()  # the time that the handler needs does not count as idle
             elif self.is_resumed:
                 yield from self._slowed(incoming, Held(allowance, message, config.max_message_bytes))
             else:
@@ -180,9 +181,11 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 return
 
     def _slowed(self, incoming: Iterator[str | bytes], held: Held) -> Iterator[str | bytes]:
-        """The `incoming` messages. Messages beyond the rate limit are delayed. Ends when none is held.
+        """Yields the `incoming` messages.
 
-        If the client ends the connection, held messages are handled first. If the server ends it, they are dropped.
+        Delays messages beyond the rate limit. Ends when no message is delayed any more. If the client
+        ends the connection, delayed messages are handled before the end. If the server ends it, they are
+        dropped.
         """
         self._held = held
         while held and self.channel.ending is None:
@@ -211,10 +214,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             held.end()
 
     def _messages(self) -> Iterator[str | bytes]:
-        data, messages, received = b"", self._messages_in, self._bytes_in  # only this thread writes these
+        data, messages, received = b"", self._messages_in, self._bytes_in  # only this thread writes these two counts
         assembler, channel, clocks = self._assembler, self.channel, self._clocks
         receive = message_receiver(channel.transport, self._config.max_message_bytes, self._config.accept_binary)
-        may_be_bound = self.subprotocol == SUBPROTOCOL  # see `read`
+        may_be_bound = self.subprotocol == SUBPROTOCOL  # whether `read` may limit the time of a read
         try:
             while True:
                 before = messages
@@ -227,7 +230,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
                 if assembler.incomplete_since:
                     clocks.watch_message()
                 size = next_size(len(data), messages - before)
-                # The fast path: nearly always, a read returns exactly one message.
+                # The fast path: nearly always, a read from the socket returns exactly one message.
                 takes_whole = size == RECEIVE_BYTES and self._reader is None and assembler.is_between
                 while takes_whole:
                     clocks.is_waiting = True
@@ -263,7 +266,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self._end(error.close_code, partial(self.channel.refuse, error))
 
     def _end(self, code: int, end: Callable[[], object]) -> None:
-        """End the connection for the client. Called after all its earlier messages were passed on."""
+        """End the connection because of the client: its close frame, its error, or its loss.
+
+        Called after all earlier messages were passed on. While messages are delayed, the end waits for them.
+        """
         if self._held is not None:
             self._held.end = partial(self._end, code, end)
             return
@@ -271,7 +277,7 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         end()
 
     def _receive(self, size: int) -> bytes:
-        """Up to `size` received bytes. Empty at the end of the stream, and if the connection is lost."""
+        """Returns up to `size` received bytes: none at the end of the stream, and if the connection is lost."""
         clocks, reader = self._clocks, self._reader
         clocks.is_waiting = True
         try:
@@ -287,9 +293,9 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return data
 
     def read(self, messages: Iterator[str | bytes], timeout_s: float) -> str | bytes:
-        """The next of the `messages`, or `NO_MESSAGE` after `timeout_s`. For clients that speak ``wsthreads.1``.
+        """Returns the next of the `messages`, or `NO_MESSAGE` after `timeout_s`.
 
-        Raises StopIteration when the connection is over.
+        For clients that speak ``wsthreads.1``. Raises StopIteration when the connection is over.
         """
         self._read_until = monotonic() + timeout_s
         try:
@@ -298,18 +304,21 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
             self._read_until = None
 
     def admit_control(self) -> None:
-        """Count a message that costs as much as a ping. Raises `PolicyError` if there are too many."""
+        """Count a message that costs as much as a ping. Raises `PolicyError` if there are too many per second."""
         self._assembler.admit_control()
 
     def _in_time(self, receive: Callable[..., R], *arguments: Any) -> R:
-        """Call `receive`, but only until the time that `read` has set. After that time, raises `Late`."""
+        """Call `receive`, but wait for input only until `_read_until`. Raises `Late` if none has arrived by then."""
         until = self._read_until
         if until is not None and not self.channel.transport.wait_readable(max(0.0, until - monotonic())):
             raise Late
         return receive(*arguments)
 
     def _lost(self, error: OSError) -> bytes:
-        """Log the loss of the connection. Returns empty bytes, for the end of the stream."""
+        """Note that no input came in time, or log the loss of the connection.
+
+        Returns no bytes, as at the end of the stream.
+        """
         if isinstance(error, Late):
             self._is_late = True
             return b""
@@ -317,9 +326,9 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return b""
 
     def _take_control(self, frame: Ping | Pong | Close) -> None:
-        """Respond to a control frame."""
+        """Handle a ping, a pong or a close frame of the client."""
         if isinstance(frame, Ping):
-            if self.channel.ending is None:  # otherwise the outbox may have another connection
+            if self.channel.ending is None:  # otherwise, the outbox may belong to another connection already
                 self.channel.outbox.append(encode_frame(PONG, frame.payload))
                 self.channel.outbox.flush()
         elif isinstance(frame, Pong):
@@ -329,23 +338,23 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
 
     @property
     def readable_fd(self) -> int:
-        """The socket, for a `Reader`. -1 with TLS, or if a setting needs each message counted here."""
+        """The socket's file descriptor for a `Reader`. -1 with TLS, or if each message must pass `_counted`."""
         return -1 if self._needs_each_message else self.channel.transport.plain_fd
 
     @property
     def _needs_each_message(self) -> bool:
-        """Whether a setting needs each message to pass `_counted`. Otherwise a `Reader` may take messages."""
+        """Whether each message must pass `_counted`, because of a setting. Otherwise, a `Reader` may take messages."""
         return bool(self._config.max_messages_per_s or self._config.idle_timeout_s)
 
     def finish(self) -> tuple[int, str]:
-        """The code and reason of the end. The connection's thread calls this after `messages`. Does not block."""
+        """Returns the code and reason of the end. The connection's thread calls this after `messages`. Never blocks."""
         self._clocks.stop()
         return self.channel.finish()
 
     def hang_up(self) -> None:
-        """Call `Channel.hang_up`.
+        """Send the remaining frames and end TCP: see `Channel.hang_up`.
 
-        This is the last call of the connection's thread. The WSGI server closes the socket.
+        This is the last call of the connection's thread. Afterwards, the WSGI server closes the socket.
         """
         self.channel.hang_up()
         reader = self._reader
@@ -356,13 +365,13 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         self.before_end = _nothing  # without this, a cycle of references would keep the session in memory
         self.connected = False
 
-    # Any thread.
+    # Any thread
 
     def traffic(self) -> Traffic:
-        """The messages and bytes so far."""
+        """The counts of messages and bytes so far."""
         outbox = self.channel.outbox
         messages_in, bytes_in = self._messages_in, self._bytes_in
-        reader = self._reader  # read last, because `hang_up` adds the reader's counts first
+        reader = self._reader  # read last, because `hang_up` adds the reader's counts before it removes the reader
         if reader is not None:
             messages_in += reader.messages_in
             bytes_in += reader.bytes_in
@@ -371,10 +380,10 @@ class Connection(simple_websocket.Server):  # type: ignore[misc]  # the base cla
         return Traffic(messages_in, bytes_in, messages_out, bytes_out, waiting, round_trip_s, replaced)
 
     def measure(self, least_age_s: float) -> None:
-        """Ping the client if the round trip in `traffic` is older than this. See `Clocks.measure`."""
+        """Ping the client if the round trip in `traffic` is older than `least_age_s`. See `Clocks.measure`."""
         self._clocks.measure(least_age_s)
 
-    # Methods of the base class. wsthreads uses sessions instead.
+    # Methods of the base class. Code that uses wsthreads uses sessions instead.
 
     def send(self, data: str | bytes) -> None:
         raise TypeError("use session.send: a connection itself sends nothing")

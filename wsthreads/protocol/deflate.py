@@ -1,11 +1,11 @@
-"""permessage-deflate (RFC 7692): negotiation, deflating frames, inflating messages up to a limit.
+"""The compression of messages, permessage-deflate (RFC 7692): negotiation, deflating, inflating up to a limit.
 
-Each message is deflated by itself ("no context takeover" on both sides). So a broadcast is deflated once for all
+Each message is deflated by itself ("no context takeover" in both directions). So a broadcast is deflated once for all
 members, and an idle connection needs no memory for compression.
 
-A client's frame that is certainly valid is decoded here. wsproto checks all other frames. `Inflation` makes wsproto
-accept deflated messages. (wsproto 1.3's own extension has no size limit, and fails at a ping within a fragmented
-message.) No I/O. `Inflater` and `Inflation` belong to one connection and are not thread-safe.
+A client's frame that is certainly valid is inflated here. The library wsproto checks all other frames. `Inflation` lets
+wsproto accept deflated messages. (The extension in wsproto 1.3 has no size limit, and fails if a ping comes between the
+frames of a deflated message.) No I/O. `Inflater` and `Inflation` belong to one connection, and are not thread-safe.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from wsthreads.protocol.frames import RSV1, TEXT, decode_message, encode_frame, 
 
 __all__ = ["Agreement", "Inflater", "Inflation", "agree", "decode_any", "deflate_frame", "most_deflated_bytes"]
 
-#: The server's window: 4 kB. A compressor then needs 32 kB, and is created in 2 µs. With the largest window, it needs
-#: 256 kB and up to 35 µs. The largest window saves at most a tenth for messages over 16 kB, and nothing up to 4 kB.
+#: The server's window is 4 kB. A compressor for this window needs 32 kB, and is created in 2 µs. With the largest
+#: window, a compressor needs 256 kB and up to 35 µs. The largest window would make messages over 16 kB at most a tenth
+#: smaller, and messages up to 4 kB no smaller.
 WINDOW_BITS = 12
 MEMORY_LEVEL = 5
-SMALLEST_WINDOW_BITS = 9  # 8 is valid, but zlib does not support it for raw deflate
+SMALLEST_WINDOW_BITS = 9  # 8 is valid in RFC 7692, but zlib does not support it here
 
 #: Smaller messages are not deflated. At 64 bytes, deflating saves nothing. At 128 bytes, it saves a quarter.
 MIN_DEFLATED_BYTES = 128
 
-#: Bytes inflated at a time. A message can exceed its limit by this much before the server notices.
+#: How many bytes are inflated at a time. A message can exceed its limit by this much before the server notices.
 STEP_BYTES = 65536
 
-#: How many deflate streams one message may have at most. Most messages have one. RFC 7692 (7.2.3.4) allows more.
+#: At most this many deflate streams are allowed in one message. Most messages have one. RFC 7692 (7.2.3.4) allows more.
 MAX_STREAMS = 64
 
-_TAIL = b"\x00\x00\xff\xff"  # the end of each deflated message, which is not sent (RFC 7692, 7.2.1)
+_TAIL = b"\x00\x00\xff\xff"  # each deflated message ends with these bytes, which are not sent (RFC 7692, 7.2.1)
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _PARAMETER = re.compile(rf'[ \t]*;[ \t]*({_TOKEN})[ \t]*(?:=[ \t]*(?:({_TOKEN})|"({_TOKEN})"))?')
@@ -49,8 +50,9 @@ _BITS = re.compile(r"[89]|1[0-5]")
 
 
 class Agreement(NamedTuple):
-    """The negotiated compression: the exponent of the server's window size (a power of two), and the header of the
-    101.
+    """The negotiated compression.
+
+    `window_bits` says how large the server's window is: 2 to this power. `answer` is the header for the response 101.
     """
 
     window_bits: int
@@ -58,12 +60,13 @@ class Agreement(NamedTuple):
 
 
 def agree(offers: str | None) -> Agreement | None:
-    """Accept the first suitable offer of a ``Sec-WebSocket-Extensions`` header; None for no compression.
+    """Accept the first suitable offer of a ``Sec-WebSocket-Extensions`` header. Returns None for no compression.
 
-    Declines an offer with an unknown, repeated or invalid parameter (RFC 7692, 7.1), or with a server window of 256
-    bytes. Raises `HandshakeRefused` for a malformed header (RFC 6455, 9.1).
+    Declines an offer with an unknown, repeated or invalid parameter (RFC 7692, 7.1), or with a window of 256 bytes for
+    the server. Raises `HandshakeRefused` for a malformed header (RFC 6455, 9.1).
     """
-    for name, parameters in list(_parse_offers(offers or "")):  # parse all offers first, to find a malformed one
+    # parse all offers before the first is accepted, because a later one may be malformed
+    for name, parameters in list(_parse_offers(offers or "")):
         if name != "permessage-deflate":
             continue
         agreement = _accept(parameters)
@@ -73,7 +76,7 @@ def agree(offers: str | None) -> Agreement | None:
 
 
 def _accept(parameters: list[tuple[str, str | None]]) -> Agreement | None:
-    # The answer to each offer is without context takeover, because the server decides this (RFC 7692, 7.1.1).
+    # The answer to each offer is "no context takeover", because the server may decide this (RFC 7692, 7.1.1).
     answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
     bits = WINDOW_BITS
     if len({name for name, _ in parameters}) < len(parameters):
@@ -82,7 +85,7 @@ def _accept(parameters: list[tuple[str, str | None]]) -> Agreement | None:
         if name in ("server_no_context_takeover", "client_no_context_takeover"):
             if value is not None:
                 return None
-        elif name == "client_max_window_bits":  # every window size can be inflated
+        elif name == "client_max_window_bits":  # the server can inflate messages with every window size
             if value is not None and not _BITS.fullmatch(value):
                 return None
         elif name == "server_max_window_bits":
@@ -96,7 +99,10 @@ def _accept(parameters: list[tuple[str, str | None]]) -> Agreement | None:
 
 
 def _parse_offers(header: str) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
-    """Name and parameters of each extension (RFC 6455, 9.1). Empty list elements are skipped (RFC 9110, 5.6.1)."""
+    """Yields the name and the parameters of each extension (RFC 6455, 9.1).
+
+    Skips empty list elements (RFC 9110, 5.6.1).
+    """
     header, at = header.lstrip(" \t,"), 0
     while at < len(header):
         name = _NAME.match(header, at)
@@ -119,7 +125,9 @@ def _malformed(header: str) -> HandshakeRefused:
 
 
 def deflate_frame(frame: bytes, window_bits: int) -> bytes:
-    """Deflate a complete text or binary frame of the server. Returns `frame` itself if that would not make it smaller.
+    """Deflate a complete text or binary frame of the server.
+
+    Returns `frame` itself if deflating does not make it smaller.
 
     Takes about 8 µs for 1 kB of JSON, mostly without the GIL.
     """
@@ -135,15 +143,15 @@ def deflate_frame(frame: bytes, window_bits: int) -> bytes:
 
 
 def most_deflated_bytes(message_bytes: int) -> int:
-    """The largest size that a message can have after deflating, because incompressible data grows.
+    """The largest size that a deflated message can have. It is larger than the message, because random data grows.
 
-    This is zlib's `deflateBound` for its worst settings.
+    The formula is zlib's `deflateBound` for its worst settings.
     """
     return message_bytes + message_bytes // 8 + message_bytes // 128 + 64
 
 
 class Inflater:
-    """Inflates one message piece by piece, up to `max_bytes`."""
+    """Inflates one message, part by part, up to `max_bytes`."""
 
     __slots__ = ("_left", "_max_bytes", "_stream", "_streams")
 
@@ -153,9 +161,9 @@ class Inflater:
         self._streams = 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Inflate more `data` of the message; yields pieces.
+        """Inflate more `data` of the message. Yields the inflated data in pieces.
 
-        Raises `MessageTooBigError` at most one step after the limit, and `InvalidPayloadError` for invalid data.
+        Raises `MessageTooBigError` if the message exceeds the limit, and `InvalidPayloadError` for invalid data.
         """
         while True:
             step = min(STEP_BYTES, self._left + 1)
@@ -174,11 +182,11 @@ class Inflater:
                 return
 
     def end(self) -> Iterator[bytes]:
-        """Inflate the rest at the message's end. Yields and raises like `feed`."""
+        """Inflate the rest at the end of the message. Yields and raises like `feed`."""
         return self.feed(_TAIL)
 
     def _next_stream(self) -> bytes:
-        """Begin a new stream after a block that is marked as the last. Returns the rest of the data."""
+        """Begin a new deflate stream, because a block was marked as the last one. Returns the data after that block."""
         rest: bytes = self._stream.unused_data
         self._streams += 1
         if self._streams > MAX_STREAMS:
@@ -188,16 +196,15 @@ class Inflater:
 
 
 def decode_any(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
-    """Like `frames.decode_message`, but also decodes deflated messages.
+    """Like `frames.decode_message`, but also decodes deflated messages. Returns None for input that wsproto must check.
 
-    Returns None for input that wsproto must check.
     """
     return decode_message(buffer, start, max_bytes) or _decode_deflated(buffer, start, max_bytes)
 
 
 def _decode_deflated(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
     first = buffer[start]
-    if first != 0xC1 and first != 0xC2:  # final, RSV1, text or binary
+    if first != 0xC1 and first != 0xC2:  # neither a text nor a binary frame that is final and has RSV1
         return None
     header = parse_header(buffer, start)
     if header is None or not buffer[start + 1] & 0x80:
@@ -216,10 +223,11 @@ def _decode_deflated(buffer: bytes, start: int, max_bytes: int) -> tuple[str | b
 
 
 class Inflation(Extension):
-    """The permessage-deflate extension for wsproto, for reading on a server.
+    """The extension permessage-deflate for wsproto, for the messages that a server reads.
 
-    Appends inflated pieces to `parts`, text as str, because wsproto would copy the pieces several times. wsproto sees
-    an empty message, and makes all other checks. A `PeerError` that is raised here passes through wsproto.
+    Appends the inflated pieces to `parts`: str for text, bytes for binary. The pieces do not pass through wsproto,
+    which would copy them several times. wsproto sees an empty message, and makes all other checks. A `PeerError` that
+    is raised here passes through wsproto.
     """
 
     name = "permessage-deflate"
@@ -229,8 +237,8 @@ class Inflation(Extension):
         self._max_bytes = max_bytes
         self._in_message = False
         self._in_control = False
-        self._inflater: Inflater | None = None  # for a deflated message
-        self._decoder: IncrementalDecoder | None = None  # for a deflated text message
+        self._inflater: Inflater | None = None  # None unless the current message is deflated
+        self._decoder: IncrementalDecoder | None = None  # None unless the current message is deflated text
 
     def enabled(self) -> bool:
         return True
@@ -247,7 +255,8 @@ class Inflation(Extension):
             self._in_message = True
             self._inflater = Inflater(self._max_bytes) if rsv.rsv1 else None
             self._decoder = getincrementaldecoder("utf-8")() if rsv.rsv1 and opcode is Opcode.TEXT else None
-        return RsvBits(begins, False, False)  # which bits may be set: RSV1 only here (RFC 7692, 6.1)
+        # which reserved bits may be set: only RSV1, and only in the first frame of a message (RFC 7692, 6.1)
+        return RsvBits(begins, False, False)
 
     def frame_inbound_payload_data(self, proto: Any, data: bytes) -> bytes:
         if self._inflater is None or self._in_control:

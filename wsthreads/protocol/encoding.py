@@ -1,10 +1,10 @@
 """Encodes a message as the frame for a client.
 
 A message is first made a *plain frame* (`frames.message_frame`). Rooms and brokers carry plain frames. Each outbox has
-the `Encoding` that its client has agreed to, which turns the plain frame into the client's frame. A thread that sends
-to many clients encodes a message once for all outboxes with the same encoding.
+the `Encoding` that its client has agreed to, which turns a plain frame into the client's frame. A thread that sends to
+many clients encodes a message once for all outboxes with the same encoding.
 
-To add an encoding, write a subclass here, and let `encoding_for` choose it.
+To add an encoding, write a subclass of `Encoding` here, and let `encoding_for` choose it.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ __all__ = ["PLAIN", "Deflated", "Encoding", "Enveloped", "encoding_for"]
 
 
 class Encoding:
-    """A way to encode messages.
+    """A way to encode messages. This class itself leaves plain frames unchanged.
 
-    This class does not change plain frames. There is one object for each `name`. Any thread.
+    There is one object for each `name`. Any thread.
     """
 
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        #: Two encodings with the same name make the same frames. Outboxes are sorted by it.
+        #: Two encodings with the same name make the same frames. Code that sends to many clients groups outboxes by
+        #: this name.
         self.name = name
 
     def frame(self, plain: bytes) -> bytes:
-        """The client's frame for a plain frame. Keeps the marks of a `MarkedFrame`. No I/O, no lock."""
+        """Returns the client's frame for a plain frame. Keeps the marks of a `MarkedFrame`. No I/O, no lock."""
         return plain
 
     @property
     def inner(self) -> Encoding:
-        """The encoding for control messages, requests and replies of `protocol.envelope`, which are not escaped."""
+        """The encoding for control messages, requests and replies of `protocol.envelope`, which need no escape."""
         return self
 
     def __repr__(self) -> str:
@@ -45,7 +46,7 @@ class Encoding:
 
 
 class Deflated(Encoding):
-    """Deflates messages, if that makes them smaller, for a window of `window_bits`."""
+    """Deflates each message that becomes smaller by this. The window has 2 to the power of `window_bits` bytes."""
 
     __slots__ = ("_window_bits",)
 
@@ -59,11 +60,14 @@ class Deflated(Encoding):
 
 
 class Enveloped(Encoding):
-    """The encoding for clients that speak ``wsthreads.1``: escapes ordinary messages that begin with DLE."""
+    """The encoding for clients that speak ``wsthreads.1``.
+
+    Ordinary messages that begin with the byte DLE are escaped.
+    """
 
     __slots__ = ("_inner", "frame")
 
-    #: An attribute, not a method, because this is faster, and it is called for each message to a single client.
+    #: An attribute, not a method, because a call of it is faster. It is called for each message to a single client.
     frame: Callable[[bytes], bytes]  # type: ignore[assignment]
 
     def __init__(self, inner: Encoding) -> None:
@@ -76,7 +80,7 @@ class Enveloped(Encoding):
         return self._inner
 
 
-#: The encoding of most clients. To save the call of `frame`, callers write ``if encoding is not PLAIN``.
+#: The encoding of most clients. Callers write ``if encoding is not PLAIN``, which saves the call of `frame`.
 PLAIN = Encoding("")
 
 _deflated = cache(Deflated)
@@ -84,6 +88,6 @@ _enveloped = cache(Enveloped)
 
 
 def encoding_for(agreement: Agreement | None, *, enveloped: bool = False) -> Encoding:
-    """The encoding that a client has agreed to. With `enveloped`, the client speaks ``wsthreads.1``."""
+    """Returns the encoding that a client has agreed to. With `enveloped`, the client speaks ``wsthreads.1``."""
     encoding = PLAIN if agreement is None else _deflated(agreement.window_bits)
     return _enveloped(encoding) if enveloped else encoding

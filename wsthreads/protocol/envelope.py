@@ -1,11 +1,15 @@
 """The grammar of the subprotocol ``wsthreads.1``: parses messages and writes each kind.
 
-Ordinary messages are sent unchanged. All other messages begin with DLE (U+0010, byte 0x10): ``DLE DLE`` marks an
-ordinary message that begins with DLE, ``DLE`` and a letter mark the other kinds. See ``docs/reference/protocol``.
+Ordinary messages are sent unchanged. All other messages begin with the byte DLE (0x10, U+0010): ``DLE DLE`` begins an
+ordinary message whose first byte is DLE, and ``DLE`` with a letter begins a message of another kind. See
+``docs/reference/protocol``.
+
+Each side counts the *counted* messages that it receives, and acknowledges them: all messages except hello, welcome,
+acknowledgements and heartbeats. The sender keeps counted messages until then, in case the connection is lost.
 
 Pure functions, no state, no I/O. `parse` accepts the messages of both sides. The caller checks which side may send a
-message, and when. Functions that write return messages for `frames.message_frame`. Only ordinary messages must be
-`escaped`.
+message, and when. Functions that write a message return it for `frames.message_frame`. Ordinary messages must be
+`escaped` before, other messages must not.
 """
 
 from __future__ import annotations
@@ -69,25 +73,25 @@ SUBPROTOCOL = "wsthreads.1"
 DLE = "\x10"
 _DLE = b"\x10"
 
-#: A page closes a connection with this code if it will come back. Pages cannot send 1001.
+#: A page that will come back closes its connection with this code, because pages cannot send 1001 (going away).
 AWAY_CODE = 4901
 
-#: The largest number in a message. JavaScript's whole numbers are exact up to this one.
+#: The largest number in a message. JavaScript's numbers represent all whole numbers up to this one exactly.
 MAX_NUMBER = 2**53 - 1
 
-#: A server acknowledges when it has received this many messages, or bytes, since its last acknowledgement. A client
+#: A server sends an acknowledgement when it has received this many messages, or bytes, since its last one. A client
 #: acknowledges less often, because it receives more messages, and each acknowledgement wakes a thread of the server.
 ACK_MESSAGES = 64
 CLIENT_ACK_MESSAGES = 1024
 ACK_BYTES = 65536
 
-#: A client writes nothing while its unacknowledged messages have this many bytes. (Each message counts for some more
-#: bytes than it has.) A server that slows the client down to `max_messages_per_s` can hold this many bytes. So it also
-#: reads the acknowledgements that follow them: see `rate_limit`.
+#: While its unacknowledged messages have this many bytes, a client sends no further message. (Each message counts for
+#: WINDOW_MESSAGE_BYTES more than it has.) A server that delays messages beyond `max_messages_per_s` can store this many
+#: bytes. So it can also read the acknowledgements that come after them: see `rate_limit`.
 CLIENT_WINDOW_BYTES = 786_432
 WINDOW_MESSAGE_BYTES = 100
 
-#: The longest JSON of a hello or a welcome.
+#: The longest JSON text of a hello or a welcome.
 MAX_HELLO_CHARS = 4096
 
 _NUMBER = re.compile("0|[1-9][0-9]{0,15}")
@@ -96,10 +100,10 @@ _USUAL_REQUEST = re.compile("\x10q([1-9][0-9]{0,14}):")
 _USUAL_BYTES_REQUEST = re.compile(b"\x10q([1-9][0-9]{0,14}):")
 _TOKEN = re.compile("[!-~]{1,256}")
 
-#: Letters of control messages of the client, which no handler gets.
+#: The letters of the client's control messages (hello, acknowledgement, heartbeat), which no handler gets.
 _CONTROLS = frozenset("hap")
 
-#: Letters of messages that are not counted, and so not kept.
+#: The letters of the messages that are not counted.
 _UNCOUNTED = b"hwap"
 
 
@@ -107,16 +111,16 @@ _UNCOUNTED = b"hwap"
 
 
 def parse(message: str | bytes) -> Parsed:
-    """Parse a message. Raises `ProtocolError` (1002) for a message that is not valid in this subprotocol."""
+    """Parse a message. Raises `ProtocolError` (1002) for a message that this subprotocol does not allow."""
     if isinstance(message, str):
         return message if message[:1] != DLE else _parse_text(message)
     return message if message[:1] != _DLE else _parse_bytes(message)
 
 
 def usual_request(message: str | bytes) -> tuple[int, str | bytes] | None:
-    """The id and the data of a request.
+    """Returns the id and the data of a request. Returns None for other messages.
 
-    Returns None for any other message, and for unusual requests, which need `parse`.
+    Also returns None for a request whose id is long or malformed. `parse` reads these.
 
     C version: `request_id` in `_native/_fast_path.c`.
     """
@@ -125,7 +129,10 @@ def usual_request(message: str | bytes) -> tuple[int, str | bytes] | None:
 
 
 def is_control(message: str | bytes) -> bool:
-    """Whether a message is an acknowledgement, a heartbeat or a hello. The limits on messages do not apply to these."""
+    """Whether a client's message is a hello, an acknowledgement or a heartbeat.
+
+    Limits for messages do not apply to these.
+    """
     return isinstance(message, str) and message[:1] == DLE and message[1:2] in _CONTROLS
 
 
@@ -145,15 +152,15 @@ def _parse_bytes(message: bytes) -> Parsed:
         return message[1:]
     if mark not in (b"q", b"r"):
         raise ProtocolError(f"a binary message begins with DLE and {brief(mark)}, which wsthreads.1 does not have")
-    number, at = _id_at(message[2:19].decode("latin-1"))  # latin-1 keeps digits, and decodes any byte
+    number, at = _id_at(message[2:19].decode("latin-1"))  # latin-1 leaves digits unchanged, and decodes any byte
     data = message[2 + at :]
     return Request(number, data) if mark == b"q" else Reply(number, data)
 
 
 def _shown(digits: str) -> str:
-    """An invalid number for the text of an error.
+    """Returns an invalid number for the text of an error: only if it has only digits.
 
-    Shows only digits, because other text may be a faulty client's token.
+    Any other text may be the secret token of a client with an error, and is not shown.
     """
     return brief(digits) if digits.isascii() and digits.isdigit() else f"a text of {len(digits)} characters"
 
@@ -172,7 +179,7 @@ def _id(digits: str) -> int:
 
 
 def _id_at(head: str) -> tuple[int, int]:
-    """The id at the beginning, and the place after its colon, where the data begins."""
+    """Returns the id at the beginning of `head`, and the place after the colon, where the data begins."""
     digits, colon, _ = head.partition(":")
     if not colon:
         raise ProtocolError("a request, a reply or a failure does not begin with an id and a colon")
@@ -196,7 +203,7 @@ def _object(text: str, kind: str) -> dict[str, Any]:
         raise ProtocolError(f"a {kind} has {len(text)} characters, at most {MAX_HELLO_CHARS} are allowed")
     try:
         value = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):  # without the error's text, which may contain the token
+    except (ValueError, RecursionError):  # without the text of the JSON error, which may contain the token
         raise ProtocolError(f"a {kind} is not JSON") from None
     if not isinstance(value, dict):
         raise ProtocolError(f"a {kind} is not a JSON object")
@@ -204,7 +211,7 @@ def _object(text: str, kind: str) -> dict[str, Any]:
 
 
 def _field(value: dict[str, Any], key: str, kind: type[Any]) -> Any:
-    """A field of a hello or welcome. No error shows its value, which may be the token."""
+    """Returns a field of a hello or welcome. No error shows the field's value, because it may be the token."""
     found: Any = value.get(key)
     if type(found) is not kind or (isinstance(found, int) and not 0 <= found <= MAX_NUMBER):
         raise ProtocolError(f"{key!r} is missing or wrong in a hello or welcome")
@@ -260,18 +267,18 @@ _PARSERS: dict[str, Callable[[str], Parsed]] = {
 
 
 def escaped(message: str | bytes) -> str | bytes:
-    """The form of an ordinary message on the wire."""
+    """Returns an ordinary message in the form in which it is sent."""
     if isinstance(message, str):
         return message if message[:1] != DLE else DLE + message
     return message if message[:1] != _DLE else _DLE + message
 
 
 def escaped_frame(frame: bytes) -> bytes:
-    """Like `escaped`, for the plain frame of an ordinary message.
+    """Like `escaped`, but takes and returns the plain frame of an ordinary message.
 
-    Returns the same object if nothing changes. Keeps marks.
+    Returns the same object if nothing needs an escape. Keeps the marks of a `MarkedFrame`.
     """
-    if 0x10 not in frame[2:11]:  # where the message may begin
+    if 0x10 not in frame[2:11]:  # the payload, and so its first byte, begins at one of these bytes
         return frame
     at = _payload_at(frame)
     if frame[at : at + 1] != _DLE:
@@ -280,18 +287,18 @@ def escaped_frame(frame: bytes) -> bytes:
     return frame.like(longer) if isinstance(frame, MarkedFrame) else longer
 
 
-_PYTHON = escaped_frame  # for tests
+_PYTHON = escaped_frame  # the Python version, for tests
 if speedups is not None and not TYPE_CHECKING:
     escaped_frame = speedups.escaped_frame
 
 
 def hello(token: str | None = None, received: int = 0) -> str:
-    """The client's first message."""
+    """Writes the client's first message."""
     return f"{DLE}h" + _json({} if token is None else {"resume": {"token": token, "received": received}})
 
 
 def welcome(message: Welcome) -> str:
-    """The server's first message."""
+    """Writes the server's first message."""
     value = {
         "resumed": message.resumed,
         "token": message.token,
@@ -307,34 +314,34 @@ def welcome(message: Welcome) -> str:
 
 
 def ack(received: int) -> str:
-    """An acknowledgement that this many counted messages have arrived."""
+    """Writes an acknowledgement: this many counted messages have arrived since the session began."""
     return f"{DLE}a{received}"
 
 
 def heartbeat(received: int) -> str:
-    """A heartbeat: like `ack`, but the server answers it at once."""
+    """Writes a heartbeat: an acknowledgement that the server answers at once."""
     return f"{DLE}p{received}"
 
 
 def request(number: int, data: str | bytes) -> str | bytes:
-    """A request, whose reply will have the same number."""
+    """Writes a request. Its reply will have the same number."""
     head = f"\x10q{number}:"
     return head + data if isinstance(data, str) else head.encode() + data
 
 
 def reply(number: int, data: str | bytes) -> str | bytes:
-    """The reply to a request."""
+    """Writes the reply to a request."""
     head = f"\x10r{number}:"
     return head + data if isinstance(data, str) else head.encode() + data
 
 
 def null_reply(number: int) -> str:
-    """The reply to a request, without data."""
+    """Writes the reply to a request, for a reply without data."""
     return f"{DLE}n{number}"
 
 
 def failure(number: int, reason: str) -> str:
-    """The message that a request has failed."""
+    """Writes the message that a request has failed."""
     return f"{DLE}e{number}:{reason}"
 
 
@@ -348,7 +355,8 @@ def _json(value: dict[str, Any]) -> str:
 def is_counted(frame: bytes) -> bool:
     """Whether a frame for the client is a counted message. C version: `keep` in `_native/_sending.c`."""
     first = frame[0]
-    if first != 0x81:  # not plain text: binary and deflated messages count, control frames do not
+    # not an uncompressed text frame: binary and deflated messages are counted, control frames are not
+    if first != 0x81:
         return first in (0x82, 0xC1, 0xC2)
     at = _payload_at(frame)
     return not (frame[at : at + 1] == _DLE and len(frame) > at + 1 and frame[at + 1] in _UNCOUNTED)

@@ -1,6 +1,6 @@
-"""The kinds of messages that the subprotocol ``wsthreads.1`` adds to ordinary ones.
+"""The kinds of messages that the subprotocol ``wsthreads.1`` has besides ordinary messages.
 
-`envelope` reads and writes them.
+The module `envelope` reads and writes these messages. A *counted* message is one that the receiver acknowledges.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ __all__ = ["Ack", "Failure", "Heartbeat", "Hello", "NullReply", "Parsed", "Reply
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The client's first message. It has the token of the client's session, or None for a new session."""
+    """The client's first message.
+
+    `token` names the session that the client comes back to. None asks for a new session.
+    """
 
     token: str | None = field(default=None, repr=False)  # a secret
     #: How many of the server's counted messages the client has received.
@@ -29,35 +32,35 @@ class Welcome:
     token: str | None = field(repr=False)  # a secret
     #: How many of the client's counted messages the server has received.
     received: int
-    #: How long the session waits for the client, in milliseconds.
+    #: How long the session waits for a client without a connection, in milliseconds.
     resume_ms: int
-    #: The silence, in milliseconds, after which the client sends a heartbeat. With 0, it sends none.
+    #: After a silence of this many milliseconds, the client sends a heartbeat. With 0, it sends no heartbeats.
     heartbeat_ms: int
-    #: How long, in milliseconds, the client waits after a heartbeat before it gives up the connection.
+    #: The client gives up the connection if a heartbeat is not answered within this many milliseconds.
     timeout_ms: int
-    #: The application's own subprotocol.
+    #: The application's own subprotocol, or None.
     protocol: str | None = None
-    #: Why the client's session was not resumed; None if it was, or if the client had none.
+    #: Why the client's session was not resumed. None if it was resumed, or if the client asked for a new session.
     why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """An acknowledgement: how many counted messages of the other side have arrived since the session began."""
+    """An acknowledgement: this many counted messages of the other side have arrived since the session began."""
 
     received: int
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """An `Ack` of the client that the server answers with an `Ack`."""
+    """An acknowledgement of the client, which the server answers with an `Ack`."""
 
     received: int
 
 
 @dataclass(slots=True)  # not frozen: a frozen one takes twice as long to create
 class Request:
-    """A request, which needs a reply."""
+    """A request. The other side must send a reply with the same id."""
 
     id: int
     data: str | bytes
@@ -65,7 +68,7 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """The reply to a request."""
+    """The reply to the request with the same id."""
 
     id: int
     data: str | bytes
@@ -73,18 +76,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class NullReply:
-    """The reply to a request, without data."""
+    """The reply to the request with the same id, for a reply without data."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request has failed, for a reason that people can read."""
+    """The message that the request with the same id has failed. People can read the reason."""
 
     id: int
     reason: str
 
 
-#: What `parse` returns: text and bytes are ordinary messages.
+#: What `parse` returns. A str or bytes is an ordinary message.
 Parsed: TypeAlias = str | bytes | Hello | Welcome | Ack | Heartbeat | Request | Reply | NullReply | Failure

@@ -1,8 +1,8 @@
 """Writes to many outboxes, such as the outboxes of all members of a room.
 
-`append_all` queues a frame for each outbox. `flush_all` sends the queued frames of many outboxes at once. Both follow
-the rules of `Outbox.append` and `Outbox.flush`, and use the same locks and attributes. Both have a C version in
-`_native._speedups`. It writes to many sockets in one call, without the GIL.
+`append_all` queues a frame for each outbox. `flush_all` sends the queued frames of many outboxes at once. They follow
+the rules of `Outbox.append` and `Outbox.flush`, and use the same locks and attributes. Both functions have a version in
+C, in `_native._speedups`, which writes to many sockets in one call, without the GIL.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from wsthreads.protocol.outbox import Outbox, send_queues
 
 __all__ = ["append_all", "flush_all"]
 
-#: How many outboxes are locked and written to at once. Writing to this many takes some milliseconds. After that, the C
-#: version waits for the GIL, which can take as long if many threads want the GIL.
+#: At most this many outboxes are locked and written to at once. Writing to this many takes some milliseconds. Then the
+#: C version needs the GIL again. If many threads want the GIL, waiting for it can take as long as the writing.
 BATCH = 1024
 
 
 def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
     """Like `Outbox.flush`, for many outboxes at once.
 
-    Returns the outboxes that got frames from other threads meanwhile. The caller must flush them again.
+    Returns the outboxes to which other threads added frames in the meantime. The caller must flush these again.
     """
     left: list[Outbox] = []
     failure: BaseException | None = None
@@ -32,7 +32,7 @@ def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
             for outbox, data, sent in send_queues(locked):
                 try:
                     outbox._after_send_locked(data, sent)
-                except BaseException as error:  # only this outbox has failed
+                except BaseException as error:  # the error concerns only this outbox
                     failure = error
         finally:
             queued = unlock(locked)
@@ -47,11 +47,14 @@ def flush_all(outboxes: Sequence[Outbox]) -> list[Outbox]:
 
 
 def _lock_queued(outboxes: Sequence[Outbox], start: int, count: int) -> tuple[list[Outbox], list[Outbox]]:
-    """Look at `count` outboxes from `start` on, and lock each one with queued frames. Returns the locked and the
-    blocked ones.
+    """Lock each outbox with queued frames, among `count` outboxes from `start` on.
 
-    Skips an outbox that another thread has locked, or that a caller further up the stack is flushing. That thread or
-    caller sends the frames.
+    Returns the locked and the blocked ones.
+
+    A blocked outbox is not locked: the kernel has no space, or the client must acknowledge messages first.
+
+    Skips an outbox that another thread has locked, or that a caller of this function is flushing already. That thread
+    or that caller sends the frames.
     """
     waiting = [outbox for outbox in outboxes[start : start + count] if outbox._queue and not outbox._draining]
     blocked = [outbox for outbox in waiting if outbox.is_blocked]
@@ -59,7 +62,7 @@ def _lock_queued(outboxes: Sequence[Outbox], start: int, count: int) -> tuple[li
 
 
 def _unlock(locked: list[Outbox]) -> list[Outbox]:
-    """Unlock the outboxes. Returns the outboxes that have frames queued again."""
+    """Unlock the outboxes. Returns those that have queued frames again."""
     for outbox in locked:
         outbox._lock.release()
     return [outbox for outbox in locked if outbox._queue]

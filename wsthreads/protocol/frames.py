@@ -1,8 +1,8 @@
-"""WebSocket frames as bytes (RFC 6455, section 5): encoding, header parsing, and the fast decoder.
+"""WebSocket frames as bytes (RFC 6455, section 5): encoding frames, parsing headers, and the fast decoder.
 
-Pure functions, no state, no I/O. The fast decoder decodes only frames that are certainly valid: complete, final, masked
-text or binary frames without extension bits. It never rejects a frame. All other input goes to wsproto, which alone
-decides what is valid.
+Pure functions, no state, no I/O. The fast decoder, `decode_message`, decodes only frames that are certainly valid:
+complete, final, masked text or binary frames without extension bits. It never rejects a frame. All other input goes to
+the library wsproto, which alone decides what is valid.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ __all__ = [
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
-RSV1 = 0x40  # a bit of the first byte of a frame: the message is deflated (RFC 7692, 6)
+RSV1 = 0x40  # a bit of a frame's first byte: the message is deflated (RFC 7692, 6)
 
 MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
-MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # minus the close code
+MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # minus the two bytes of the close code
 
-#: The longest key of a message that replaces an earlier one.
+#: The longest key (`latest`) of a message that replaces an earlier one.
 MAX_LATEST_CHARS = 256
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -49,7 +49,7 @@ _HUGE_HEADER = struct.Struct("!BBQ")
 
 
 class Header(NamedTuple):
-    """The header of a frame: its fields, and the size of the header in bytes, including the masking key."""
+    """The header of a frame: its fields, and its size in bytes, including the masking key."""
 
     fin: bool
     rsv1: bool
@@ -59,17 +59,18 @@ class Header(NamedTuple):
 
 
 class MarkedFrame(bytes):
-    """A frame with marks, which are the options of its message. All other code can use it as plain bytes.
+    """A frame with the options of its message as marks. Code that does not know marks can use it as plain bytes.
 
-    Code that makes another frame of the same message must call `like` to keep the marks.
+    Code that makes another frame for the same message must call `like`, which keeps the marks.
     """
 
-    #: The key of the message, if it replaces an earlier one with the same key that still waits for a slow client.
+    #: The key of the message, or None. A message with a key replaces an earlier message with the same key that still
+    #: waits for a slow client.
     latest: str | None
-    #: Whether the history of a room stores the message.
+    #: Whether the room's history stores the message.
     is_kept: bool
-    #: The room of the message. It is a part of the key. Set by `Rooms.broadcast`; empty for a message to a single
-    #: session.
+    #: The room of the message, set by `Rooms.broadcast`. Empty for a message to a single session. Messages in
+    #: different rooms do not replace each other, even if their keys are equal.
     room: str
 
     def __new__(cls, frame: bytes, latest: str | None = None, is_kept: bool = True, room: str = "") -> MarkedFrame:
@@ -80,12 +81,12 @@ class MarkedFrame(bytes):
         return marked
 
     def like(self, frame: bytes) -> MarkedFrame:
-        """Another frame of the same message."""
+        """Returns another frame of the same message, with the same marks."""
         return MarkedFrame(frame, self.latest, self.is_kept, self.room)
 
 
 def encode_frame(opcode: int, payload: bytes) -> bytes:
-    """Encode one final, unmasked frame."""
+    """Encode a final frame without a mask, as a server sends it."""
     size = len(payload)
     if size <= 125:
         return bytes((0x80 | opcode, size)) + payload
@@ -97,10 +98,10 @@ def encode_frame(opcode: int, payload: bytes) -> bytes:
 def message_frame(
     message: str | bytes | bytearray | memoryview, *, latest: str | None = None, keep: bool = True
 ) -> bytes:
-    """The frame of a whole message: text for a str, binary for bytes. With options, it is a `MarkedFrame`.
+    """Returns the frame of a whole message: text for a str, binary for bytes. With options, it is a `MarkedFrame`.
 
-    A lone surrogate, which has no UTF-8, becomes U+FFFD. Raises `MessageTypeError` for anything but str and bytes, and
-    `UsageError` for an invalid option.
+    A lone surrogate, which has no form in UTF-8, becomes U+FFFD. Raises `MessageTypeError` for anything but str and
+    bytes, and `UsageError` for an invalid option.
     """
     if latest is not None or keep is not True:
         _check_marks(latest, keep)
@@ -124,7 +125,7 @@ def _check_marks(latest: Any, keep: Any) -> None:
 
 
 def _encode_text(text: str) -> bytes | None:
-    """The frame of a text message. Returns None if the text has a lone surrogate, because there is no UTF-8 for it."""
+    """Returns the frame of a text message, or None if the text has a lone surrogate, which has no form in UTF-8."""
     try:
         return encode_frame(TEXT, text.encode())
     except UnicodeEncodeError:
@@ -132,12 +133,13 @@ def _encode_text(text: str) -> bytes | None:
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
-    """Encode a close frame. With `code` None, it has no code and no reason. The reason is cut to 123 bytes."""
+    """Encode a close frame. If `code` is None, the frame has no code and no reason. The reason is cut to 123 bytes."""
     if code is None:
         return encode_frame(CLOSE, b"")
     text = _SURROGATE.sub("\ufffd", reason).encode()
     if len(text) > MAX_REASON_BYTES:
-        text = text[:MAX_REASON_BYTES].decode(errors="ignore").encode()  # no partial characters
+        # a character that was cut in the middle is left out
+        text = text[:MAX_REASON_BYTES].decode(errors="ignore").encode()
     return encode_frame(CLOSE, _UINT16.pack(code) + text)
 
 
@@ -166,10 +168,11 @@ def parse_header(buffer: bytes, start: int = 0) -> Header | None:
 
 
 def _decode_message(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
-    """Decode the frame that begins at `start`. Returns its message and the start of the next frame.
+    """Decode the frame that begins at `start`. Returns its message, and the place where the next frame begins.
 
-    The frame must be complete, final, masked, text or binary, without extension bits, with a minimal length field, and
-    at most `max_bytes` long. Text must be valid UTF-8. In all other cases, returns None, and wsproto decides.
+    The frame must be complete, final, masked, text or binary, without extension bits, and at most `max_bytes` long. Its
+    length field must have the minimal size. Text must be valid UTF-8. In all other cases, returns None, and wsproto
+    decides.
     """
     end = len(buffer)
     if end - start < 6:
@@ -208,7 +211,7 @@ def _decode_message(buffer: bytes, start: int, max_bytes: int) -> tuple[str | by
 
 
 def unmask(payload: bytes, key: bytes) -> bytes:
-    """`payload` XOR the repeated 4 bytes of `key` (RFC 6455, 5.3): one big integer operation."""
+    """Returns `payload` XOR the repeated 4 bytes of `key` (RFC 6455, 5.3), calculated with one big integer."""
     size = len(payload)
     mask = (key * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")).to_bytes(size, "little")
@@ -219,7 +222,7 @@ decode_message = _decode_message if speedups is None else speedups.decode_messag
 
 
 def check_close(code: int, reason: str) -> None:
-    """Raise `CloseCodeError` for a code or a reason that a close frame cannot have."""
+    """Raise `CloseCodeError` for a code or a reason that must not be in a close frame."""
     if isinstance(code, bool) or not isinstance(code, int):
         raise CloseCodeError(f"a close code must be a whole number, not {brief(code)}")
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):

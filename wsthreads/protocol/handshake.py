@@ -1,6 +1,6 @@
-"""The opening handshake: a client's request, and the checks whether it may become a WebSocket.
+"""The opening handshake: the client's request, and the checks whether it may become a WebSocket.
 
-All checks happen before the 101 (RFC 6455, 4.2.1). A failed check raises `HandshakeRefused`.
+All checks happen before the response 101 (RFC 6455, 4.2.1). A failed check raises `HandshakeRefused`.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ NO_UPGRADE = (
     "a proxy in front must pass on the headers Upgrade and Connection, over HTTP/1.1"
 )
 
-#: The server appends this to the client's key. The hash of the result is its answer.
+#: The server appends this to the client's key. The hash of both is the value of `Sec-WebSocket-Accept`.
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-#: How many query parameters are parsed at most. Further ones are ignored.
+#: At most this many query parameters are parsed. Further parameters are ignored.
 MAX_PARAMETERS = 1000
 
 #: The longest name of a user.
@@ -81,13 +81,13 @@ def check_expiry(unix_s: float) -> None:
 
 
 class Asking(Protocol):
-    """The part of a session that a `Request` uses."""
+    """The part of a session that `Request.__call__` uses."""
 
     def _request(self, message: str | bytes, timeout_s: float | None) -> str | bytes | None: ...
 
 
 def _no_session() -> None:
-    """Default for `_session`: there is no session."""
+    """The default of `Request._session`: there is no session yet."""
 
 
 class Request:
@@ -105,7 +105,7 @@ class Request:
         self.attributes: dict[str, Any] = {}
         self._user: str | None = None
         self._expires_at: float | None = None
-        self._session: Callable[[], Asking | None] = _no_session  # set by the session of this handshake
+        self._session: Callable[[], Asking | None] = _no_session  # the session replaces this function when it opens
 
     def __call__(
         self, message: str | bytes, *, timeout: float | None = None, **others: NoReturn
@@ -152,7 +152,7 @@ class Request:
         return self._expires_at
 
     def set_expiry(self, unix_s: float) -> None:
-        """Close the session with 3000, reason "expired", at this time, such as the expiry of a token.
+        """Close the session with the code 3000 and the reason "expired" at this time, such as the expiry of a token.
 
         `unix_s` is in seconds since the epoch. If the time has passed when `on_handshake` returns, the client is
         refused with 401. `Session.set_expiry` can change the time later. Raises `ExpiryError` for anything but a finite
@@ -163,7 +163,7 @@ class Request:
 
     @property
     def request_path(self) -> str:
-        """The path of the URI, decoded, without the query."""
+        """The decoded path of the URI, without the query."""
         path = self.environ.get("SCRIPT_NAME", "") + self.environ.get("PATH_INFO", "")
         return path.encode("latin-1").decode("utf-8", "replace") or "/"
 
@@ -173,7 +173,7 @@ class Request:
         return str(self.environ.get("REMOTE_ADDR") or "")
 
     def get_header(self, name: str) -> str | None:
-        """The value of a header, or None. The case of `name` does not matter.
+        """Returns the value of a header, or None. The case of `name` does not matter.
 
         Repeated headers are joined by commas, ``Cookie`` by semicolons. Plain ``-k gthread`` joins ``Cookie`` by
         commas, too.
@@ -185,7 +185,7 @@ class Request:
         return None if value is None else str(value)
 
     def get_parameter(self, name: str) -> str | None:
-        """The first value of a query parameter, URL-decoded as UTF-8, or None."""
+        """Returns the first value of a query parameter, URL-decoded as UTF-8, or None."""
         return look_up(self.parameters, name)
 
     @cached_property
@@ -211,7 +211,7 @@ class Request:
 
     @property
     def subprotocols(self) -> tuple[str, ...]:
-        """The subprotocols that the client offers, the preferred one first. Without ``wsthreads.1``."""
+        """The subprotocols that the client offers, the preferred one first, without ``wsthreads.1``."""
         return tuple(name for name in _tokens(self.get_header("Sec-WebSocket-Protocol")) if name != SUBPROTOCOL)
 
     @property
@@ -221,28 +221,29 @@ class Request:
 
 
 def is_upgrade(environ: dict[str, Any]) -> bool:
-    """Whether the client wants a WebSocket, even if its request is malformed."""
+    """Whether the client asks for a WebSocket, even if its request is malformed."""
     return "websocket" in _tokens((environ.get("HTTP_UPGRADE") or "").lower())
 
 
 def check_upgrade(environ: dict[str, Any]) -> None:
-    """Check that a WebSocket upgrade is well-formed (RFC 6455, 4.2.1).
+    """Check that the request for a WebSocket is well-formed (RFC 6455, 4.2.1).
 
-    Raises `HandshakeRefused` with 400. The status 426 would need the header Upgrade (RFC 9110, 15.5.22), which a WSGI
-    application must not send (PEP 3333). The header would also make nginx break an HTTP/2 connection.
+    Raises `HandshakeRefused` with the status 400. The status 426 would need the header Upgrade (RFC 9110, 15.5.22),
+    which a WSGI application must not send (PEP 3333). The header would also make nginx break an HTTP/2 connection.
     """
     if not is_upgrade(environ):
         raise _bad_request(foreign_protocol(environ) or NO_UPGRADE)
     if environ.get("REQUEST_METHOD") != "GET":
         raise _bad_request(f"a WebSocket handshake is a GET, not a {environ.get('REQUEST_METHOD')}")
-    if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # versions are compared as text; HTTP/0.1 is refused
+    if environ.get("SERVER_PROTOCOL", "HTTP/1.1") < "HTTP/1.1":  # versions are compared as text; HTTP/1.0 is less
         raise _bad_request("a WebSocket handshake needs HTTP/1.1; in nginx, set proxy_http_version 1.1")
     if "upgrade" not in _tokens((environ.get("HTTP_CONNECTION") or "").lower()):
         raise _bad_request("a WebSocket handshake needs the header Connection: Upgrade; a proxy must send it, too")
     _check_host(environ)
-    if not str(environ.get("RAW_URI") or "").isascii():  # Werkzeug, and gunicorn before 27, would encode them twice
+    # Werkzeug, and gunicorn before version 27, would encode these characters twice
+    if not str(environ.get("RAW_URI") or "").isascii():
         raise _bad_request("the URI has non-ASCII characters: percent-encode them (RFC 3986)")
-    if _has_body(environ):  # the server would read the body as frames
+    if _has_body(environ):  # a server would take the body for frames
         raise _bad_request("a WebSocket handshake has no body: remove Content-Length and Transfer-Encoding")
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
     if version != "13":
@@ -261,9 +262,9 @@ def check_upgrade(environ: dict[str, Any]) -> None:
 
 
 def strip_values(environ: dict[str, Any]) -> None:
-    """Strip white space around all header values (RFC 9110, 5.5). Werkzeug's parser leaves it at their end.
+    """Remove white space around all header values (RFC 9110, 5.5), because Werkzeug's parser leaves it at their end.
 
-    Changes `environ` in place, because libraries that a handler calls read it, too.
+    Changes `environ` in place, because other code that a handler calls reads it, too.
     """
     for key, value in list(environ.items()):
         if key.startswith(("HTTP_", "CONTENT_")) and isinstance(value, str) and value != value.strip(" \t"):
@@ -271,9 +272,9 @@ def strip_values(environ: dict[str, Any]) -> None:
 
 
 def _check_host(environ: dict[str, Any]) -> None:
-    """Check that there is exactly one valid Host (RFC 6455, 4.2.1; RFC 9112, 3.2).
+    """Check that there is exactly one Host header, and that it is valid (RFC 6455, 4.2.1; RFC 9112, 3.2).
 
-    Servers join two Host headers by a comma, which makes them invalid.
+    Servers join two Host headers by a comma, and a Host with a comma is not valid.
     """
     host = environ.get("HTTP_HOST")
     if host is None:
@@ -294,13 +295,15 @@ def _bad_request(reason: str, headers: Iterable[tuple[str, str]] = ()) -> Handsh
 def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
     """Accept a client without an Origin, with the server's own origin, or with one in `allowed` (``*`` allows all).
 
-    The server's own origin is that of the Host header. If the connection does not use TLS here, both http and https are
-    accepted, because a proxy may have terminated TLS. Raises `HandshakeRefused` with 403.
+    The server's own origin is made from the Host header. If the connection has no TLS here, both http and https are
+    accepted, because a proxy may have removed the TLS. Raises `HandshakeRefused` with the status 403.
 
-    Browsers do not apply the same-origin policy to WebSockets. Without this check, any page could act in its visitor's
-    name (cross-site WebSocket hijacking). With DNS rebinding, the host name of a foreign page points to the visitor's
-    machine. Such a page seems to have the server's own origin. So a development server that is reached from its own
-    machine accepts only the name localhost.
+    Browsers do not apply the same-origin policy to WebSockets. Without this check, any page could act in the name of
+    its visitor (cross-site WebSocket hijacking).
+
+    In an attack by DNS rebinding, the host name of a foreign page points to the visitor's own machine, so the page
+    seems to have the server's own origin. So a development server that is reached from its own machine accepts only the
+    name localhost.
     """
     origin = request.get_header("Origin")
     if origin is None or "*" in allowed:
@@ -325,7 +328,10 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
 
 
 def _may_be_rebound(request: Request, host: str) -> bool:
-    """Whether DNS rebinding is possible: a client on the development server's own machine uses a name but localhost."""
+    """Whether this may be DNS rebinding.
+
+    It may be if a client on the development server's own machine uses another name than localhost.
+    """
     environ = request.environ
     if "werkzeug.socket" not in environ or PROXY_KEY in environ or "werkzeug.proxy_fix.orig" in environ:
         return False
@@ -336,12 +342,12 @@ def _may_be_rebound(request: Request, host: str) -> bool:
 
 
 def choose_subprotocol(offered: tuple[str, ...], spoken: tuple[str, ...]) -> str | None:
-    """The first of `spoken` that the client offers, or None for no subprotocol (RFC 6455, 4.2.2)."""
+    """Returns the first of `spoken` that the client offers, or None for no subprotocol (RFC 6455, 4.2.2)."""
     return next((name for name in spoken if name in offered), None)
 
 
 def acceptance(key: str, subprotocol: str | None, extensions: str | None) -> bytes:
-    """The response 101 for a client with this key (RFC 6455, 4.2.2)."""
+    """Returns the response 101 for a client with this key (RFC 6455, 4.2.2)."""
     lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
     accepted = base64.b64encode(hashlib.sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest())
     lines.append(f"Sec-WebSocket-Accept: {accepted.decode()}")
@@ -353,5 +359,5 @@ def acceptance(key: str, subprotocol: str | None, extensions: str | None) -> byt
 
 
 def _tokens(header: str | None) -> list[str]:
-    """The parts of a comma-separated header, without the spaces and tabs around them (RFC 9110, 5.6.1)."""
+    """Returns the parts of a comma-separated header, without the spaces and tabs around them (RFC 9110, 5.6.1)."""
     return [token for part in header.split(",") if (token := part.strip(" \t"))] if header else []

@@ -1,7 +1,9 @@
-"""Checks the head of an HTTP/1.1 request and the lines of a chunked body (RFC 9112).
+"""Checks the head of an HTTP/1.1 request, and the lines of a chunked body (RFC 9112).
 
-Ambiguous input is refused. If this server and a proxy read a request in different ways, a client could get a request
-past the proxy that the proxy should refuse (request smuggling). No I/O.
+The *head* of a request is its first line and its headers.
+
+Ambiguous input is refused. If this server and a proxy understood a request in different ways, a client could hide a
+request from the proxy that the proxy should refuse (request smuggling). No I/O.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ __all__ = [
     "is_host",
 ]
 
-#: The longest line of a head, and the most header lines. http.server has the same limits.
+#: The longest line of a head in bytes, and the highest number of header lines. Python's http.server has the same
+#: limits.
 MAX_LINE_BYTES = 65536
 MAX_FIELDS = 100
 
@@ -35,19 +38,19 @@ _FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)[\x21-\x7e]*", re.IGNORECASE)
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-#: Matches a length. A number with more digits can exceed 64 bits, and Python does not parse thousands of digits.
+#: Matches a length. Longer numbers can exceed 64 bits, and Python does not parse numbers with thousands of digits.
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;.*)?")
 
-#: Headers that must not be repeated. Servers join two values by a comma, or drop one, and both change the meaning.
-#: (Host and Content-Length have their own checks.)
+#: Headers that must not be repeated. Some servers join two values by a comma, other servers drop one. Both change the
+#: meaning. (Host and Content-Length have their own checks.)
 _SINGLE = (b"authorization", b"proxy-authorization", b"content-type")
 
-#: All headers that have a check.
+#: The names of all headers that are checked or changed.
 _CHECKED = frozenset((b"host", b"content-length", b"transfer-encoding", b"cookie", *_SINGLE))
 
-#: Matches a host. A comma is valid by the RFC, but is not matched, because no name has one, and WSGI servers join two
-#: headers by a comma.
+#: Matches a host. RFC 3986 allows a comma, but this pattern does not, because no real name has a comma, and WSGI
+#: servers join two headers by a comma.
 _HOST = re.compile(
     r"(?:\[[0-9a-f:.]+(?:%[0-9a-z._~%-]+)?\]|(?:[0-9a-z._~!$&'()*+;=-]|%[0-9a-f]{2})+)(?::[0-9]*)?",
     re.ASCII | re.IGNORECASE,
@@ -55,9 +58,9 @@ _HOST = re.compile(
 
 
 class BadHead(Exception):
-    """The head of a request is malformed.
+    """The head or the body of a request is malformed. The response gets this `status`.
 
-    The response has this `status`. The text says why, without quoting the head.
+    The text says why the request is malformed, without quoting it.
     """
 
     def __init__(self, reason: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
@@ -91,9 +94,9 @@ def check_request_line(line: bytes) -> RequestLine:
 
 
 def clean_fields(version: tuple[int, int], lines: Sequence[bytes]) -> list[tuple[str, str]]:
-    """Check the header lines. Returns their names and values, without white space around values.
+    """Check the header lines. Returns the name and value of each header, without white space around the values.
 
-    `lines` include their line ends. The last line is the empty line. Raises `BadHead`.
+    Each line includes its line end. The last line must be the empty line after the headers. Raises `BadHead`.
     """
     if len(lines) > MAX_FIELDS:
         raise BadHead("Too many headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -113,16 +116,17 @@ def clean_fields(version: tuple[int, int], lines: Sequence[bytes]) -> list[tuple
     for name in _SINGLE:
         if len(values.get(name, ())) > 1:
             raise BadHead(f"Malformed header: more than one {name.decode().title()}")
-    if len(cookies := values.get(b"cookie", [])) > 1:  # from an HTTP/2 proxy (RFC 9113, 8.2.3)
+    # an HTTP/2 proxy may send several Cookie headers (RFC 9113, 8.2.3)
+    if len(cookies := values.get(b"cookie", [])) > 1:
         fields = [field for field in fields if field[0].lower() != b"cookie"]
         fields.append((b"Cookie", b"; ".join(filter(None, cookies))))
     return [(name.decode(), value.decode("latin-1")) for name, value in fields]
 
 
 def chunk_size(line: bytes) -> int:
-    """How many bytes of the body follow this line (RFC 9112, 7.1); 0 for the last chunk. Extensions are ignored.
+    """Returns how many bytes of the body follow this line (RFC 9112, 7.1): 0 for the last chunk.
 
-    Raises `BadHead`.
+    Ignores chunk extensions. Raises `BadHead`.
     """
     match = _CHUNK_SIZE.fullmatch(_ended(line))
     if match is None:
@@ -131,7 +135,9 @@ def chunk_size(line: bytes) -> int:
 
 
 def check_trailer(line: bytes) -> bool:
-    """Check a line after the last chunk. Returns True for a trailer field, False for the empty line at the end.
+    """Check a line after the last chunk.
+
+    Returns True for a trailer field, False for the empty line at the end of the body.
 
     Raises `BadHead`.
     """
@@ -142,7 +148,7 @@ def check_trailer(line: bytes) -> bool:
 
 
 def _ended(line: bytes) -> bytes:
-    """A line of a chunked body without its CR LF. No other line end is accepted here (RFC 9112, 7.1)."""
+    """Returns a line of a chunked body without its CR LF. No other line end is allowed here (RFC 9112, 7.1)."""
     if not line.endswith(b"\r\n"):
         raise BadHead("Malformed chunk: a line that does not end with CR LF")
     if _CONTROLS.search(line, 0, len(line) - 2):
@@ -151,9 +157,9 @@ def _ended(line: bytes) -> bytes:
 
 
 def _check_target(method: bytes, target: bytes) -> None:
-    """Check a request target: a path, an http or https URL, or the asterisk of OPTIONS (RFC 9112, 3.2).
+    """Check the target of a request: a path, an http or https URL, or the asterisk of OPTIONS (RFC 9112, 3.2).
 
-    It must be ASCII (RFC 3986), as in gunicorn, because the encoding of other bytes is unknown.
+    The target must be ASCII (RFC 3986), as in gunicorn, because the encoding of other bytes is unknown.
     """
     if not target.isascii():
         raise BadHead("Malformed URI: a non-ASCII character, which must be percent-encoded")
@@ -165,16 +171,16 @@ def _check_target(method: bytes, target: bytes) -> None:
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:
             raise BadHead("Malformed URI: it must begin with a slash, or with http:// or https://")
-        if not is_host(absolute[1].decode()):  # this host overrides the header Host
+        if not is_host(absolute[1].decode()):  # the host of a URL takes precedence over the header Host
             raise BadHead("Malformed URI: its host")
     try:
         urlsplit(target.decode())
-    except ValueError:  # for example, an incomplete IPv6 address
+    except ValueError:  # for example, for an incomplete IPv6 address
         raise BadHead("Malformed URI") from None
 
 
 def _content(line: bytes) -> bytes:
-    """A line without its end: CR LF or a bare LF (RFC 9112, 2.2). A bare CR does not end a line."""
+    """Returns a line without its end: CR LF or LF alone (RFC 9112, 2.2). CR alone does not end a line."""
     if not line.endswith(b"\n"):
         if len(line) > MAX_LINE_BYTES:
             raise BadHead("Line too long", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -183,13 +189,13 @@ def _content(line: bytes) -> bytes:
 
 
 def _field(line: bytes) -> tuple[bytes, bytes]:
-    """Name and value. White space around the value is not part of it (RFC 9110, 5.5)."""
+    """Returns the name and the value of a header line. White space around the value is removed (RFC 9110, 5.5)."""
     if line[:1] in (b" ", b"\t"):
         raise BadHead("Malformed header: a folded line")  # RFC 9112, 5.2
     name, colon, value = line.partition(b":")
     if not colon:
         raise BadHead("Malformed header: a line without a colon")
-    if not _NAME.fullmatch(name):  # white space before the colon, too: RFC 9112, 5.1
+    if not _NAME.fullmatch(name):  # this also refuses white space before the colon (RFC 9112, 5.1)
         raise BadHead("Malformed header: a name with invalid characters")
     if _CONTROLS.search(value):
         raise BadHead("Malformed header: a control character")
@@ -197,7 +203,7 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
 
 
 def _check_host(hosts: list[bytes], version: tuple[int, int]) -> None:
-    """Check the Host headers (RFC 9112, 3.2)."""
+    """Check that there is at most one Host header, and that it is valid (RFC 9112, 3.2)."""
     if not hosts and version >= (1, 1):
         raise BadHead("Missing header: Host")
     if len(hosts) > 1:
@@ -207,7 +213,7 @@ def _check_host(hosts: list[bytes], version: tuple[int, int]) -> None:
 
 
 def _check_framing(lengths: list[bytes], encodings: list[bytes], version: tuple[int, int]) -> None:
-    """Check that only one header states the body's length (RFC 9112, 6.1 and 6.3)."""
+    """Check that at most one header states the length of the body (RFC 9112, 6.1 and 6.3)."""
     if len(lengths) > 1 or not all(map(_DIGITS.fullmatch, lengths)):
         raise BadHead("Malformed header: Content-Length")
     if not encodings:

@@ -14,9 +14,9 @@ __all__ = ["read_hello"]
 
 
 def read_hello(channel: Channel, incoming: Iterator[str | bytes], wait_s: float, flusher: Flusher) -> Hello | None:
-    """The hello, which is the first of the `incoming` messages of the channel's connection.
+    """Returns the hello, which must be the first of the `incoming` messages of the channel's connection.
 
-    Returns None if there is no hello within `wait_s`. In this case, the connection is over.
+    Returns None if there is no hello within `wait_s`, or another message. The connection is then closing.
     """
     late = ProtocolError(f"no hello within {wait_s:g} s")
     timer = flusher.call_later(wait_s, partial(channel.refuse, late))

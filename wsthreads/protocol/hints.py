@@ -1,4 +1,4 @@
-"""Hints for failed requests: a similar path that exists, or that the client speaks another protocol than WebSocket."""
+"""Hints for clients whose requests fail: a similar path exists, or they speak another protocol than WebSocket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _ABOUT_BODY = frozenset(
 
 
 def foreign_protocol(environ: dict[str, Any]) -> str:
-    """A hint for clients of Socket.IO and SignalR, recognized by their first request. Empty for all other clients."""
+    """Returns a hint for clients of Socket.IO and SignalR, which their first request shows.
+
+    Empty for all other clients.
+    """
     query = str(environ.get("QUERY_STRING", ""))
     if re.search(r"(?:\A|&)EIO=[0-9]", query):
         return _PLAIN.format("Socket.IO")
@@ -31,7 +34,10 @@ def foreign_protocol(environ: dict[str, Any]) -> str:
 
 
 def near_path(path: str, known: Iterable[str]) -> str | None:
-    """The known path that differs only in slashes, upper case, or an encoded query."""
+    """Returns the known path that differs from `path` only in slashes, in upper case, or by a query.
+
+    None if there is none.
+    """
     return next((other for other in known if _folded(other) == _folded(path)), None)
 
 
@@ -46,7 +52,7 @@ def answer_with_hint(
     start_response: StartResponse,
     statuses: tuple[str, ...] = ("404",),
 ) -> Iterable[bytes]:
-    """The response of `app`. If this response has one of the `statuses`, the hint replaces its body."""
+    """Returns the response of `app`. If the response has one of the `statuses`, the hint replaces its body."""
     body = f"{hint}\n".encode()
     is_late = is_missing = False
 
@@ -61,7 +67,7 @@ def answer_with_hint(
         return start_response(status, headers, *more)
 
     response = app(environ, start)
-    is_late = True  # a response that begins only when iterated stays unchanged
+    is_late = True  # a response that begins only when the server iterates over it stays unchanged
     if not is_missing:
         return response
     if hasattr(response, "close"):

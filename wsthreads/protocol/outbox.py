@@ -1,16 +1,16 @@
 """The bounded queue of frames for one client. One thread at a time writes the frames of all threads that append.
 
-Guarantees, for any number of threads:
+For any number of threads, an outbox guarantees:
 
 - Frames are sent whole, in the order of `append`. No frame is sent after the close frame.
-- `append` only appends to memory. It takes no lock, so callers may hold a room's `order`.
-- `flush` never waits for the network. If another thread holds the lock, that thread sends the frames, because it checks
-  the queue again after releasing the lock. If the kernel has no space, the flusher sends the rest later.
-- There are limits for the waiting bytes and for the seconds without progress. Beyond either limit, `on_stuck` is called
-  once. The thread that holds the lock counts the bytes, so frames that others append during a write count only later.
+- `append` only appends to memory. It takes no lock. So callers may hold the lock `order` of a room.
+- `flush` never waits for the network. If another thread holds the outbox's lock, that thread sends the frames,
+  because it checks the queue again after unlocking. If the kernel has no space, the flusher sends the rest later.
+- Waiting bytes and seconds without progress are limited. Beyond either limit, `on_stuck` is called once. Only the
+  thread with the lock counts bytes, so frames that others append during a write count later.
 - After `keep`, a client that loses its connection and comes back over another one gets each counted message once.
 
-`fanout` does the same for many outboxes. Both rely on list operations being atomic, with and without the GIL.
+`fanout` does the same for many outboxes at once. Both modules rely on atomic list operations, with and without the GIL.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from wsthreads.threads.flusher import Flusher
 
 __all__ = ["Outbox", "post", "send_queues"]
 
-#: How many unsent bytes the kernel may hold at most for a client that gets messages with keys. Without this limit, the
-#: kernel would hold megabytes for a client on a slow line, and the client would read outdated messages.
+#: For a client that gets messages with keys, the kernel may hold at most this many unsent bytes. Otherwise, the kernel
+#: would hold megabytes for a client on a slow line, and the client would read outdated messages.
 UNSENT_BYTES = 32 * 1024
 
 
 class Outbox(Writer):
-    """The frames for one client, and counts of sent frames. `on_stuck(reason)` is called without locks."""
+    """The frames for one client, and counts of sent frames. `on_stuck(reason)` is called while no lock is held."""
 
     __slots__ = ("encoding", "is_short", "pump")
 
@@ -51,29 +51,29 @@ class Outbox(Writer):
         encoding: Encoding = PLAIN,
     ) -> None:
         super().__init__(transport, flusher, max_bytes=max_bytes, timeout_s=timeout_s, on_stuck=on_stuck)
-        #: How to encode messages for the client. The caller of `append` must use it.
+        #: How to encode messages for the client. The caller of `append` encodes with it.
         self.encoding = encoding
-        #: See `keep_short`.
+        #: Whether `keep_short` was called.
         self.is_short = False
-        #: Reads acknowledgements for some seconds, in the thread that waits for space. False if it cannot read.
+        #: Reads acknowledgements for some seconds, in a thread that waits for space. Returns False if it cannot read.
         self.pump: Callable[[float], bool] | None = None
 
     @classmethod
     def apart(cls, flusher: Flusher, *, max_bytes: int, timeout_s: float, encoding: Encoding) -> Outbox:
-        """An outbox without a connection: call `keep` and then `resume`."""
+        """Returns an outbox without a connection. Call `keep` and then `resume` for it."""
         return cls(NOWHERE, flusher, max_bytes=max_bytes, timeout_s=timeout_s, on_stuck=nobody_cares, encoding=encoding)
 
     def append(self, frame: bytes) -> bool:
-        """Queue a frame. Returns False, without any effect, once the outbox is closed. Call `flush` afterwards."""
+        """Queue a frame. Returns False, without any effect, if the outbox is closed. Call `flush` afterwards."""
         if self._close_frame is not None or self._detached:
             return False
         self._queue.append(frame)
         return True
 
     def flush(self) -> None:
-        """Send the queued frames, or let the thread that writes now send them. Does not wait for the client."""
-        # While _draining, the writing thread checks the queue again afterwards. A finalizer that sends during a drain
-        # could take the lock, because its own thread has it.
+        """Send the queued frames, or leave them to the thread that is writing now. Does not wait for the client."""
+        # While _draining, a thread is writing, and will check the queue again. Without this condition, a finalizer in
+        # the writing thread could take the lock again, because the lock is an RLock.
         while self._queue and not self._draining:
             if not self._lock.acquire(False):
                 return
@@ -90,17 +90,17 @@ class Outbox(Writer):
                 on_stuck(over)
 
     def flush_surely(self) -> None:
-        """Like `flush`, but waits for a thread that is writing. So no frame is left to that thread."""
+        """Like `flush`, but waits for a thread that is writing, so that no frame is left to that thread."""
         with self._lock:
             self._drain_locked()
         self.flush()
 
     def close(self, frame: bytes, *, discard: bool = False) -> bool:
-        """Queue the close frame, the last frame. Returns False if there was one already.
+        """Queue the close frame, after which nothing is sent. Returns False if there was a close frame before.
 
         Like `append`, this waits for no lock, because the caller may be another client's thread. With `discard`, for a
-        client that does not read, waiting frames are dropped, except for a write that has begun. Two threads that call
-        this at the same time may both get True, so `Channel` lets only one thread call it.
+        client that does not read, waiting frames are dropped, except frames whose write has begun. If two threads call
+        this at the same time, both may get True. So `Channel` lets only one thread call it.
         """
         holder = self.frame_holder
         if holder is not None and not discard and holder._hold_close(frame):
@@ -111,7 +111,7 @@ class Outbox(Writer):
         return True
 
     def append_close(self, frame: bytes, *, discard: bool = False) -> bool:
-        """Like `close`, but does not wait for frames that `frame_holder` holds. Call `flush` afterwards."""
+        """Like `close`, but does not wait for frames that `frame_holder` holds back. Call `flush` afterwards."""
         if self._close_frame is not None or self._detached:
             return False
         self._discards = discard
@@ -120,28 +120,25 @@ class Outbox(Writer):
         return True
 
     def keep_short(self) -> None:
-        """From now on, let the kernel take little, because only messages that wait here can be replaced. Idempotent."""
+        """From now on, let the kernel take few bytes: only messages that wait here can be replaced. Idempotent."""
         if not self.is_short:
             self.is_short = True
             self._transport.limit_unsent(UNSENT_BYTES)
 
     def excuse(self, size: int) -> None:
-        """Raise the limit for frames that were held back until now. The client could not read these frames before.
+        """Raise the limit for some time, because the client could not read these frames before: they were held back.
 
-        `size` more bytes may wait, for as long as a client may read nothing (`timeout_s`). One thread at a time.
+        For `timeout_s`, as long as a client may read nothing, `size` more bytes may wait. One thread at a time.
         """
         if size > self._excused_bytes():
             self._excused = (size, monotonic() + self._timeout_s)
 
     def excuse_more(self, size: int, at_most: int) -> None:
-        """Like `excuse`, for frames in addition to earlier calls. In total, `at_most` this many more bytes may wait."""
+        """Like `excuse`, for frames in addition to earlier calls. In total, at most `at_most` more bytes may wait."""
         self.excuse(min(self._excused_bytes() + size, at_most))
 
     def wait_for_room(self, size: int, timeout_s: float) -> bool:
-        """Wait until there is space for `size` more bytes, at most `timeout_s`.
-
-        Returns False if there is still no space.
-        """
+        """Wait until there is space for `size` more bytes, for at most `timeout_s`. False if there is still none."""
 
         def has_room() -> bool:
             return not self.is_blocked or self._backlog_bytes() + size <= self.max_bytes
@@ -153,7 +150,7 @@ class Outbox(Writer):
         return self._wait(has_room, max(0.0, deadline - monotonic()))
 
     def wait_sent(self, timeout_s: float) -> bool:
-        """Wait until no frame is queued, at most `timeout_s`. Returns True also if there is no connection."""
+        """Wait until no frame waits, for at most `timeout_s`. Also returns True if there is no connection."""
         deadline = monotonic() + timeout_s
         if not self.wait_released(timeout_s):
             return False
@@ -166,7 +163,7 @@ class Outbox(Writer):
         return holder is None or self._close_frame is not None or self._detached or holder._wait_released(timeout_s)
 
     def detach(self) -> None:
-        """Release the transport. Afterwards, no call writes a byte."""
+        """Release the transport. Afterwards, no call writes to it."""
         with self._lock:
             self._end_locked()
             descriptor = self._transport.fileno()
@@ -174,13 +171,13 @@ class Outbox(Writer):
             self.flusher.forget(descriptor)
 
     def give_up(self) -> None:
-        """Like `detach`, for a forked process, where a thread of the parent may hold the lock."""
+        """Like `detach`, for a forked process, where the lock may be held by a thread that only the parent has."""
         self._lock, self._room, self._draining = RLock(), None, False
         self._end_locked()
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can be sent any more, because the connection is lost or was released."""
+        """Whether nothing can be sent any more, because the connection was lost or released."""
         return self._detached
 
     @property
@@ -190,12 +187,12 @@ class Outbox(Writer):
 
     @property
     def is_queued(self) -> bool:
-        """Whether frames are queued that the writing thread will send next."""
+        """Whether frames are queued, which a thread will send soon."""
         return bool(self._queue)
 
     @property
     def bytes_waiting(self) -> int:
-        """How many bytes the kernel has not taken, including bytes that `frame_holder` holds. A snapshot."""
+        """How many bytes the kernel has not taken, with those that `frame_holder` holds. A snapshot."""
         holder = self.frame_holder
         return (self._backlog_bytes() if self.is_blocked else 0) + (0 if holder is None else holder._held_bytes)
 
@@ -211,10 +208,10 @@ class Outbox(Writer):
     ) -> None:
         """From now on, keep unacknowledged messages. Call this once, before counted messages are written.
 
-        Without a connection, at most `max_bytes` may wait. If more wait, `on_stuck` is called. With a connection, at
-        most `max_bytes` (but at least `MIN_WINDOW_BYTES`) are written without an acknowledgement. `frames` are messages
-        that another process has written after the `acknowledged` ones. They come before all frames that are appended
-        here.
+        Without a connection, at most `max_bytes` may wait. If more bytes wait, `on_stuck` is called. With a
+        connection, at most `max_bytes` or `MIN_WINDOW_BYTES`, whichever is more, are written and not acknowledged.
+        `frames` are messages that another process has written after the `acknowledged` ones. They come before all
+        frames that are appended here.
         """
         with self._lock:
             assert self._kept is None
@@ -231,7 +228,7 @@ class Outbox(Writer):
     def acknowledge(self, count: int) -> None:
         """Drop messages, because the client has received `count` counted messages since the session began.
 
-        Raises `ProtocolError` if `count` is more than were written, or less than before.
+        Raises `ProtocolError` if `count` is more than the messages that were written, or less than in an earlier call.
         """
         kept = self._kept
         if kept is None:
@@ -249,17 +246,17 @@ class Outbox(Writer):
         self.flush()
 
     def suspend(self, transport: Transport, last: bytes = b"") -> bool:
-        """Release a connection. An outbox that keeps messages waits for the next connection. Any other outbox is over.
+        """Release a connection. An outbox that keeps messages waits for the next one. Any other outbox is over.
 
-        `last`, a close frame, is written after all other frames, but only if the kernel takes all of them at once.
-        Returns whether it was written. Does nothing if the outbox has another connection already.
+        `last`, a close frame, is written after all other frames, but only if the kernel takes all bytes at once.
+        Returns whether `last` was written. Does nothing if the outbox belongs to another connection already.
         """
         kept, sent = self._kept, 0
         with self._lock:
             if self._transport is transport and not self._detached:
                 if last:
                     self._drain_locked()
-                self._draining = True  # a finalizer must not write after the close frame
+                self._draining = True  # a finalizer that sends must not write after the close frame
                 try:
                     if last and self._is_between_locked():
                         with suppress(OSError):
@@ -294,9 +291,9 @@ class Outbox(Writer):
     def resume(self, transport: Transport, first: bytes, received: int, *, on_stuck: Callable[[str], None]) -> None:
         """Continue over another connection. The client has `received` this many counted messages of the session.
 
-        `first`, the welcome, is sent before the messages that the client does not have. `on_stuck` is for this
-        connection. For a wrong count, raises `ProtocolError`, without any other effect. Does nothing if the outbox is
-        over.
+        `first` (the welcome) is sent before the messages that the client does not have. `on_stuck` is the callback for
+        this connection. Raises `ProtocolError`, without any other effect, if `received` is impossible. Does nothing if
+        the outbox is over.
         """
         kept = self._kept
         assert kept is not None
@@ -304,7 +301,7 @@ class Outbox(Writer):
             if self._detached:
                 return
             self._check_received_locked(received)
-            self._draining = True  # for finalizers that send
+            self._draining = True  # finalizers that send must only append
             try:
                 self._unplug_locked(kept)
                 self.kept_bytes -= kept.acknowledge(received)
@@ -316,7 +313,7 @@ class Outbox(Writer):
                 self.kept_bytes = 0
                 self.max_bytes, _ = kept.swap(self.max_bytes, self._on_stuck)
                 self._on_stuck = on_stuck
-                self.excuse(self._backlog.bytes)  # the client could not read these bytes before
+                self.excuse(self._backlog.bytes)  # the client could not read these bytes without a connection
                 self._transport, self._fd = transport, transport.plain_fd
                 if self.is_short:
                     transport.limit_unsent(UNSENT_BYTES)
@@ -329,9 +326,9 @@ class Outbox(Writer):
         self.flush()
 
     def export(self, *, ends: bool = True) -> tuple[int, list[bytes]]:
-        """The number of acknowledged messages, and the frames of all others, in order.
+        """Returns the number of acknowledged messages, and the frames of all later messages, in order.
 
-        With `ends`, the outbox is over, as after `detach`.
+        With `ends`, the outbox is over afterwards, as after `detach`.
         """
         kept = self._kept
         assert kept is not None
@@ -364,32 +361,32 @@ class Outbox(Writer):
 
     @property
     def acknowledged(self) -> int:
-        """How many messages the client has acknowledged."""
+        """How many messages the client has acknowledged since the session began."""
         return 0 if self._kept is None else self._kept.acknowledged
 
     @property
     def written(self) -> int:
-        """How many messages the client can acknowledge at most."""
+        """How many messages were written since the session began. The client cannot acknowledge more."""
         return 0 if self._kept is None else self._kept.written
 
     @property
     def unacknowledged_bytes(self) -> int:
-        """Bytes of messages that are written and not acknowledged, and of messages that wait. A snapshot."""
+        """The bytes of messages that are not acknowledged or not written yet. Other threads may change this."""
         return self.kept_bytes + (self._backlog_bytes() if self.is_blocked else 0)
 
 
 def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | list[bytes] | None, int]]:
-    """Write the queues of outboxes. The caller holds their locks, and none of them is draining.
+    """Write the queues of outboxes. The caller holds their locks. No thread is writing from any of them.
 
-    Returns entries for `_after_send_locked`: an outbox, its data if not all of it was sent, and how many bytes of the
-    data were sent, or -errno. The data is a list of frames if any of them is a `MarkedFrame`. An outbox that was not
-    written to has no data. This Python version writes nothing, and returns all outboxes.
+    For each outbox that needs `_after_send_locked`, returns an entry: the outbox, its data, and the number of bytes
+    that were sent, or -errno. The data is None if nothing was tried. It is a list of frames if any of them is a
+    `MarkedFrame`. This Python version writes nothing, and returns an entry without data for each outbox.
     """
     return [(outbox, None, 0) for outbox in outboxes]
 
 
 def _post(outbox: Outbox, frame: bytes) -> bool:
-    """Append a frame and flush. Returns False if the outbox is closed."""
+    """Append a frame, and flush. Returns False if the outbox is closed."""
     if not outbox.append(frame):
         return False
     outbox.flush()

@@ -1,8 +1,8 @@
 """Reads a client's address, scheme and host from the headers of trusted proxies.
 
-Each proxy appends its value to a header. So the last values come from the trusted proxies, and a client can forge all
-values before them. The list is read from its end and split only at commas. werkzeug's ProxyFix also parses quotation
-marks, so a quotation mark of a client can hide the proxy's value there.
+Each proxy appends its value to the header. So the last values come from the trusted proxies, and a client can forge all
+values before them. The list is split only at commas, and read from its end. werkzeug's ProxyFix also parses quotation
+marks, so a client's quotation mark could hide the value of a proxy from it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 __all__ = ["PROXY_KEY", "ProxyHeaders", "address_of", "parse_address"]
 
-#: The environ key that marks a request from trusted proxies.
+#: The key in the environ that marks a request from trusted proxies.
 PROXY_KEY = "wsthreads.behind_proxy"
 
-#: Matches the usual spelling of addresses.
+#: Matches an IPv4 address in its usual form.
 _IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?!\Z)|\Z)){4}", re.ASCII)
 
-#: Some proxies send ws or wss.
+#: The scheme for each value of X-Forwarded-Proto. Some proxies send ws or wss.
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
 class ProxyHeaders:
-    """WSGI middleware that trusts the last `hops` proxies' X-Forwarded-For, -Proto and -Host.
+    """WSGI middleware that trusts X-Forwarded-For, -Proto and -Host of the last `hops` proxies.
 
     The proxies must set all three headers, because a client can forge a header that the proxies do not set. A header
     with fewer than `hops` values is ignored. `Forwarded` (RFC 7239) is not read.
@@ -52,15 +52,15 @@ class ProxyHeaders:
         return self._app(environ, start_response)
 
     def _said(self, environ: WSGIEnvironment, name: str) -> str:
-        """The value that the first trusted proxy has appended; empty if it is missing."""
+        """Returns the value that the first trusted proxy has appended. Empty if it is missing."""
         values = str(environ.get(f"HTTP_X_FORWARDED_{name}", "")).split(",")
         return values[-self._hops].strip(' \t"') if len(values) >= self._hops else ""
 
 
 def address_of(text: str) -> str:
-    """A client's address as text, without a port, from any form that servers and proxies use.
+    """Returns a client's address without a port. `text` may have any form that servers and proxies use.
 
-    Returns a text that is not an address, such as ``unknown``, unchanged.
+    Returns `text` unchanged if it has no address in it, such as ``unknown``.
 
     >>> address_of("203.0.113.7:50001"), address_of("[2001:DB8::1]:443"), address_of("::ffff:192.0.2.1")
     ('203.0.113.7', '2001:db8::1', '192.0.2.1')
@@ -78,7 +78,7 @@ def address_of(text: str) -> str:
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Parse an IP address; None if the text is not one."""
+    """Parse an IP address. Returns None if the text is not an address."""
     try:
         return ip_address(text)
     except ValueError:

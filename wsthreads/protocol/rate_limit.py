@@ -1,4 +1,4 @@
-"""A rate limit (a token bucket), and the messages that wait for it."""
+"""A rate limit (a token bucket), and the messages that must wait because of it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from time import monotonic, sleep
 
 __all__ = ["SPAN_S", "Held", "RateLimit"]
 
-#: An event that was not used can still be used for this time. So a client may send many messages at once after the
-#: network or the handler has stalled.
+#: Events that a client did not use can still be used for this time. So a client may send many messages at once after
+#: the network or the handler has stalled.
 SPAN_S = 10.0
 
-#: No more messages are read when held messages take this much memory, in addition to one message of the largest size. A
-#: client waits for an acknowledgement before that: see `envelope.CLIENT_WINDOW_BYTES`. Text takes at most
-#: `BYTES_OF_BYTE` times its bytes, and less than 100 more for each message.
+#: If the held messages take this much memory, and the memory for one message of the largest size in addition, no more
+#: messages are read. A client stops earlier, to wait for an acknowledgement: see `envelope.CLIENT_WINDOW_BYTES`. In
+#: memory, a text takes at most `BYTES_OF_BYTE` times its bytes on the wire, and less than 100 bytes more.
 MAX_HELD_BYTES = 4 * 1024 * 1024
 
-#: One character beyond U+FFFF makes Python store each character of the text in four bytes.
+#: If a text has one character above U+FFFF, Python stores each of its characters in four bytes.
 BYTES_OF_BYTE = 4
 
-#: How often a thread that reads nothing checks whether the connection is ending.
+#: A thread that must not read checks this often whether the connection is ending.
 LOOK_S = 0.1
 
 
 class RateLimit:
-    """Allows `per_s` events per second, averaged over `SPAN_S`.
+    """Allows `per_s` events per second, averaged over `SPAN_S`. For one thread.
 
-    At the start, all events of `SPAN_S` are available. For one thread.
+    At the start, all events of `SPAN_S` are available.
     """
 
     __slots__ = ("_at", "_left", "_most", "_per_s")
@@ -39,7 +39,7 @@ class RateLimit:
         self._at = monotonic()
 
     def take(self) -> bool:
-        """Use one event; False if none is left."""
+        """Use one event. Returns False if none is available."""
         now = monotonic()
         self._left = min(self._most, self._left + (now - self._at) * self._per_s)
         self._at = now
@@ -55,10 +55,11 @@ class RateLimit:
 
 
 class Held:
-    """Holds messages of a client that has come back, until the rate limit allows them. For one thread.
+    """Delays messages of a client that has come back, until the rate limit allows them. For one thread.
 
-    Such a client sends all messages at once that it could not send without a connection. Acknowledgements are not held,
-    because a client whose acknowledgements are not read would seem too slow. No message is longer than `longest` bytes.
+    A client that comes back sends at once all messages that it could not send without a connection. Acknowledgements
+    are not delayed, because the client would otherwise seem to read too slowly. No message is longer than `longest`
+    bytes.
     """
 
     def __init__(self, allowance: RateLimit, first: str | bytes, longest: int) -> None:
@@ -66,7 +67,7 @@ class Held:
         self._messages = deque([first])
         self._bytes = getsizeof(first)
         self._most = MAX_HELD_BYTES + BYTES_OF_BYTE * longest
-        #: If the client has ended the connection: a function to call when no message is held any more. Otherwise None.
+        #: A function to call when no message is held any more, if the client has ended the connection. Otherwise None.
         self.end: Callable[[], object] | None = None
 
     def __bool__(self) -> bool:
@@ -74,7 +75,7 @@ class Held:
 
     @property
     def wait_s(self) -> float:
-        """The seconds until the next message is within the limit."""
+        """The seconds until the rate limit allows the next message."""
         return self._allowance.wait_s
 
     def add(self, message: str | bytes) -> None:
@@ -83,7 +84,7 @@ class Held:
         self._bytes += getsizeof(message)
 
     def take(self) -> str | bytes | None:
-        """Remove and return the oldest message, if it is within the limit by now."""
+        """Remove and return the oldest message, if the rate limit allows it by now. Otherwise returns None."""
         if not self._allowance.take():
             return None
         message = self._messages.popleft()
@@ -91,7 +92,7 @@ class Held:
         return message
 
     def may_read(self) -> bool:
-        """Whether more messages may be read. If they may not, sleeps for a moment."""
+        """Whether more messages may be read. If not, sleeps for a moment before it returns False."""
         if self.end is None and self._bytes < self._most:
             return True
         sleep(min(self.wait_s, LOOK_S))

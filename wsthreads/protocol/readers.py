@@ -1,4 +1,4 @@
-"""An interface for readers in C, which read from the socket instead of the connection."""
+"""An interface for readers in C, which read from a socket in place of its connection."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["Reader"]
 class Reader(Protocol):
     """Reads messages from a socket and passes them on, without Python code.
 
-    Only the session's thread uses it, except for `stop`.
+    Only the session's thread uses a reader, except for `stop`.
     """
 
     def read(self) -> bytes:
         """Read until there are bytes that the reader cannot pass on itself, and return these bytes.
 
-        Returns empty bytes at the end of the stream. Blocks while the client sends nothing, and while the reader can
+        Returns no bytes at the end of the stream. Blocks while the client sends nothing, and as long as the reader can
         pass on all messages. Raises OSError if the connection is lost.
         """
 
     def stop(self) -> None:
-        """From now on, pass on nothing. Any thread."""
+        """From now on, pass on no messages. Any thread."""
 
     @property
     def heard_at(self) -> float:
@@ -33,4 +33,4 @@ class Reader(Protocol):
 
     @property
     def bytes_in(self) -> int:
-        """The bytes of these messages, with the headers of their frames."""
+        """The bytes of the messages that the reader has passed on, with the headers of their frames."""

@@ -1,4 +1,4 @@
-"""Detects servers that cannot have sessions: no access to the socket, no threads, or only green threads."""
+"""Detects servers that cannot have sessions, because they give no access to the socket, or have no (real) threads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from wsthreads.protocol.wsgi_servers import has_socket
 
 __all__ = ["USE", "green_threads", "is_to_serve", "is_validated", "unfitness"]
 
-#: The advice in each error.
+#: The advice at the end of each error.
 USE = "use gunicorn -k gthread, or -k wsthreads.gunicorn.ThreadWorker, wsthreads run or flask run"
 
-#: The names of servers, by a key in their environ or by the beginning of SERVER_SOFTWARE.
+#: The name of each server. The key is in the server's environ, or SERVER_SOFTWARE begins with it.
 _SERVERS = {
     "uwsgi.version": "uWSGI",
     "mod_wsgi.version": "mod_wsgi",
@@ -27,8 +27,8 @@ _SERVERS = {
     "Werkzeug": "Werkzeug's server",
 }
 
-#: For each library: its module that patches others, its function that says whether a module is patched, and the modules
-#: that must not be patched.
+#: For gevent and eventlet: the module that replaces parts of Python, its function that says whether a part is replaced,
+#: and the parts that a session needs unchanged.
 _GREEN = {
     "gevent": ("gevent.monkey", "is_module_patched", ("threading", "socket")),
     "eventlet": ("eventlet.patcher", "is_monkey_patched", ("thread", "socket")),
@@ -36,7 +36,7 @@ _GREEN = {
 
 
 def green_threads() -> str | None:
-    """An error text if gevent or eventlet has patched the threads or sockets of this process, else None."""
+    """Returns an error text if gevent or eventlet has replaced Python's threads or sockets, otherwise None."""
     for name, (module, question, parts) in _GREEN.items():
         is_patched = getattr(sys.modules.get(module), question, None)
         if is_patched is not None and any(map(is_patched, parts)):
@@ -57,12 +57,15 @@ def is_to_serve() -> bool:
 
 
 def is_validated(environ: dict[str, Any]) -> bool:
-    """Whether `wsgiref.validate` wraps the app. This wrapper lets plain HTTP pass, but fails at each upgrade."""
+    """Whether `wsgiref.validate` wraps the application.
+
+    This wrapper lets plain HTTP pass, but fails at each WebSocket.
+    """
     return type(environ.get("wsgi.input")).__module__ == "wsgiref.validate"
 
 
 def unfitness(environ: dict[str, Any]) -> str | None:
-    """Why the server of a request cannot have sessions; None if it can."""
+    """Returns the reason why the server of this request cannot have sessions. Returns None if it can."""
     if green := green_threads():
         return green
     if not has_socket(environ):

@@ -9,15 +9,16 @@ from wsthreads.protocol.envelope import is_counted
 
 __all__ = ["MIN_WINDOW_BYTES", "Kept", "nobody_cares"]
 
-#: The smallest window. A client acknowledges after 64 KiB at the latest, which it may count in characters. A smaller
-#: window could be full before the client acknowledges, and nothing more would be sent.
+#: The smallest window: at most this many bytes may be written and not acknowledged. A client acknowledges at least
+#: every 64 KiB, which it may count in characters. A smaller window could be full before the client acknowledges, and
+#: then nothing more would be sent.
 MIN_WINDOW_BYTES = 256 * 1024
 
 
 class Kept(list[bytes]):
-    """The frames of counted messages that were written and are not acknowledged, oldest first.
+    """The frames of counted messages that were written and are not acknowledged, the oldest first.
 
-    The outbox's lock guards it. The C module appends to it. The outbox counts its bytes.
+    Guarded by the outbox's lock. The C module appends to it. The outbox counts the bytes.
     """
 
     __slots__ = ("_max_bytes", "_on_stuck", "acknowledged")
@@ -33,13 +34,13 @@ class Kept(list[bytes]):
 
     @property
     def written(self) -> int:
-        """How many messages were written since the session began: the most that the client can acknowledge."""
+        """How many messages were written since the session began. The client cannot acknowledge more."""
         return self.acknowledged + len(self)
 
     def acknowledge(self, count: int) -> int:
-        """Drop acknowledged messages.
+        """Drop the messages that the client has acknowledged: `count` since the session began. Returns their bytes.
 
-        Returns their bytes. Raises `ProtocolError`, without any effect, for a wrong count.
+        Raises `ProtocolError`, without any effect, for an impossible count.
         """
         fresh = count - self.acknowledged
         if not 0 <= fresh <= len(self):
@@ -51,12 +52,15 @@ class Kept(list[bytes]):
         return size
 
     def add(self, frames: list[bytes]) -> int:
-        """Add counted messages. Returns their bytes."""
+        """Add frames of counted messages. Returns their bytes."""
         self.extend(frames)
         return sum(map(len, frames))
 
     def take_back(self, frames: list[bytes]) -> int:
-        """Remove the last added frames, because they were not completely written. Returns their bytes."""
+        """Remove the frames that were added last, because they were not written completely. Returns their bytes.
+
+        Some of `frames` may not be counted messages. These were not added.
+        """
         counted = [frame for frame in frames if is_counted(frame)]
         del self[len(self) - len(counted) :]
         return sum(map(len, counted))
@@ -64,13 +68,16 @@ class Kept(list[bytes]):
     def end(self) -> None:
         """Drop the frames and the callback, because the session is over.
 
-        The callback would be a cycle of references.
+        The callback would be part of a cycle of references.
         """
         self.clear()
         self._on_stuck = nobody_cares
 
     def swap(self, max_bytes: int, on_stuck: Callable[[str], None]) -> tuple[int, Callable[[str], None]]:
-        """Change the limit of waiting bytes and the callback. Both differ with and without a connection."""
+        """Exchange the limit of waiting bytes and the callback. Returns those that were stored here.
+
+        An outbox has one limit and callback with a connection, and another one without. The unused pair is stored here.
+        """
         before = self._max_bytes, self._on_stuck
         self._max_bytes, self._on_stuck = max_bytes, on_stuck
         return before

@@ -1,8 +1,12 @@
-"""The part of an outbox that writes to its connection, under its lock.
+"""The part of an outbox that writes to its connection, with its lock held.
 
-Frames for which the kernel has no space wait in a `Backlog`. The flusher writes them later. There are limits for the
-waiting bytes and for the seconds without progress. An outbox that keeps written messages (`Kept`) stops writing when
-its window is full, until the client acknowledges some of them. Without a connection, frames only wait.
+Frames that the kernel has no space for wait in a `Backlog`. The flusher, a thread for all outboxes, writes them later.
+There are limits for the bytes that wait, and for the seconds without progress. An outbox that keeps written messages
+(`Kept`) stops writing when its *window* is full, which means that too many bytes are not acknowledged. It continues
+when the client acknowledges some. Without a connection, frames only wait.
+
+An outbox is *blocked* while it cannot write. To *drain* an outbox is to write its queue and its backlog. Methods whose
+name ends with `_locked` are called with the lock held.
 """
 
 from __future__ import annotations
@@ -24,14 +28,14 @@ from wsthreads.threads.flusher import Flusher, Timer
 
 __all__ = ["RLock", "Writer"]
 
-#: The first bytes of data that is not a message: close frames, pings, pongs, the HTTP response.
+#: The first bytes of data that is not a message: close frames, pings, pongs, and the HTTP response.
 NO_MESSAGE = (b"\x88", b"\x89", b"\x8a", b"HTTP/")
 
 RLock = _RLock if speedups is None else speedups.RLock
 
 
 class OutboxState(Tally):
-    """The attributes of a `Writer` that C functions use. In C, access does not need the GIL."""
+    """The attributes of a `Writer` that C functions use. In the C version, access to them does not need the GIL."""
 
     __slots__ = (
         "_close_frame",
@@ -50,7 +54,7 @@ if not TYPE_CHECKING and speedups is not None:
 
 
 class Writer(OutboxState):
-    """The part of `Outbox` that writes. `on_stuck(reason)` is called without any lock."""
+    """The part of `Outbox` that writes. `on_stuck(reason)` is called while no lock is held."""
 
     __slots__ = (
         "_backlog",
@@ -80,47 +84,53 @@ class Writer(OutboxState):
         timeout_s: float,
         on_stuck: Callable[[str], None],
     ) -> None:
-        #: How many bytes may wait for the client at most.
+        #: At most this many bytes may wait for the client.
         self.max_bytes = max_bytes
-        #: Holds frames back; None without a broker.
+        #: Holds frames back before they come to the queue. None without a broker.
         self.frame_holder: FrameHolder | None = None
         self._transport = transport
-        #: Runs its timers and watches its socket.
+        #: The thread that runs this outbox's timers and watches its socket.
         self.flusher = flusher
         self._timeout_s = timeout_s
         self._on_stuck = on_stuck
-        self._queue: list[bytes] = []  # any thread appends; taken from under the lock; always the same list
+        # Any thread appends. Frames are removed with the lock held. It is always the same list.
+        self._queue: list[bytes] = []
         self._fd = transport.plain_fd  # for send_queues; -1 if it must not write directly
-        # Guards everything below, and every write to the transport. No callback, log call or wait for the network
-        # happens under it. A thread that has released it must call flush().
+        # Guards everything below, and every write to the transport. While a thread holds it, the thread makes no
+        # callback or log call, and does not wait for the network. After a thread has released it, the thread must call
+        # flush().
         self._lock = RLock()
-        self.messages_out = 0  # how many were taken from the queue to be written
-        self.bytes_out = 0  # how many the kernel has taken
+        self.messages_out = 0  # how many messages were taken from the queue to be written
+        self.bytes_out = 0  # how many bytes the kernel has taken
         self.kept_bytes = 0  # the bytes of _kept
-        self.window = 0  # with more bytes than this in _kept, nothing is written
-        self.latest_replaced = 0  # how many of messages_out were not written, but replaced by one with the same key
-        # Frames taken from the queue and not sent. Empty unless is_blocked. Made when it is needed, because most
-        # clients read quickly.
+        self.window = 0  # while the frames in _kept have more bytes than this, nothing is written
+        # how many of messages_out were not written, because another message with the same key replaced them
+        self.latest_replaced = 0
+        # The frames that were taken from the queue and not sent. Empty unless is_blocked. Made when it is needed first,
+        # because most clients read quickly.
         self._backlog: Backlog | None = None
-        # True while the kernel is full (the flusher will call _on_room), the window is full, or there is no connection.
-        # It stays true until all waiting frames are written. Other threads read it without the lock, to decide whether
-        # to wait for space.
+        # True while the kernel is full (the flusher will then call _on_room), while the window is full, or without a
+        # connection. It stays true until all waiting frames are written. Other threads read it without the lock, to
+        # decide whether to wait for space.
         self.is_blocked = transport is NOWHERE
         self._is_full = False  # whether is_blocked is true because the window is full
         self._kept: Kept | None = None
         self._progress_at = 0.0
         self._stall_timer: Timer | None = None
         self._stuck = False
-        self._excused = (0, 0.0)  # how many more bytes may wait, and until when; only `excuse` writes this
+        # how many more bytes than max_bytes may wait, and until when; only `excuse` sets it to more
+        self._excused = (0, 0.0)
         self._close_frame: bytes | None = None  # once set, nothing may be appended; set once, without the lock
-        self._discards = False  # whether the close frame drops the frames before it; set before the close frame
+        self._discards = False  # whether the close frame drops the frames before it; set before _close_frame
         self._sealed = False  # whether the close frame was taken from the queue; later frames are dropped
-        self._detached = False  # whether `detach` has returned the transport to the WSGI server
-        self._draining = False  # whether _drain_locked runs: a finalizer that sends may call it again under the RLock
+        self._detached = False  # whether the outbox is over and has given the transport back to the WSGI server
+        # Whether a thread is writing. A finalizer that sends in this thread could otherwise begin again, as the lock is
+        # an RLock.
+        self._draining = False
         self._room: Condition | None = None  # made for the first thread that waits for space
 
     def flush(self) -> None:
-        """See `Outbox`."""
+        """See `Outbox.flush`."""
         raise NotImplementedError
 
     def _backlog_bytes(self) -> int:
@@ -128,9 +138,9 @@ class Writer(OutboxState):
         return 0 if backlog is None else backlog.bytes
 
     def _take_locked(self) -> None:
-        """Move the queue to the backlog, and drop frames after the close frame."""
+        """Move the frames of the queue to the backlog. Drops frames after the close frame."""
         queue, kept = self._queue, self._kept
-        count = len(queue)  # later frames are for the next call
+        count = len(queue)  # frames that are appended later are for the next call
         frames = queue[:count]
         del queue[:count]
         for frame in frames:
@@ -149,19 +159,21 @@ class Writer(OutboxState):
     def _drain_locked(self, *, has_room: bool = False) -> None:
         """Write all frames, until the kernel has no more space.
 
-        Afterwards, only frames appended meanwhile are in the queue.
+        Afterwards, the queue has only frames that were appended in the meantime.
 
-        A blocked outbox only moves frames to the backlog, unless it `has_room` again.
+        If the outbox is blocked, this only moves frames to the backlog, unless `has_room` says that there is space
+        again.
         """
         if self._draining:
-            return  # this thread is draining already, further up its stack
+            return  # this thread is writing already, in a caller of this method
         self._draining = True
         try:
             self._take_locked()
             if self._is_full and self._close_frame is not None:
-                self._is_full = self.is_blocked = False  # no other connection will need the kept messages
+                # the close frame is the last one, so no other connection will need the kept messages
+                self._is_full = self.is_blocked = False
             has_room |= not self.is_blocked
-            transport = self._transport  # a finalizer may release the transport
+            transport = self._transport  # a finalizer may release the transport in the meantime
             while has_room and self._transport is transport and (backlog := self._backlog) and backlog.pieces:
                 if self.kept_bytes > self.window and self._close_frame is None:
                     self._is_full = True
@@ -184,7 +196,7 @@ class Writer(OutboxState):
             self._draining = False
 
     def _settle_locked(self, backlog: Backlog, tried: int, sent: int) -> bool:
-        """Account for a write: of the first `tried` bytes of the backlog, `sent` were sent.
+        """Note the result of a write: of the first `tried` bytes of the backlog, `sent` bytes were sent.
 
         Returns False if the outbox is blocked.
         """
@@ -206,7 +218,7 @@ class Writer(OutboxState):
 
     def _after_send_locked(self, data: bytes | list[bytes] | None, sent: int) -> None:
         """Continue after `send_queues`, for an outbox whose queue was not sent completely."""
-        if data is None:  # send_queues cannot write this outbox: TLS, closing, or over
+        if data is None:  # send_queues does not write for this outbox: it has TLS, is closing, or is over
             self._drain_locked()
             return
         kept = self._kept
@@ -233,16 +245,16 @@ class Writer(OutboxState):
             self._draining = False  # send_queues has set this
 
     def _hold_locked(self) -> str:
-        """Move queued frames to the backlog while the kernel is full.
+        """Move queued frames to the backlog, because the outbox is blocked.
 
-        If too many bytes wait, returns the reason, but only once. Otherwise returns "".
+        If too many bytes wait, returns the reason, but only the first time. Otherwise returns "".
         """
         self._drain_locked()
         backlog, waiting = self._backlog, self._backlog_bytes()
         if backlog is None or waiting <= self.max_bytes or self._stuck or self._close_frame is not None:
             return ""
         if backlog.count < 2 or waiting <= self.max_bytes + self._excused_bytes():
-            return ""  # a single write may have any size if nothing else waits
+            return ""  # a single frame may have any size if nothing else waits
         self._stuck = True
         return f"{waiting} bytes wait, the limit is {self.max_bytes}"
 
@@ -259,17 +271,17 @@ class Writer(OutboxState):
         self.flush()
 
     def _go_on_locked(self) -> None:
-        """Continue to write, because there is space again."""
+        """Continue to write, because the kernel or the window has space again."""
         self._is_full = False
         self._drain_locked(has_room=True)
         if not self.is_blocked:
-            self._backlog = None  # most clients need none
+            self._backlog = None  # most clients need no backlog afterwards
             self._cancel_stall_timer_locked()
         if self._room is not None:
             self._room.notify_all()
 
     def _on_stall_timer(self) -> None:
-        """Check whether a full connection has made any progress. Called by the flusher."""
+        """Check whether a blocked connection has made any progress. Called by the flusher."""
         report = False
         with self._lock:
             self._stall_timer = None
@@ -286,24 +298,24 @@ class Writer(OutboxState):
             on_stuck(f"nothing was read for {self._timeout_s:g} s")
 
     def _is_between_locked(self) -> bool:
-        """Whether the connection takes more bytes, and no frame is partly written."""
+        """Whether the connection takes more bytes, and no frame is written only partly."""
         if self._transport is NOWHERE or (self.is_blocked and not self._is_full):
             return False
         return self._backlog is None or not self._backlog.begun
 
     def _lose_locked(self) -> None:
-        """Drop all frames, because the connection is lost. The reading thread will notice the loss by itself."""
+        """Drop the connection, because it is lost. The thread that reads will notice the loss by itself."""
         if self._kept is None or self._close_frame is not None:
             self._end_locked()
         else:
             self._unplug_locked(self._kept)
 
     def _unplug_locked(self, kept: Kept) -> None:
-        """Continue without a connection.
+        """Continue without a connection, and keep all messages that are not acknowledged.
 
-        The next connection gets all messages that are not acknowledged or not written.
+        The next connection gets the messages that the client does not have.
         """
-        self._take_locked()  # so that `restart` also drops queued frames that are not counted
+        self._take_locked()  # before `restart`, so that it also drops queued frames that are not counted
         if self._transport is not NOWHERE:
             self._transport, self._fd = NOWHERE, -1
             self.max_bytes, self._on_stuck = kept.swap(self.max_bytes, nobody_cares)
@@ -317,7 +329,10 @@ class Writer(OutboxState):
             self._room.notify_all()
 
     def _break_off_locked(self) -> None:
-        """End the connection, because it is unknown how much was sent. The reading thread notices the end."""
+        """End the connection after an error, because it is unknown how much was sent.
+
+        The thread that reads notices the end.
+        """
         transport = self._transport
         self._end_locked()
         transport.abort()

@@ -1,13 +1,14 @@
 """Threads that help to write to the members of a large room.
 
-A write to a socket needs no GIL, so several threads can write at once, each to different members. The thread that sends
-a broadcast divides the members into parts, wakes the helpers, and writes part after part until none is left. The
-helpers do the same. A helper that wakes late finds less to do, or nothing.
+A write to a socket needs no GIL, so several threads can write at the same time, each to different members. The thread
+that sends a broadcast divides the members into parts, wakes the helper threads, and writes to one part after another.
+The helpers do the same, until no part is left. A helper that wakes late finds fewer parts, or none.
 
-The sending thread does not wait for parts that helpers still write. The next broadcast may come meanwhile. Each member
-still gets its frames in order, because they are in its outbox, and only one thread at a time writes from an outbox.
+The sending thread does not wait for parts that helpers are still writing. So the next broadcast may begin in the
+meantime. Each member still gets its frames in order, because they are in its outbox, and only one thread at a time
+writes from an outbox.
 
-The helpers start when they are first needed. If a helper fails, it writes its part again.
+The helpers start when they are needed first. If a helper fails, it writes its part once more.
 """
 
 from __future__ import annotations
@@ -25,23 +26,24 @@ from wsthreads.threads.gil import has_gil
 
 __all__ = ["WriterThreads", "writers_here"]
 
-#: In a room with fewer members, one thread writes to all.
+#: In a room with fewer members, one thread writes to all members.
 LEAST_MEMBERS = 2000
 
-#: The smallest part. Writing it takes several times as long as waking a thread.
+#: The smallest part. Writing to this many members takes several times as long as waking a thread.
 LEAST_PART = 128
 
-#: How many threads write at most. More threads would wait for the GIL, which each write needs for a tenth of its time.
+#: At most this many threads write at the same time. More threads would wait for the GIL, which each write needs for a
+#: tenth of its time.
 MOST_WRITERS = 4
 
 
 def writers_here() -> int:
-    """How many threads should write at once: the number of cores that the calling thread may use, up to a limit."""
+    """How many threads should write at once: one for each usable core, but at most `MOST_WRITERS`."""
     return min(MOST_WRITERS, len(usable_cores()) or os.cpu_count() or 1)
 
 
 def are_parallel(outboxes: Sequence[Outbox]) -> bool:
-    """Whether several threads are faster than one. They are slower if each write must take the GIL."""
+    """Whether several threads are faster than one. They are slower if each write needs the GIL."""
     return not has_gil() or outboxes[0].needs_no_gil or outboxes[-1].needs_no_gil
 
 
@@ -52,9 +54,9 @@ class WriterThreads:
         self._helpers = [Drainer(f"wsthreads-writer-{number}") for number in range(1, writers)]
 
     def flush(self, outboxes: Sequence[Outbox]) -> list[Outbox]:
-        """Like `flush_all`, but with helpers. These also send frames that are appended while they write.
+        """Like `flush_all`, but with helpers. A helper may still be writing when this method returns.
 
-        A helper may still be writing when this returns.
+        The helpers also send frames that are appended while they write.
         """
         if len(outboxes) < LEAST_MEMBERS or not self._helpers or not are_parallel(outboxes):
             return flush_all(outboxes)
@@ -62,7 +64,7 @@ class WriterThreads:
         for helper in self._helpers:
             try:
                 helper.go_on(_Share(parts).go_on)
-            except RuntimeError:  # no thread can be started, so the other threads write more
+            except RuntimeError:  # no thread could be started, so the other threads write more parts
                 break
         left: list[Outbox] = []
         while (part := _next(parts)) is not None:
@@ -70,31 +72,31 @@ class WriterThreads:
         return left
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no helper writes, at most `timeout_s`. Returns False if one still does."""
+        """Wait until no helper is writing, for at most `timeout_s`. Returns False if one still is."""
         deadline = monotonic() + timeout_s
         return all(helper.wait_idle(max(0.0, deadline - monotonic())) for helper in self._helpers)
 
     def stop(self, timeout_s: float) -> None:
-        """End the helpers once they have nothing to write. Waits at most `timeout_s`."""
+        """End the helpers when they have nothing to write. Waits for at most `timeout_s`."""
         deadline = monotonic() + timeout_s
         for helper in self._helpers:
             helper.stop(max(0.0, deadline - monotonic()))
 
     def release(self) -> None:
-        """End the helpers soon. Takes no lock and does not wait, so finalizers may call it."""
+        """End the helpers soon. Takes no lock and does not wait, so finalizers may call this method."""
         for helper in self._helpers:
             helper.release()
 
 
 class _Share:
-    """The work of one helper for one flush."""
+    """The parts that one helper writes during one `WriterThreads.flush`."""
 
     def __init__(self, parts: deque[Sequence[Outbox]]) -> None:
         self._parts = parts
         self._part: Sequence[Outbox] = ()
 
     def go_on(self) -> bool:
-        """Write one part. Returns whether to call this method again. It is also called again after an exception."""
+        """Write to one part. Returns whether to call this method again. It is also called again after an exception."""
         self._part = self._part or _next(self._parts) or ()
         if self._part:
             self._part = flush_all(self._part)
@@ -102,7 +104,7 @@ class _Share:
 
 
 def _next(parts: deque[Sequence[Outbox]]) -> Sequence[Outbox] | None:
-    """Take a part that no other thread has taken; None if there is none."""
+    """Take a part that no other thread has taken. Returns None if no part is left."""
     try:
         return parts.popleft()
     except IndexError:
@@ -110,7 +112,7 @@ def _next(parts: deque[Sequence[Outbox]]) -> Sequence[Outbox] | None:
 
 
 def _parts(outboxes: Sequence[Outbox], writers: int) -> Iterator[Sequence[Outbox]]:
-    """Divide outboxes into parts that become smaller, so that all writers finish at about the same time."""
+    """Divide outboxes into parts. Later parts are smaller, so that all threads finish at about the same time."""
     start, count = 0, len(outboxes)
     while start < count:
         size = min(BATCH, max(LEAST_PART, (count - start) // (2 * writers)))

@@ -1,9 +1,9 @@
-"""Hides the differences between Werkzeug's server and gunicorn's gthread: early input, access logs, ends.
+"""Hides the differences between Werkzeug's server and gunicorn's gthread: early input, access logs, the end.
 
 Both servers read the request through a buffer, write a response when the application returns, and close the socket
-themselves. A WebSocket session runs inside the iteration of its response. The session ends the iteration in a way that
-stops the server from writing. Otherwise, Werkzeug would write an HTTP response to the WebSocket, and gunicorn would
-write headers.
+themselves. *Early input* is what the buffer has read after the request. A WebSocket session runs while the server
+iterates over the response. At the end of the session, the iteration ends in a way that stops the server from writing.
+Otherwise, Werkzeug would write an HTTP response to the WebSocket, and gunicorn would write headers.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ __all__ = [
 ]
 
 
-#: The environ key of the connection's socket, for Werkzeug and `wsthreads.django`.
+#: The key of the connection's socket in the environ, for Werkzeug and `wsthreads.django`.
 SOCKET_KEY = "werkzeug.socket"
 
-#: The environ key of that socket's buffered reader, if ``wsgi.input`` is another object.
+#: The key of that socket's buffered reader in the environ, if ``wsgi.input`` is another object.
 INPUT_KEY = "wsthreads.input"
 
 
@@ -50,15 +50,16 @@ def has_socket(environ: dict[str, Any]) -> bool:
 
 
 def end_socket(environ: dict[str, Any]) -> None:
-    """End a connection whose session has failed, because the server would wait for another request on it."""
-    with suppress(OSError, AttributeError):  # the socket has ended already, or it is one of `wsthreads.testing`
+    """End a connection whose session has failed, because the server would wait for another request over it."""
+    with suppress(OSError, AttributeError):  # the socket has ended already, or is a fake of `wsthreads.testing`
         (environ.get("gunicorn.socket") or environ[SOCKET_KEY]).shutdown(socket.SHUT_RDWR)
 
 
 def take_early_input(environ: dict[str, Any]) -> bytes:
-    """The bytes that the server has read after the request, because a client may send its first frames at once."""
+    """Returns the bytes that the server has read after the request. A client may send its first frames that early."""
     if "gunicorn.socket" in environ:
-        # In gunicorn, the path to the early input is: Body, its reader, the connection's Unreader, the buffer of this.
+        # In gunicorn, the early input is in the buffer of an Unreader, which is found through `wsgi.input` and its
+        # reader.
         unreader = getattr(getattr(environ.get("wsgi.input"), "reader", None), "unreader", None)
         buffer = getattr(unreader, "buf", None)
         if buffer is None:
@@ -71,16 +72,16 @@ def take_early_input(environ: dict[str, Any]) -> bytes:
 
 
 def _buffered(reader: Any, sock: socket.socket) -> bytes:
-    """The buffered bytes of a `socket.makefile("rb")`. Does not wait for more."""
+    """Returns the buffered bytes of a `socket.makefile("rb")`. Does not wait for more."""
     end = getattr(getattr(reader, "raw", None), "end", None)
-    if end is not None:  # only our own server has this method, which stops the reader
+    if end is not None:  # only the reader of our own server has this method, which stops the reader
         end()
         return bytes(reader.read(len(reader.peek())))
     timeout = sock.gettimeout()
     sock.setblocking(False)
     try:
         with suppress(OSError, ValueError, AttributeError):
-            waiting = len(reader.peek(1))  # reads the socket once if the buffer is empty
+            waiting = len(reader.peek(1))  # reads from the socket once if the buffer is empty
             return bytes(reader.read(waiting)) if waiting else b""
         return b""
     finally:
@@ -88,15 +89,15 @@ def _buffered(reader: Any, sock: socket.socket) -> bytes:
 
 
 def gunicorn_worker() -> Any | None:
-    """This process's gunicorn worker. gunicorn's SIGTERM handler is a method of the worker."""
+    """Returns this process's gunicorn worker, found as the owner of the handler for SIGTERM, or None."""
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return worker if hasattr(worker, "alive") and hasattr(getattr(worker, "cfg", None), "threads") else None
 
 
 def _default_signals() -> None:
-    """Restore default signal handlers in a process that a worker's application forks.
+    """In a process that a worker's application has forked, restore the default signal handlers.
 
-    There, gunicorn's handlers would only set a flag that nothing reads.
+    In such a process, gunicorn's handlers would only set a flag that nothing reads.
     """
     worker = gunicorn_worker()
     if worker is not None:
@@ -109,12 +110,12 @@ os.register_at_fork(after_in_child=_default_signals)
 
 
 def is_ending(worker: Any) -> bool:
-    """Whether a gunicorn worker is ending or has lost its master."""
+    """Whether a gunicorn worker is ending, or its master has ended."""
     return not worker.alive or worker.ppid != os.getppid()
 
 
 def call_at_exit(worker: Any, call: Callable[[], None]) -> None:
-    """Let gunicorn make a call when the worker has ended, before Python waits for the remaining threads.
+    """Let gunicorn call `call` when the worker has ended, before Python waits for the remaining threads.
 
     The call comes before the ``worker_exit`` of gunicorn's configuration. It is made only in this process.
     """
@@ -130,12 +131,12 @@ def call_at_exit(worker: Any, call: Callable[[], None]) -> None:
 
 
 def is_replaced(worker: Any) -> bool:
-    """Whether another worker will replace an ending gunicorn worker, as far as the worker knows."""
+    """Whether gunicorn will start another worker in place of this one, as far as the worker knows."""
     return bool(getattr(worker, "is_replaced", worker.nr >= worker.max_requests))
 
 
 def log_upgrade(environ: dict[str, Any]) -> None:
-    """Log the 101 in Werkzeug's format. Werkzeug does not log it, because wsthreads writes it."""
+    """Log the response 101 in Werkzeug's format. Werkzeug does not log it, because wsthreads writes the 101."""
     if SOCKET_KEY not in environ:
         return  # gunicorn's access log has a line for the 101
     access_log = get_logger("werkzeug")  # not at import, because a logging configuration may disable loggers
@@ -161,7 +162,8 @@ def _printable(text: str) -> str:
 class _LostStatus(str):
     """A status that raises an error when Werkzeug splits it to send it.
 
-    Werkzeug then stops as after a lost connection.
+    Werkzeug then stops, as after a lost connection.
+
     """
 
     def split(self, *_: Any, **__: Any) -> NoReturn:
@@ -171,15 +173,15 @@ class _LostStatus(str):
 class SessionResponse:
     """A WSGI response whose iteration runs a WebSocket session.
 
-    The server iterates the response in the connection's thread. The iteration runs `session`, and then raises the error
-    of a connection that the client has ended. Both servers ignore this error silently: they write nothing more and
-    close the socket. gunicorn also logs the 101 and counts the connection. If the server never iterates, `abandon` is
-    called instead.
+    The server iterates over the response in the connection's thread. The iteration runs `session`, and then raises the
+    error for a connection that the client has ended. Both servers ignore this error silently: they write nothing more,
+    and close the socket. gunicorn also logs the 101 and counts the connection. If the server never iterates, `abandon`
+    is called instead.
 
-    Middleware such as Werkzeug's debugger or Sentry may report that error. So in the debugger, and under gunicorn
-    without TLS, the iteration just ends. The server gets an error later, and ignores it: Werkzeug when it splits the
-    status (`_LostStatus`), gunicorn when it writes to the socket, which was shut down. (With TLS, gunicorn would log a
-    different error. If the debugger is off, Werkzeug would first log a response.)
+    Middleware such as Werkzeug's debugger or Sentry may report that error. So in the debugger, and with gunicorn
+    without TLS, the iteration ends normally. The server gets an error later, and ignores it: Werkzeug when it splits
+    the status (`_LostStatus`), gunicorn when it writes to the socket, which was shut down before. (With TLS, gunicorn
+    would log a different error. Without the debugger, Werkzeug would log a response before the error.)
     """
 
     def __init__(
@@ -193,7 +195,7 @@ class SessionResponse:
         self._abandon = abandon
         self._start_response = start_response
         self._in_debugger = "werkzeug.debug.preserve_context" in environ
-        sock = environ.get("gunicorn.socket")  # in `wsthreads.testing`, not a real socket
+        sock = environ.get("gunicorn.socket")  # a fake in `wsthreads.testing`
         is_plain = isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
         self._gunicorn_socket: socket.socket | None = sock if is_plain else None
 
@@ -203,13 +205,13 @@ class SessionResponse:
     def __next__(self) -> bytes:
         session = self._session
         if session is not None:
-            # Only for gunicorn's access log: `session` sends the 101 itself.
+            # The call is only for gunicorn's access log, because `session` sends the 101 itself.
             status = "101 Switching Protocols"
             self._start_response(_LostStatus(status) if self._in_debugger else status, [])
             self._session = None
             session()
         if self._gunicorn_socket is not None:
-            with suppress(OSError):  # usually already shut down
+            with suppress(OSError):  # usually the socket is shut down already
                 self._gunicorn_socket.shutdown(socket.SHUT_RDWR)
             raise StopIteration
         if self._in_debugger:
@@ -217,7 +219,7 @@ class SessionResponse:
         raise ConnectionResetError(errno.ECONNRESET, "the WebSocket session is over")
 
     def close(self) -> None:
-        """Always called by the server (PEP 3333)."""
+        """Called by the server at the end in any case (PEP 3333)."""
         if self._session is not None:
             self._session = None
             self._abandon()
