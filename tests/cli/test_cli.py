@@ -248,8 +248,12 @@ def test_the_first_ctrl_c_ends_it_and_runs_every_on_close(folder, number):
 
 
 ENDLESS_PY = r"""
-import atexit, os, time
-atexit.register(print, 'the end of Python')
+import atexit, builtins, os, time
+atexit.register(print, 'the exit function')
+class End:
+    def __del__(self, write=os.write):
+        write(2, b'the end of Python\n')
+builtins.end = End()
 def on_open(session):
     print('begun')
     os.write(2, b'here it stays\n')
@@ -276,7 +280,18 @@ def test_without_a_gil_a_handler_that_never_returns_does_not_hold_up_the_end_of_
         server.wait_for("here it stays")
         assert server.end() == 0
     assert ("the end of Python" in server.log) is has_gil
+    assert "the exit function" in server.log
     assert "begun" in server.log
+
+
+@pytest.mark.parametrize("has_gil", [True, False])
+def test_a_second_signal_does_not_wait_for_a_handler_that_never_returns(folder, has_gil):
+    with endless(folder, "--shutdown-timeout-s", "600", has_gil=has_gil) as (server, url), connect(url) as client:
+        server.wait_for("here it stays")
+        server.process.send_signal(signal.SIGINT)
+        with pytest.raises(ConnectionClosed):
+            receive(client)  # so the first has arrived
+        assert server.end(signal.SIGINT) == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize("has_gil", [True, False])

@@ -307,7 +307,7 @@ class WebSocketApp:
         Waits at most `timeout_s`, by default `shutdown_timeout_s`, for handlers that are running. Then cuts off the
         remaining sessions. Up to 500 sessions are closed at once. If there are more, 1,000 are closed each second, or
         so many that all are closed within half of `timeout_s`. An app that was shut down cannot start again. A second
-        call does nothing.
+        call only waits for the first one, at most `timeout_s` and half a second.
 
         A handler may call this method in its session's own thread. In this case, the method waits only for the other
         sessions, and returns how many of them are left. The caller's session ends when the handler returns. After that,

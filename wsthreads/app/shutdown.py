@@ -104,10 +104,14 @@ class Shutdown:
                 return self._admission.wait_others(timeout_s)
             self._admission.wait_empty(timeout_s)
             return self._admission.taken
-        with self._running:  # a second call waits here for the first one, and then has nothing to do
+        if not self._running.acquire(timeout=timeout_s + CUT_OFF_WAIT_S):  # another call waits for handlers
+            return self._admission.taken
+        try:
             if self._cut_off is None:
                 self._cut_off = self._end(timeout_s, code, reason)
             return self._cut_off
+        finally:
+            self._running.release()
 
     def _end(self, timeout_s: float, code: int, reason: str) -> int:
         deadline = monotonic() + timeout_s

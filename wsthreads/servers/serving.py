@@ -90,8 +90,6 @@ class Server:
         self._stopping = False
         self._stopped = Event()
         self._cut_off = 0
-        #: After `stop`: whether threads of connections are still running, for example in an endless handler.
-        self.leaves_threads = False
         # Events for run(): the number of a signal, a _Stop from request_stop(), or None after the stop. put() is safe
         # in a signal handler.
         self._events: SimpleQueue[int | _Stop | None] = SimpleQueue()
@@ -154,7 +152,6 @@ class Server:
             if not self._http.join_connections(deadline):
                 self._http.cut_off()
                 if not self._http.join_connections(monotonic() + CUT_OFF_TIMEOUT_S):
-                    self.leaves_threads = True
                     log.warning("the threads of some connections are still running; they will end with the process")
         finally:
             self._stopped.set()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Thread
@@ -21,7 +23,7 @@ from wsthreads.cli.options import (
     path_option,
     setting_options,
 )
-from wsthreads.cli.streams import output_is_stuck
+from wsthreads.cli.streams import flush_output, output_is_stuck
 from wsthreads.config import REDIS_VARIABLE, dashboard_token_of
 from wsthreads.errors import CloseCode, UsageError
 from wsthreads.loggers import get_logger
@@ -131,7 +133,6 @@ def run(
     from wsthreads.dashboard import PREFIX, Dashboard
     from wsthreads.servers.serving import Server
     from wsthreads.servers.tls import server_context
-    from wsthreads.threads.exit_blockers import report_exit_blockers
     from wsthreads.threads.malloc import limit_arenas
 
     if not host:  # an empty host would mean all addresses; a shell variable may be empty by mistake
@@ -190,10 +191,7 @@ def run(
             return _serve_with_reload(
                 app, server, lambda: find_targets(targets, path), check_arguments, announce, made_token
             )
-        status = server.run(announce)
-        _exit_if_python_could_hang(server, status)
-        report_exit_blockers()
-        return status
+        return _end(server.run(announce))
     finally:
         app.shutdown(0)  # ends the threads of scripts if the server could not be made; otherwise already done
 
@@ -208,18 +206,26 @@ def _make_token(host: str, config: Config) -> str:
     return "" if is_loopback(host) and not config.trusted_proxies else token or token_urlsafe(16)
 
 
-def _exit_if_python_could_hang(server: Server, status: int) -> None:
-    """End the process at once where Python's own end could hang.
+def _end(status: int) -> int:
+    """Return `status`, or end the process with it where Python's own end could hang.
 
-    Python would wait for somebody who reads the output. Without a GIL, it would wait for a lock if it stops a thread
-    that has the lock, for example of stderr.
+    Python would wait for somebody who reads the output. Without a GIL, Python stops daemon threads at any point, and
+    would wait for a lock that such a thread has, for example of stderr. So what Python does before that is done here:
+    wait for threads that are not daemons, call the functions of `atexit`, write the output.
     """
+    from wsthreads.threads.exit_blockers import report_exit_blockers
     from wsthreads.threads.gil import has_gil
 
     if output_is_stuck():
         os._exit(status)
-    if server.leaves_threads and not has_gil():
-        flushing = Thread(target=sys.stdout.flush, daemon=True)
+    report_exit_blockers()
+    if has_gil():
+        return status
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    finally:
+        flushing = Thread(target=flush_output, daemon=True)
         flushing.start()
         flushing.join(FLUSH_TIMEOUT_S)
         os._exit(status)
@@ -238,7 +244,6 @@ def _serve_with_reload(
     `announce` is called when the files are already watched, so that no change after the announcement is missed.
     """
     from wsthreads.cli.reloader import Reloader
-    from wsthreads.threads.exit_blockers import report_exit_blockers
 
     restart = False
 
@@ -258,6 +263,4 @@ def _serve_with_reload(
         os.environ[RESTART_PORT] = str(server.port)  # the actual port, also with --port 0
         os.environ[RESTART_TOKEN] = token  # for pages that are open
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    _exit_if_python_could_hang(server, status)
-    report_exit_blockers()
-    return status
+    return _end(status)
