@@ -136,7 +136,8 @@ def run(port, workers, restart, seconds, *, is_calm_in_the_end=True):
     rooms = {}
     for number, talker in enumerate(talkers):
         rooms.setdefault(number // ROOM, []).append(talker)
-    wait_until(lambda: all(talker.has_echoes() for talker in talkers), "the first echoes")
+    # Workers that have handled enough requests give way to new ones, which have still to start.
+    wait_until(lambda: all(talker.has_echoes() for talker in talkers), "the first echoes", PROGRAM_S)
     restarts = max(1, int(seconds / PAUSE_S))
     for _ in range(restarts):
         restart()
@@ -146,7 +147,7 @@ def run(port, workers, restart, seconds, *, is_calm_in_the_end=True):
     stopping.set()
     for talker in talkers:
         talker.threads[0].join(DEADLINE_S)
-        wait_until(talker.has_echoes, "the last echo")
+        wait_until(talker.has_echoes, "the last echo", PROGRAM_S)
     for mates in rooms.values():
         for talker in mates:
             for mate in mates:
