@@ -1,4 +1,4 @@
-"""The part of an app that the server of ``wsthreads run`` uses, as a protocol class."""
+"""What the server of ``wsthreads run`` needs from an app, as a protocol class."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ServedApp(Protocol):
         """The number of sessions in this process."""
 
     def shutdown(self, timeout_s: float | None = ..., code: int = ..., reason: str = ...) -> int:
-        """Close all sessions. Returns how many were cut off."""
+        """Close all sessions. Returns how many sessions had to be cut off."""
 
     def cut_off(self) -> int:
         """End all connections at once. Returns how many there were."""

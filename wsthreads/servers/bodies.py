@@ -1,4 +1,4 @@
-"""Reads chunked request bodies, and refuses every malformed one (RFC 9112, 7.1)."""
+"""Reads chunked request bodies (RFC 9112, 7.1), and refuses all malformed ones."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 __all__ = ["BadBody", "ChunkedBody", "refusing_bad_bodies"]
 
-#: The longest line between chunks, with its extensions, and the longest trailer field.
+#: The longest line with the size of a chunk (extensions included), and the longest trailer field, in bytes.
 MAX_LINE_BYTES = 4096
 
 
 class BadBody(BadRequest, ConnectionError):
-    """Raised by a read of a body that is malformed or ends too early.
+    """Raised when a body is read that is malformed or ends too early.
 
-    Werkzeug and Flask respond with 400. Other frameworks, and the server, treat it as the end of the connection.
+    Werkzeug and Flask respond with 400. For other frameworks, and for the server, this is the end of the connection.
     """
 
 
 class ChunkedBody(io.RawIOBase):
-    """The content of a chunked body, read from `source`. Drops trailer fields. Raises `BadBody`."""
+    """The content of a chunked body, which is read from `source`. Drops trailer fields. Raises `BadBody`."""
 
     def __init__(self, source: io.BufferedIOBase) -> None:
         self._source = source
-        self._left = 0  # bytes of the current chunk
+        self._left = 0  # how many bytes of the current chunk are not read yet
         self._is_over = False
         self._flaw: BadBody | None = None
 
@@ -40,7 +40,7 @@ class ChunkedBody(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if self._flaw is not None:  # the rest of the input cannot be trusted
+        if self._flaw is not None:  # after an error, it is unknown where the body ends
             raise self._flaw
         try:
             return self._read_into(memoryview(buffer))
@@ -75,13 +75,13 @@ class ChunkedBody(io.RawIOBase):
 
 
 def refusing_bad_bodies(app: WSGIApplication) -> WSGIApplication:
-    """Wrap `app`, so that a `BadBody` that `app` does not catch becomes a response 400."""
+    """Wrap `app`. If `app` does not catch a `BadBody`, the response is a 400."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
             return app(environ, start_response)
         except BadBody as error:
-            # The error is passed on, because the response may have begun. In this case, the server raises the error.
+            # The error is passed on, too. If the response has begun already, the server raises the error.
             headers = [("Content-Type", "text/plain; charset=utf-8")]
             start_response("400 Bad Request", headers, sys.exc_info())
             return [f"{error.description}\n".encode()]

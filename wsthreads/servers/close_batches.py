@@ -1,4 +1,4 @@
-"""Spreads the closing of many sessions over time, so that their clients do not all reconnect at the same moment."""
+"""Closes many sessions in batches, over some time, so that their clients do not all reconnect at the same moment."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ __all__ = ["in_batches"]
 
 T = TypeVar("T")
 
-#: At most this many sessions are closed at once. If there are more, they are closed in batches.
+#: Up to this many sessions are closed at once. If there are more, they are closed in batches.
 AT_ONCE = 500
 
-#: The rate of closing in batches, in random order. It is higher if closing would take more than half of the timeout.
+#: How many sessions are closed per second, in random order. The rate is higher if closing would otherwise take more
+#: than half of the timeout.
 CLOSES_PER_S = 1000
 
 #: Seconds between two batches.
@@ -21,7 +22,10 @@ BATCH_INTERVAL_S = 0.05
 
 
 def in_batches(things: Iterable[T], timeout_s: float) -> Iterator[tuple[float, list[T]]]:
-    """Each batch with its delay in seconds. The first delay is 0; the last is at most half of `timeout_s`."""
+    """Yields each batch with its delay from the start in seconds.
+
+    The delays go from 0 to at most half of `timeout_s`.
+    """
     waiting = list(things)
     if len(waiting) <= AT_ONCE:
         yield 0.0, waiting

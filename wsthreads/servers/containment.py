@@ -1,7 +1,7 @@
-"""Converts exceptions of the application that are not an `Exception`, such as SystemExit, for the WSGI server.
+"""Converts exceptions of the application that do not derive from `Exception`, such as SystemExit.
 
-A WSGI server responds to an `Exception` with 500. Any other exception ends the thread. Under gunicorn's gthread, it
-ends the whole worker.
+When the application raises an `Exception`, a WSGI server responds with 500. Any other exception ends the thread. In
+gunicorn's gthread, it ends the whole worker.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ __all__ = ["ApplicationFailed", "Contained", "contained"]
 
 
 class ApplicationFailed(RuntimeError):
-    """The application raised an exception that is not an `Exception`. That exception is the `__cause__` of this one."""
+    """The application raised an exception that does not derive from `Exception`. That exception is the `__cause__`."""
 
 
 class contained:
-    """A context manager that converts exceptions that are not an `Exception`.
+    """A context manager that converts exceptions of the application into `ApplicationFailed`.
 
-    A process forked inside ends at the end of the block.
+    Exceptions that derive from `Exception` are not converted.
+
+    A process that is forked inside the block ends at the end of the block.
     """
 
     __slots__ = ("_fork",)
@@ -54,14 +56,14 @@ class Contained:
             response = self._application(environ, start_response)
         if isinstance(response, (list, tuple)):
             return response
-        file_wrapper = environ.get("wsgi.file_wrapper")  # the server may use sendfile(2) for its own type
+        file_wrapper = environ.get("wsgi.file_wrapper")  # the server may use sendfile(2) for an object of its own type
         if isinstance(file_wrapper, type) and isinstance(response, file_wrapper):
             return response
         return _Response(response)
 
 
 class _Response:
-    """Wraps a response's iteration and its `close` in `contained`."""
+    """Wraps the iteration and the `close` of a response in `contained`."""
 
     def __init__(self, response: Iterable[bytes]) -> None:
         self._response = response
@@ -77,7 +79,7 @@ class _Response:
             return next(self._chunks)
 
     def close(self) -> None:
-        """Always called by the server (PEP 3333)."""
+        """Called by the server at the end in any case (PEP 3333)."""
         close = getattr(self._response, "close", None)
         if close is not None:
             with contained():

@@ -1,7 +1,8 @@
-"""Werkzeug's threaded HTTP server, with a list of its connections. So it can wait for them and end them.
+"""Werkzeug's threaded HTTP server, with a list of its connections. So this server can wait for them, and end them.
 
-`wsthreads.servers.serving` starts and stops it. One daemon thread serves each connection. A connection carries one
-request.
+`wsthreads.servers.serving` starts and stops the server. One daemon thread serves each connection. A connection carries
+one request. A connection is *new* until its thread has read the request or waits for the client, and *busy* once the
+request is read.
 """
 
 from __future__ import annotations
@@ -30,19 +31,20 @@ __all__ = ["HTTPServer"]
 
 log = get_logger(__name__)
 
-#: The answer if no thread can be started for a connection.
+#: The response if no thread can be started for a connection.
 _NO_THREAD = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     % RETRY_AFTER_S
 )
 
-#: How long accepting pauses when the process has no file descriptors left.
+#: For this long, no connection is accepted after the process has run out of file descriptors.
 EXHAUSTED_PAUSE_S = 0.2
 
-#: The longest wait for the threads of new connections. These only need to begin, and to read what has arrived.
+#: The accepting thread waits for at most this long for the threads of new connections, which only need to begin, and to
+#: read what has arrived.
 UNREAD_TIMEOUT_S = 0.05
 
-#: How often a server that is ending looks for stalled clients.
+#: How often a server that is ending looks for clients that have stalled.
 JOIN_STEP_S = 0.1
 
 
@@ -54,8 +56,9 @@ class _Link:
     def __init__(self, sock: socket.socket, thread: ScheduledThread) -> None:
         self.sock = sock
         self.thread = thread  # the context that the connection's thread enters
-        self.busy = False  # whether the request of the connection has been read
-        self.is_new = True  # whether the connection's thread may not have read a request yet
+        self.busy = False  # whether the connection's request was read
+        # whether the connection's thread has neither read the request nor begun to wait for the client
+        self.is_new = True
 
 
 class HTTPServer(RequestServer):
@@ -65,11 +68,11 @@ class HTTPServer(RequestServer):
 
     def __init__(self, app: ServedApp, listener: socket.socket, ssl_context: ssl.SSLContext | None) -> None:
         host, port = listener.getsockname()[:2]
-        # A descriptor is passed, which Werkzeug copies. Otherwise, Werkzeug would bind the port, and end the process on
-        # failure.
+        # Werkzeug gets a file descriptor, which it copies. Otherwise, Werkzeug would bind the port itself, and end the
+        # process if this fails.
         application = with_given_answers(refusing_bad_bodies(app))
         super().__init__(host, port, application, RequestHandler, fd=listener.fileno())
-        # The context is not passed to Werkzeug, which would do each TLS handshake in the accepting thread.
+        # Werkzeug does not get the TLS context, because it would do each TLS handshake in the accepting thread.
         self.ssl_context = ssl_context
         self.handshake_timeout_s = app.config.handshake_timeout_s
         self.max_handshake_bytes = app.config.max_handshake_bytes
@@ -77,17 +80,17 @@ class HTTPServer(RequestServer):
         self.scheduling = app.scheduling
         self._accepting = app.scheduling.accepting_thread()
         self._links: dict[Thread, _Link] = {}
-        self._new = 0  # how many links are new
-        self._lock = Lock()  # guards _links, _new and _drops_idle; a leaf lock
-        self._aged = Condition(self._lock)  # notified when _new has fallen
+        self._new = 0  # how many connections are new
+        self._lock = Lock()  # guards _links, _new and _drops_idle; a leaf lock: no other lock is taken under it
+        self._aged = Condition(self._lock)  # notified when _new has become less
         self._drops_idle = False
         self._warned_at = float("-inf")
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Accept connections until `shutdown`. An error of one connection does not end this.
+        """Accept connections until `shutdown` is called. An error of one connection does not end this method.
 
-        With TLS, the calling thread is not scheduled as an accepting thread, because new threads begin with a TLS
-        handshake, which needs no GIL.
+        With TLS, the calling thread is not scheduled as an accepting thread. The threads that it starts begin with a
+        TLS handshake, which needs no GIL.
         """
         try:
             with self._accepting if self.ssl_context is None else nullcontext():
@@ -101,7 +104,7 @@ class HTTPServer(RequestServer):
             if sock.gettimeout() is not None:  # the application has called `socket.setdefaulttimeout`
                 sock.settimeout(None)
             return sock, address
-        except OSError as error:  # pause here, because the base class would try again at once
+        except OSError as error:  # wait here, because the base class would try again at once
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 self._warn("cannot accept connections: %s (see ulimit -n, LimitNOFILE)", error.strerror)
                 Event().wait(EXHAUSTED_PAUSE_S)
@@ -127,7 +130,7 @@ class HTTPServer(RequestServer):
         self._pace()
 
     def _pace(self) -> None:
-        """Wait until all but a few threads of new connections have read their requests."""
+        """Wait until only a few new connections have requests that are not read yet."""
         most = self.scheduling.most_unread()
         if most is not None and self._new > most:
             with self._lock:
@@ -144,12 +147,12 @@ class HTTPServer(RequestServer):
             self._aged.notify()
 
     def _refuse(self, request: Any) -> None:
-        """Tell a client to come back later. Does not wait, because no other thread accepts connections."""
+        """Tell a client to come back later. Does not wait, because the calling thread must accept other connections."""
         if self.ssl_context is None:
             with suppress(OSError):
                 request.setblocking(False)
                 request.send(_NO_THREAD)
-                request.recv(65536)  # without this, the kernel would send a reset, and the answer would be lost
+                request.recv(65536)  # without this read, the kernel would send a reset, and the response would be lost
         self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -158,12 +161,12 @@ class HTTPServer(RequestServer):
         link = self._links[thread]
         try:
             if self.ssl_context is not None:
-                self.mark_waiting()  # for the round trips of the TLS handshake
+                self.mark_waiting()  # the thread will wait for the messages of the TLS handshake
                 request.settimeout(self.handshake_timeout_s)
                 request = self.ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
                     link.sock = request  # so that `cut_off` and `drop_idle` can end the TLS handshake
-                    if self._drops_idle:  # `drop_idle` did not see this socket
+                    if self._drops_idle:  # `drop_idle` has run before, and has not seen this socket
                         wake(request)
                 request.do_handshake()
         except OSError as error:
@@ -179,24 +182,24 @@ class HTTPServer(RequestServer):
         log.exception("serving %s failed", client_address, extra={"address": client_address[0]})
 
     def mark_waiting(self) -> None:
-        """Note that the calling thread waits for its client, so that it no longer counts as new."""
+        """Note that the calling thread waits for its client. So its connection is no longer new."""
         with self._lock:
             self._age_locked(self._links[current_thread()])
 
     def mark_busy(self) -> None:
-        """Note that the calling thread has read its request, so that `drop_idle` lets it answer."""
+        """Note that the calling thread has read its request. So `drop_idle` lets the thread answer."""
         with self._lock:
             link = self._links[current_thread()]
             self._age_locked(link)
             link.busy = True
 
     def drop_idle(self) -> None:
-        """End connections that have not sent their request. Browsers open connections in advance."""
+        """End the connections without a complete request. Browsers open such connections in advance."""
         with self._lock:
             self._drops_idle = True
             idle = [link.sock for link in self._links.values() if not link.busy]
         for sock in idle:
-            wake(sock, socket.SHUT_RD)  # a request that was received but not read is still answered
+            wake(sock, socket.SHUT_RD)  # a request that was received but not read yet is still answered
 
     def cut_off(self) -> None:
         """End every connection at once."""
@@ -211,9 +214,9 @@ class HTTPServer(RequestServer):
             return current_thread() in self._links
 
     def join_connections(self, deadline: float) -> bool:
-        """Wait for the threads of all connections, until `deadline`. Returns False if some are left.
+        """Wait until `deadline` for the threads of all connections. Returns False if some threads are left.
 
-        Drops clients that have stalled. All sessions must have ended before this call.
+        Ends the connections of clients that have stalled. All sessions must have ended before.
         """
         with self._lock:
             links = dict(self._links)
@@ -227,7 +230,7 @@ class HTTPServer(RequestServer):
         return True
 
     def _warn(self, message: str, *args: object) -> None:
-        """Log at most once a second. Only the accepting thread calls this."""
+        """Log a warning, but at most one per second. Only the accepting thread calls this method."""
         if monotonic() - self._warned_at >= 1:
             self._warned_at = monotonic()
             log.warning(message, *args)

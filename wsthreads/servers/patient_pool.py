@@ -1,4 +1,4 @@
-"""A pool of threads for a system that has no more threads at times."""
+"""A pool of threads for a system that sometimes allows no more threads."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ log = get_logger("wsthreads.gunicorn")
 
 
 class PatientPool(ThreadPoolExecutor):
-    """gthread's pool, but `submit` does not fail if no thread can be started. The work stays queued.
+    """The thread pool of gunicorn's gthread, but `submit` does not fail if no thread can be started.
 
-    The next free thread does the work, or a thread that `catch_up` starts. The worker's loop calls all methods. At INT
-    and QUIT, gunicorn calls `shutdown` in a signal handler, which can interrupt `submit`.
+    The work then stays queued, until a thread is free, or until `catch_up` starts a thread. The worker's loop calls all
+    methods. On the signals INT and QUIT, gunicorn calls `shutdown` in a signal handler, which can interrupt `submit`.
     """
 
     _is_short = False
 
     def __init__(self, max_workers: int) -> None:
         super().__init__(max_workers)
-        # With a Lock, an interrupted `submit` would deadlock.
+        # With a Lock, `shutdown` would wait forever for a `submit` that it has interrupted.
         self._shutdown_lock = RLock()  # type: ignore[assignment]
 
     def _adjust_thread_count(self) -> None:
         try:
-            super()._adjust_thread_count()  # private, but unchanged since Python 3.2
+            super()._adjust_thread_count()  # a private method, but unchanged since Python 3.2
         except RuntimeError as error:
             if not self._is_short:
                 log.warning("a client has to wait for a thread: %s (see ulimit -u, TasksMax, pids-limit)", error)
             self._is_short = True
 
     def catch_up(self) -> None:
-        """Start missing threads while work is queued."""
+        """Start missing threads for work that is queued."""
         while self._is_short and not self._work_queue.empty():
             before = len(self._threads)
             self._adjust_thread_count()

@@ -1,7 +1,7 @@
-"""Answers one HTTP request of a connection, for `wsthreads.servers.httpserver`.
+"""Answers the HTTP request of one connection, for `wsthreads.servers.httpserver`.
 
-Reads and checks the head, makes the WSGI environ, and calls the app. Werkzeug's base class sends the answer, but not
-for a WebSocket, where `SessionResponse` sends everything.
+Reads and checks the head of the request (its first line and its headers), makes the WSGI environ, and calls the app.
+Werkzeug's base class sends the response. For a WebSocket, `SessionResponse` sends everything instead.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ log = get_logger(__name__)
 
 _access_log = get_logger("werkzeug")
 
-#: The environ key for an `_Answer` that the app has given already.
+#: The key in the environ for an `_Answer` that the app has given already.
 _ANSWER_KEY = "wsthreads.answer"
 
-#: Characters that are not escaped when a URI is logged (RFC 3986). Control characters and spaces are escaped.
+#: Characters of a URI (RFC 3986) that are logged unchanged. Control characters and spaces are escaped.
 _IN_URI = "/?#[]@!$&'()*+,;=:%"
 
-#: The flag for a read that does not wait. 0 on platforms without this flag.
+#: The flag for a read that does not wait. 0 on systems without such a flag.
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
-#: The size of the read buffer. Most requests fit in. The buffer lives as long as the connection, so each session has
-#: one.
+#: The size of the read buffer. Most requests fit in it. Each session has such a buffer, because the buffer exists as
+#: long as the connection.
 _BUFFER_BYTES = 2048
 
 
@@ -54,12 +54,12 @@ class RequestServer(ThreadedWSGIServer):
 
     handshake_timeout_s: float
     max_handshake_bytes: int
-    #: Adds 1 to a counter.
+    #: Adds 1 to the counter with this name.
     count: Callable[[str], None]
     scheduling: Scheduling
 
     def mark_waiting(self) -> None:
-        """Note that the calling thread waits for the rest of the request."""
+        """Note that the calling thread waits for the rest of its request."""
         raise NotImplementedError
 
     def mark_busy(self) -> None:
@@ -68,10 +68,10 @@ class RequestServer(ThreadedWSGIServer):
 
 
 class RequestHandler(WSGIRequestHandler):
-    """Reads one request before a deadline, and calls the app to answer it."""
+    """Reads one request before a deadline, and calls the app to answer the request."""
 
     disable_nagle_algorithm = True
-    rbufsize = 0  # `setup` replaces the file that has this buffer
+    rbufsize = 0  # the base class makes an unbuffered file, because `setup` replaces it by one with a buffer
     server: RequestServer
     raw_requestline: bytes
     _answer: _Answer | None = None
@@ -84,7 +84,8 @@ class RequestHandler(WSGIRequestHandler):
             self.connection, server.handshake_timeout_s, server.max_handshake_bytes, server.mark_waiting
         )
         self.rfile = io.BufferedReader(self._input, _BUFFER_BYTES)
-        if self.client_address[0].startswith("::ffff:") and "." in self.client_address[0]:  # IPv4, on an IPv6 socket
+        # an IPv4 address of an IPv6 socket
+        if self.client_address[0].startswith("::ffff:") and "." in self.client_address[0]:
             self.client_address = (self.client_address[0][len("::ffff:") :], *self.client_address[1:])
 
     def handle_one_request(self) -> None:
@@ -94,19 +95,20 @@ class RequestHandler(WSGIRequestHandler):
             self.server.count("past_max_handshake_bytes")
             log.debug("the request of %s is refused: %s", self.client_address, error, extra=self._context)
             self.close_connection = True
-            self.requestline, self.request_version, self.command = "", "HTTP/1.1", ""  # perhaps not parsed yet
+            self.requestline, self.request_version, self.command = "", "HTTP/1.1", ""  # these may not be set yet
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, str(error))
 
     def parse_request(self) -> bool:
-        """Read the head, once, and check it."""
-        while self.raw_requestline in (b"\r\n", b"\n"):  # RFC 9112, 2.2
+        """Read the head of the request once, and check it."""
+        while self.raw_requestline in (b"\r\n", b"\n"):  # empty lines before a request are skipped: RFC 9112, 2.2
             self.raw_requestline = self.rfile.readline(MAX_LINE_BYTES + 1)
         self.close_connection = True  # a connection carries one request
         if not self.raw_requestline:
             return False
         self.requestline = self.raw_requestline.decode("latin-1").rstrip("\r\n")
         try:
-            # Checked before the next lines, because a client of another protocol may never send the empty line.
+            # Checked before the next lines are read, because a client of another protocol may never send the empty
+            # line.
             line = check_request_line(self.raw_requestline)
             lines = self._header_lines()
             with self.server.scheduling.opening():
@@ -116,7 +118,8 @@ class RequestHandler(WSGIRequestHandler):
             self.send_error(flaw.status, str(flaw))
             return False
         self.command, self.path = line.method, line.target
-        if self.path.startswith("//"):  # as in http.server: a redirect to this path would lead to another host
+        # as in http.server, because a redirect to such a path would lead to another host
+        if self.path.startswith("//"):
             self.path = "/" + self.path.lstrip("/")
         self.request_version = "HTTP/{}.{}".format(*line.version)
         self.headers = _Fields(fields)  # type: ignore[assignment]  # the base classes need only `get` and `items`
@@ -125,7 +128,7 @@ class RequestHandler(WSGIRequestHandler):
         return True
 
     def _header_lines(self) -> list[bytes]:
-        """The lines up to the empty line or the end of the stream, but at most one line more than the limit."""
+        """Returns the lines up to the empty line or the end of the stream, but at most one line more than the limit."""
         lines: list[bytes] = []
         while len(lines) <= MAX_FIELDS:
             line = self.rfile.readline(MAX_LINE_BYTES + 1)
@@ -136,9 +139,10 @@ class RequestHandler(WSGIRequestHandler):
 
     def make_environ(self) -> WSGIEnvironment:
         environ = super().make_environ()
-        if environ.get("wsgi.input_terminated"):  # Werkzeug's own reader accepts sizes such as 0x3, and a bare LF
+        # Werkzeug's own reader is not used, because it accepts sizes such as 0x3, and LF without CR
+        if environ.get("wsgi.input_terminated"):
             environ["wsgi.input"] = io.BufferedReader(ChunkedBody(self.rfile))
-        if self.path == "*":  # the asterisk is not a path: RFC 9112, 3.3
+        if self.path == "*":  # the asterisk of OPTIONS is not a path: RFC 9112, 3.3
             environ["PATH_INFO"] = ""
         if self._answer is not None:
             environ[_ANSWER_KEY] = self._answer
@@ -153,12 +157,12 @@ class RequestHandler(WSGIRequestHandler):
             self._answer_request()
 
     def _answer_request(self) -> None:
-        # The longest time that a client may keep its thread without sending or reading. Sessions have other limits.
+        # The longest time during which a client may neither send nor read. Sessions have other limits.
         self.connection.settimeout(self.server.handshake_timeout_s)
         super().run_wsgi()
 
     def _serve_upgrade(self) -> None:
-        """Serve a session here. The base class would make objects that stay in memory as long as the session."""
+        """Serve a session, without the base class, whose objects would stay in memory as long as the session."""
         answer = _Answer(self.server.app, self.make_environ())
         session = answer.take_session()
         if session is None:
@@ -167,7 +171,7 @@ class RequestHandler(WSGIRequestHandler):
             return
         del answer
         try:
-            with suppress(ConnectionError):  # the end of the session
+            with suppress(ConnectionError):  # a ConnectionError is the normal end of a session
                 next(session)
         finally:
             session.close()
@@ -179,11 +183,11 @@ class RequestHandler(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         try:
             super().log_request(code, size)
-        except ValueError:  # Werkzeug parses the URI here, and the URI is malformed
+        except ValueError:  # Werkzeug has tried to parse the URI, and the URI is malformed
             self.log("info", '"%s %s" %s %s', self.command, quote(self.path), code, size)
 
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Log Werkzeug's line, with its values as attributes of the record."""
+        """Log a line as Werkzeug does, with its values as attributes of the log record."""
         context = self._context
         if len(args) >= 3 and message.endswith('" %s %s'):  # the call comes from log_request
             path = quote(getattr(self, "path", "-"), _IN_URI)  # a bad request has no path
@@ -194,17 +198,17 @@ class RequestHandler(WSGIRequestHandler):
         getattr(_access_log, type)(head + message, *shown, extra=context)
 
     def log_error(self, format: str, *args: Any) -> None:
-        if format.startswith("Request timed out"):  # not an error: browsers open connections in advance
+        if format.startswith("Request timed out"):  # not an error, because browsers open connections in advance
             log.debug("no request from %s: %s", self.client_address, *args, extra=self._context)
             self.server.count("past_handshake_timeout_s")
-        elif format.startswith("code "):  # a bad request; the access log has the answer
+        elif format.startswith("code "):  # a bad request; the response is in the access log
             complaint = _hide_query(format % args)
             log.debug("a bad request from %s: %s", self.client_address, complaint, extra=self._context)
         else:
             super().log_error(format, *args)
 
 
-#: When an app answers a request with ``Upgrade: websocket``, it may `write` (PEP 3333) at most this many bytes.
+#: If an app answers a request with ``Upgrade: websocket`` by `write` (PEP 3333), at most this many bytes are allowed.
 MAX_WRITTEN_BYTES = 65536
 
 
@@ -220,13 +224,16 @@ class _Fields:
         return self._fields
 
     def get(self, name: str, default: str) -> str:
-        """The first value of a header."""
+        """Returns the first value of a header."""
         name = name.lower()
         return next((value for key, value in self._fields if key.lower() == name), default)
 
 
 class _Answer:
-    """Calls an app and keeps its answer. The object itself is a WSGI application that gives this answer."""
+    """Calls an app, and stores its response. The object is itself a WSGI application that gives this response.
+
+    So the server can look at the response first: a WebSocket session is served in another way.
+    """
 
     def __init__(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
         self._started: list[tuple[Any, ...]] = []
@@ -242,7 +249,10 @@ class _Answer:
             self._error = error
 
     def take_session(self) -> SessionResponse | None:
-        """Return the answer if it is a session, and do not keep it, because the session keeps `_start`."""
+        """Return the response if it is a session, otherwise None.
+
+        A session is not stored, because it refers to `_start`.
+        """
         response, self._response = self._response, ()
         if isinstance(response, SessionResponse):
             return response
@@ -250,7 +260,7 @@ class _Answer:
         return None
 
     def _start(self, *arguments: Any) -> Callable[[bytes], object]:
-        if self._start_response is not None:  # the response begins while it is iterated
+        if self._start_response is not None:  # the response begins while the server iterates over it
             return self._start_response(*arguments)
         self._started.append(arguments)
         return self._write
@@ -277,7 +287,7 @@ class _Answer:
 
 
 def with_given_answers(app: WSGIApplication) -> WSGIApplication:
-    """Wrap `app`, so that it is not called again for a request that it has answered already."""
+    """Wrap `app`. A request that has an `_Answer` already gets that answer, without another call of `app`."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         given: WSGIApplication = environ.get(_ANSWER_KEY, app)
@@ -287,7 +297,7 @@ def with_given_answers(app: WSGIApplication) -> WSGIApplication:
 
 
 def _hide_query(text: str) -> str:
-    """Hide the query in a text about a bad request. The query may be malformed. Colour codes at the end stay."""
+    """Hide the query in a text about a bad request, whose query may be malformed. A colour code at the end stays."""
     text, query, rest = text.partition("?")
     return text + query + (query and "***") + ("\x1b[0m" if rest.endswith("\x1b[0m") else "")
 
@@ -297,12 +307,12 @@ class _HeadTooLong(Exception):
 
 
 class _Input(io.RawIOBase):
-    """The input of a socket in blocking mode.
+    """The input of a socket in blocking mode, with limits for the head of the request.
 
-    If the head of the request is not complete within `timeout_s`, a read raises TimeoutError. If the head has more than
-    `max_bytes` and one buffer, a read raises `_HeadTooLong`. `unbind` ends both limits. After that, each read may take
-    `timeout_s`. `waits` is called before the first wait for the client. With TLS, it is not called, because the TLS
-    handshake has waited already.
+    If the head is not complete within `timeout_s`, a read raises TimeoutError. If the head has more than `max_bytes`
+    and the size of one buffer, a read raises `_HeadTooLong`. `unbind` ends both limits. After that, each read may take
+    `timeout_s`. `waits` is called before the first wait for the client. It is not called with TLS, because the thread
+    has waited in the TLS handshake already.
     """
 
     def __init__(self, sock: socket.socket, timeout_s: float, max_bytes: int, waits: Callable[[], None]) -> None:
@@ -319,9 +329,9 @@ class _Input(io.RawIOBase):
         self._deadline = None
 
     def end(self) -> None:
-        """Read nothing more from the socket.
+        """Read nothing more from the socket, because it belongs to a session now.
 
-        It belongs to a session now, and the session gets the bytes that were read so far.
+        The session gets the bytes that were read so far.
         """
         self._is_over = True
 
@@ -332,7 +342,8 @@ class _Input(io.RawIOBase):
         if self._is_over:
             return None
         if self._deadline is None:
-            if self._sock.gettimeout() not in (0.0, self._timeout_s):  # 0.0: the caller wants what has arrived
+            # 0.0 means that the caller wants only what has arrived
+            if self._sock.gettimeout() not in (0.0, self._timeout_s):
                 self._sock.settimeout(self._timeout_s)
             try:
                 return self._sock.recv_into(buffer)
@@ -345,13 +356,13 @@ class _Input(io.RawIOBase):
         return received
 
     def _receive(self, buffer: Any, deadline: float) -> int:
-        """Read a part of the head. Usually all of it has arrived already."""
+        """Read a part of the head. The first call does not wait, because usually the whole head has arrived already."""
         if self._can_look:
             try:
                 if not self._bytes:
                     return self._receive_now(buffer)
             except BlockingIOError:
-                pass  # the rest has not arrived yet
+                pass  # nothing has arrived yet
             self._can_look = False
             self._waits()
         left = deadline - monotonic()
@@ -361,7 +372,7 @@ class _Input(io.RawIOBase):
         return self._sock.recv_into(buffer)
 
     def _receive_now(self, buffer: Any) -> int:
-        """Raises `BlockingIOError` if nothing has arrived."""
+        """Read what has arrived, without waiting. Raises `BlockingIOError` if nothing has arrived."""
         if _DONT_WAIT:
             return self._sock.recv_into(buffer, 0, _DONT_WAIT)
         self._sock.setblocking(False)

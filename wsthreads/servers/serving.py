@@ -1,7 +1,8 @@
-"""The development server, with clear errors at the start and an orderly shutdown at the end.
+"""The development server: clear errors at its start, and an orderly shutdown at its end.
 
-One daemon thread accepts connections; each connection has its own daemon thread. At a shutdown, the server accepts no
-new connections, closes sessions with 1001 (`WebSocketApp.shutdown`) and finishes HTTP requests, all within a deadline.
+One daemon thread accepts connections, and each connection has a daemon thread of its own. At a shutdown, the server
+accepts no new connections, closes the sessions with the code 1001 (`WebSocketApp.shutdown`), and finishes HTTP
+requests, all before a deadline.
 """
 
 from __future__ import annotations
@@ -35,24 +36,25 @@ __all__ = ["Server", "is_loopback", "serve"]
 
 log = get_logger(__name__)
 
-#: How many connections may wait to be accepted, if the system allows so many. After a restart, many clients reconnect
-#: at once, but they are accepted only as fast as their requests are read.
+#: At most this many connections may wait to be accepted, if the system allows so many. After a restart, many clients
+#: reconnect at once, but their connections are accepted only as fast as their requests are read.
 BACKLOG = 4096
 
 #: How often the accepting thread checks whether it should stop.
 ACCEPT_POLL_S = 0.1
 
-#: How long to wait for the threads of connections that were cut off.
+#: How long to wait for the threads of connections that were ended by force.
 CUT_OFF_TIMEOUT_S = 1.0
 
 #: `run` returns at most this long after the app's `shutdown_timeout_s`, even if something blocks the shutdown.
 STOP_SLACK_S = 3.0
 
-#: How long the main thread waits for an event at a time. Python calls a signal handler between two steps of the main
-#: thread. If the signal comes just before a wait, or if another thread gets it, nothing would wake the main thread.
+#: How long the main thread waits for an event at a time. Python calls a signal handler only between two steps of the
+#: main thread. If a signal comes just before a wait, or if another thread gets the signal, nothing wakes the main
+#: thread.
 LOOK_S = 0.25
 
-#: The longest wait for an announcement, or for a log line after a signal.
+#: How long to wait at most for an announcement, or for a log line after a signal.
 LOG_TIMEOUT_S = 0.5
 
 
@@ -65,8 +67,8 @@ class Server:
             ... server.url ...
 
     Raises `UsageError` if the port is out of range or in use, or if the host is unknown or not on this machine. With
-    `ssl_context`, the server speaks TLS. A server cannot be started again: after `stop`, create a new server and a new
-    app.
+    `ssl_context`, the server speaks TLS. A server cannot be started again. Create a new server and a new app after
+    `stop`.
     """
 
     def __init__(
@@ -90,8 +92,8 @@ class Server:
         self._stopping = False
         self._stopped = Event()
         self._cut_off = 0
-        # Events for run(): the number of a signal, a _Stop from request_stop(), or None after the stop. put() is safe
-        # in a signal handler.
+        # Events for run(): the number of a signal, a _Stop of request_stop(), or None when the server has stopped. A
+        # signal handler may call put().
         self._events: SimpleQueue[int | _Stop | None] = SimpleQueue()
 
     @property
@@ -122,14 +124,15 @@ class Server:
         code: int = CloseCode.GOING_AWAY,
         reason: str = "server shutting down",
     ) -> int:
-        """Stop accepting connections, shut the app down, and end all connections. Returns how many sessions were cut
-        off.
+        """Stop accepting connections, shut the app down, and end all connections.
+
+        Returns how many sessions were cut off.
 
         Blocks for at most `timeout_s` (default: the app's `shutdown_timeout_s`) and about a second more. Idempotent: a
-        second call waits for the first. Any thread.
+        second call waits for the end of the first. Any thread.
 
-        If a connection's own thread calls this, for example in a handler or a view, it waits only for the other
-        sessions, like `WebSocketApp.shutdown`. The caller's connection ends when the handler returns.
+        If the thread of a connection calls this, for example in a handler or a view, it waits only for the other
+        sessions, like `WebSocketApp.shutdown`. The connection of this thread ends when the handler returns.
         """
         timeout_s = self._app.config.shutdown_timeout_s if timeout_s is None else timeout_s
         if self._http.serves_here():
@@ -170,13 +173,13 @@ class Server:
         """Serve until SIGINT (Ctrl-C), SIGTERM, SIGHUP (a closed terminal) or `request_stop`. Returns the exit status.
 
         The first signal shuts the server down within `shutdown_timeout_s`, with status 0. A second signal cuts off all
-        connections, with status 128 plus its number. A third signal has its default effect. SIGHUP is never the second
-        signal, and a signal after SIGHUP is the first one: a terminal that closes can send SIGHUP twice, and systemd
-        can send SIGTERM with it. Signals are handled only in the main thread. Even if nobody reads the log any more, a
-        log line cannot block the shutdown.
+        connections, and the status is 128 plus the signal's number. A third signal has its default effect. SIGHUP is
+        never the second signal, and the next signal after SIGHUP counts as the first. The reason is that a closing
+        terminal can send SIGHUP twice, and systemd can send SIGTERM together with SIGHUP. Signals are handled only in
+        the main thread. Even if nobody reads the log any more, a log line cannot block the shutdown.
 
-        `announce` tells others that the server is there: from then on, signals are handled. It is called in a thread of
-        its own. If it blocks, because nobody reads the output, the server serves nevertheless.
+        `announce` is called when signals are handled, to tell others that the server is there. It is called in a thread
+        of its own. If the call blocks, because nobody reads the output, the server serves nevertheless.
         """
         with _signals_to(self._events.put) as restore_signals:
             _call_in_time(announce)
@@ -241,19 +244,19 @@ def serve(
     *,
     ssl_context: ssl.SSLContext | None = None,
 ) -> int:
-    """Serve until a signal, see `Server.run`. Returns the exit status. Errors: see `Server`."""
+    """Serve until a signal comes, and return the exit status: see `Server.run`. Raises the errors of `Server`."""
     return Server(app, host, port, ssl_context=ssl_context).run()
 
 
 def _call_in_time(write: Callable[[], None]) -> None:
-    """Call a function that writes to the log or the output. Does not wait long for somebody who reads it."""
+    """Call a function that writes to the log or the output. If nobody reads there, does not wait long."""
     thread = Thread(target=write, name="wsthreads-log", daemon=True)
     thread.start()
     thread.join(LOG_TIMEOUT_S)
 
 
 class _Stop:
-    """Tells `Server.run` to stop, and with which close code and reason."""
+    """Tells `Server.run` to stop, and which close code and reason clients get."""
 
     def __init__(self, code: int = CloseCode.GOING_AWAY, reason: str = "server shutting down") -> None:
         self.code, self.reason = code, reason
@@ -263,8 +266,8 @@ class _Stop:
 def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
     """Pass SIGINT, SIGTERM and SIGHUP to `put` until the block ends, or until the yielded function is called.
 
-    An ignored signal stays ignored, because a shell ignores SIGINT for background commands of a script, and nohup
-    ignores SIGHUP. A forked process gets the previous signal handlers back.
+    An ignored signal stays ignored: a shell ignores SIGINT for the background commands of a script, and nohup ignores
+    SIGHUP. In a forked process, the earlier signal handlers are restored.
     """
     before: dict[int, Any] = {}
 
@@ -287,7 +290,7 @@ def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
         restore()
 
 
-#: For each running server, the function that restores the signal handlers.
+#: For each running server, the function that restores the earlier signal handlers.
 _in_forks: list[Callable[[], None]] = []
 
 
@@ -300,9 +303,9 @@ os.register_at_fork(after_in_child=_restore_signals)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Create a listening TCP socket. For a name with addresses of both families, uses IPv4.
+    """Create a listening TCP socket. If the name of the host has IPv4 and IPv6 addresses, uses IPv4.
 
-    Raises `UsageError` with one line that names host, port and a remedy.
+    Raises `UsageError` with one line of text that names the host, the port and a remedy.
     """
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
@@ -324,7 +327,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`. Returns False for all names but localhost."""
+    """Whether only this machine can reach `host`. Returns False for every name except localhost."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -1,8 +1,9 @@
 """Finds HTTP clients that delay the end of a server because they neither send nor read.
 
-A client that still sends its request or receives its answer may continue, even if it is slow. An application that works
-on the answer may continue, too. The kernel counts the bytes that were received and acknowledged. Only Linux offers
-these counts, and only for TCP. Elsewhere, no client counts as stalled, and only the server's own time limit applies.
+A client that is still sending its request or receiving its response may continue, even if it is slow. An application
+that is working on the response may continue, too. The kernel counts the bytes that were received and acknowledged. Only
+Linux offers these counts, and only for TCP. On other systems, no client counts as stalled, and only the server's own
+time limit applies.
 """
 
 from __future__ import annotations
@@ -21,31 +22,32 @@ if sys.platform == "linux":
 
 __all__ = ["STALL_S", "StalledClients", "wake"]
 
-#: While the server is ending, a client that sends and reads nothing for this long is dropped.
+#: While the server is ending, a client that has neither sent nor read for this long is dropped.
 STALL_S = 2.0
 
-#: The place of tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info of linux/tcp.h, since Linux 4.1.
+#: Where tcpi_bytes_acked and tcpi_bytes_received are in the struct tcp_info of linux/tcp.h, since Linux 4.1.
 _TCP_INFO = struct.Struct("=120xQQ")
 _SIZE = struct.Struct("i")
 
 
 class _Traffic(NamedTuple):
-    moved: int  # bytes so far, in both directions
-    unread: int  # bytes received that the application has not read
-    untaken: int  # bytes sent that the client has not acknowledged
+    moved: int  # bytes received and acknowledged so far
+    unread: int  # bytes that were received, but that the application has not read
+    untaken: int  # bytes that were sent, but that the client has not acknowledged
 
 
 class StalledClients:
-    """Watches the connections of a server while it ends. One thread at a time."""
+    """Watches the connections of a server while the server ends. One thread at a time."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._seen: dict[socket.socket, tuple[int, float]] = {}  # bytes moved, and the time of the last change
+        # for each socket: the bytes moved so far, and when the number changed last
+        self._seen: dict[socket.socket, tuple[int, float]] = {}
 
     def end(self, socks: Iterable[socket.socket]) -> int:
-        """Drop the clients that have stalled, so that their threads continue. Returns their number. Call this often.
+        """Drop the clients that have stalled, so that their threads continue. Returns how many were dropped.
 
-        Each of `socks` serves one HTTP request, from its beginning to the end of its answer.
+        Call this often. Each of `socks` serves one HTTP request, from its beginning to the end of its response.
         """
         now, ended = self._clock(), 0
         before, self._seen = self._seen, {}
@@ -59,24 +61,24 @@ class StalledClients:
             self._seen[sock] = (traffic.moved, since)
             if now - since < STALL_S or (traffic.unread and not traffic.untaken):
                 continue
-            # SHUT_RD does not disturb an application that has read its request and is working on the answer.
+            # SHUT_RD does not disturb an application that has read its request and is working on the response.
             wake(sock, socket.SHUT_RDWR if traffic.untaken else socket.SHUT_RD)
             ended += 1
         return ended
 
 
 def wake(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
-    """Wake the thread that reads or writes `sock`. That thread closes it.
+    """Wake the thread that reads from `sock` or writes to it. That thread closes the socket.
 
-    After SHUT_RD, received bytes can still be read, and an answer can be written. Only the connection's thread may call
-    `SSLSocket.shutdown`, so this does not.
+    With SHUT_RD, bytes that were received can still be read, and a response can be written. `SSLSocket.shutdown` is not
+    called, because only the connection's own thread may call it.
     """
     with suppress(OSError):  # the connection has ended by itself
         socket.socket.shutdown(sock, how)
 
 
 def _traffic(sock: socket.socket) -> _Traffic | None:
-    """The traffic of a socket; None if it is not known."""
+    """Returns the traffic of a socket, or None if it is not known."""
     if sys.platform != "linux":
         return None
     try:

@@ -24,9 +24,9 @@ __all__ = ["StaticFiles", "send_part"]
 class StaticFiles:
     """Serves the files of `directory`, and ``index.html`` for a folder. Passes all other requests on to `wsgi_app`.
 
-    Paths and symbolic links cannot lead out of the directory; the directory itself may be a symbolic link. Names that
-    begin with a dot (``.git``, ``.env``) are not served, except ``.well-known``. Browsers revalidate each time, and get
-    a 304 for an unchanged file. Raises `UsageError` if `directory` is not a directory. Any thread.
+    Paths and symbolic links cannot lead out of the directory. The directory itself may be a symbolic link. Names that
+    begin with a dot (``.git``, ``.env``) are not served, except ``.well-known``. Browsers ask each time whether a file
+    has changed, and get a 304 if it has not. Raises `UsageError` if `directory` is not a directory. Any thread.
     """
 
     def __init__(self, directory: str | os.PathLike[str], wsgi_app: WSGIApplication | None = None) -> None:
@@ -39,7 +39,7 @@ class StaticFiles:
         return (self.find(environ) or self._wsgi_app)(environ, start_response)
 
     def find(self, environ: WSGIEnvironment) -> Response | None:
-        """The response to a request for a file; None if there is no such file."""
+        """Returns the response to a request for a file, or None if there is no such file."""
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace").lstrip("/")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD") or _is_hidden(path):
             return None
@@ -51,26 +51,26 @@ class StaticFiles:
             return append_slash_redirect(environ)
         try:
             return send_part(partial(send_from_directory, self.directory, path), environ)
-        except NotFound:  # not found, or outside the directory
+        except NotFound:  # there is no such file, or it is outside the directory
             return None
 
     def _is_inside(self, path: str) -> bool:
-        """Whether `path` is inside the directory after resolving all symbolic links."""
+        """Whether `path` leads into the directory when all symbolic links are followed."""
         root = os.path.realpath(self.directory)
         return os.path.commonpath((root, os.path.realpath(os.path.join(root, path)))) == root
 
 
 def send_part(send: Callable[[WSGIEnvironment], Response], environ: WSGIEnvironment) -> Response:
-    """The response of `send`, cut to the requested byte range (RFC 9110, 14).
+    """Returns the response of `send`, cut to the byte range that the client asks for (RFC 9110, 14).
 
     If the range begins after the end of the file, the response is a 416. The response is the whole file if the header
-    Range is malformed, has a unit but bytes, has several ranges or comes with HEAD. It is also the whole file if the
-    file is empty or has changed (If-Range). Werkzeug would refuse most of these, and would check a range before
-    If-None-Match.
+    Range is malformed, has several ranges, has another unit than bytes, or does not come with GET. It is also the whole
+    file if the file is empty or has changed (If-Range). Werkzeug would refuse most of these requests, and would check
+    the range before If-None-Match.
     """
     plain = {name: value for name, value in environ.items() if name not in ("HTTP_RANGE", "HTTP_IF_RANGE")}
     whole = send(plain)
-    whole.headers.pop("Date", None)  # the server adds its own
+    whole.headers.pop("Date", None)  # the server adds a Date itself
     part = _part_of(whole.content_length or 0, environ.get("HTTP_RANGE", ""))
     if part is None or whole.status_code != 200 or environ["REQUEST_METHOD"] != "GET":
         return whole
@@ -87,20 +87,20 @@ def send_part(send: Callable[[WSGIEnvironment], Response], environ: WSGIEnvironm
     return response
 
 
-#: A single range, with optional empty list elements around it (RFC 9110, 5.6.1).
+#: Matches a header with one range, even with empty list elements around it (RFC 9110, 5.6.1).
 _RANGE = re.compile(r"bytes=[ \t,]*([0-9]{0,1000})-([0-9]{0,1000})[ \t,]*", re.ASCII | re.IGNORECASE)
 
 
 def _part_of(size: int, wanted: str) -> str | None:
-    """The range of a Range header in werkzeug's form.
+    """Returns the range of the header Range in the form that werkzeug accepts.
 
-    Returns None if there is no range, or if the header is ignored.
+    Returns None if there is no range, or if the header must be ignored.
     """
     match = _RANGE.fullmatch(wanted.strip(" \t"))
     if match is None or not size:
         return None
     first, last = match.groups()
-    if not first:  # the last bytes of the file
+    if not first:  # a range without a first byte means the last bytes of the file
         return f"bytes={max(0, size - int(last)):d}-" if last else None
     if last and int(last) < int(first):
         return None
@@ -108,5 +108,8 @@ def _part_of(size: int, wanted: str) -> str | None:
 
 
 def _is_hidden(path: str) -> bool:
-    """Whether a part of the path begins with a dot, as `..` does. Also True for a path with NUL, which is no file."""
+    """Whether a part of the path begins with a dot, as `..` does.
+
+    Also True if the path has a NUL: no file can have it.
+    """
     return "\0" in path or any(part.startswith(".") and part != ".well-known" for part in path.split("/"))

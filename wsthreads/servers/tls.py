@@ -1,4 +1,4 @@
-"""Creates a server's TLS context from a certificate and its key, with clear errors."""
+"""Creates a server's TLS context from a certificate and its key. Raises clear errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["server_context"]
 
 
 def server_context(certificate: str | os.PathLike[str], key: str | os.PathLike[str] | None = None) -> ssl.SSLContext:
-    """A context for TLS 1.2 and later.
+    """Returns a context for TLS 1.2 and later.
 
-    Both files are PEM files. A chain of certificates begins with the server's own certificate. Without `key`, the key
-    is in the certificate's file. Raises `UsageError`, with the file's name, if a file is missing, has no certificate or
-    key, or is encrypted, or if the key does not match the certificate.
+    Both files are PEM files. If the certificate's file is a chain, it begins with the server's own certificate. Without
+    `key`, the certificate's file must also have the key. Raises `UsageError`, which names the file, if a file is
+    missing, has no certificate or no key, or is encrypted, or if the key does not match the certificate.
     """
     certificate = Path(certificate)
     key = certificate if key is None else Path(key)
@@ -31,7 +31,7 @@ def server_context(certificate: str | os.PathLike[str], key: str | os.PathLike[s
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # During a renegotiation, a write would wait for input, which another thread reads.
+    # During a renegotiation, a write would have to wait for input, which another thread reads.
     context.options |= ssl.OP_NO_RENEGOTIATION
     try:
         context.load_cert_chain(certificate, key, refuse)
@@ -45,7 +45,7 @@ def server_context(certificate: str | os.PathLike[str], key: str | os.PathLike[s
 
 def _contents(file: Path) -> bytes:
     try:
-        if file.exists() and not (file.is_file() or file.is_dir()):  # reading a device may never end
+        if file.exists() and not (file.is_file() or file.is_dir()):  # because reading a device may never end
             raise UsageError(f"{file}: not a regular file")
         return file.read_bytes()
     except OSError as error:

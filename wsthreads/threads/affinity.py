@@ -1,22 +1,25 @@
 """Keeps the threads of sessions on one core.
 
-The GIL lets only one of these threads run at a time, and passing the GIL to another core takes longer than most
-messages do. A thread or a process that a session thread starts inherits the core. `threads.inheritance` gives all cores
-back to it within a second. `use_all_cores` does this at once.
+The GIL lets only one thread run Python code at a time, and passing the GIL to a thread on another core takes longer
+than handling most messages. A thread or a process that a session thread starts inherits the core. `threads.inheritance`
+gives all cores back to it within a second. `use_all_cores` does this at once.
+
+A *session thread* serves one client. A thread is *pinned* while it may run only on the sessions' core. A *place* is a
+core, and the scheduler's class for session threads there.
 
 Pinned session threads also use the scheduler's batch class (sched(7), SCHED_BATCH). When a message wakes a thread of
-this class, the thread does not preempt the running thread. Preempting would have no use, because the running thread
-holds the GIL. Session threads do not use this class in two cases:
+this class, the scheduler does not stop the running thread for it. Stopping would have no use, because the running
+thread holds the GIL. Session threads do not use this class in two cases:
 
 - The session is in a room. While one thread sends to the members without the GIL, the threads of other members can
-  queue more broadcasts. The sooner they do, the more the sending thread sends at once.
-- Other programs use the core a lot. In the batch class, the session threads would wait for those programs, too.
+  queue more broadcasts. The sooner the other threads do this, the more the sending thread sends in one call.
+- Other programs use the core a lot. In the batch class, session threads would have to wait for those programs, too.
 
-The other threads of the process are not pinned, not even the thread of a script. That thread does nearly all of the
-work, but on the sessions' core it would get no more time than a single session. An echo in JavaScript would be a third
-slower.
+The other threads of the process are not pinned, not even the thread of a script in JavaScript. That thread does nearly
+all of the work, but on the sessions' core it would get no more time than a single session. An echo in JavaScript would
+be a third slower.
 
-This module does nothing if the system cannot pin single threads (Linux can), or if there is only one core.
+This module does nothing if the system cannot pin single threads (Linux can), or if the process may use only one core.
 """
 
 from __future__ import annotations
@@ -44,18 +47,20 @@ __all__ = ["Affinity", "PinnedThread", "Place", "leave_core", "preempt_others", 
 
 log = get_logger(__name__)
 
-#: Seconds between checks of the cores' load. Random within this range, so that two servers on one core do not both
-#: leave it.
+#: Seconds between two checks of the cores' load. Random within this range. Otherwise, two servers on the same core
+#: could leave it at the same moment.
 LOOK_S = (1.5, 3.0)
 
-#: The first value is the number of seconds between checks for threads and processes that inherited the core. Two checks
-#: find them. The second value is the share of one core's CPU time that these checks may take. (On a busy machine, a
-#: check takes longer, but mostly waits.)
+#: The first value is the number of seconds between two checks for threads and processes that inherited the core. It
+#: takes two checks to find one. The second value is the share of one core's CPU time that these checks may take. (On a
+#: busy machine, a check takes longer, but mostly waits.)
 INHERITED_LOOK_S = 0.4
 INHERITED_LOOK_SHARE = 0.01
 
-_thread_state = threading.local()  # `thread`: the PinnedThread of the calling thread, while it has one
-_pinned: dict[int, PinnedThread] = {}  # by native id; single operations are atomic under the GIL
+# has the attribute `thread`, the PinnedThread of the calling thread, while there is one
+_thread_state = threading.local()
+# all pinned threads, by their native id; single operations are atomic under the GIL
+_pinned: dict[int, PinnedThread] = {}
 
 
 class Place(NamedTuple):
@@ -66,54 +71,61 @@ class Place(NamedTuple):
 
 
 class Affinity:
-    """The core that one app's sessions are pinned to, in this process. Any thread.
+    """The core that one app's sessions are pinned to in this process. Any thread.
 
-    `wanted` is `Config.cpu_affinity`. With None, sessions are not pinned until `claim` is called.
+    `wanted` is the setting `Config.cpu_affinity`. If it is None, sessions are not pinned until `claim` is called.
+    `read` reads the loads of all cores.
     """
 
     def __init__(self, wanted: bool | None = False, read: Callable[[], Loads] = read_loads) -> None:
-        #: The cores that `place` is chosen from.
+        #: The cores that the process may use. `place` has one of them.
         self.cores: Set[int] = frozenset()
         self._place: Place | None = None
         self._wanted = wanted
-        self._may_batch = False  # whether the process has the scheduler's default class
+        # whether the process has the scheduler's default class, which the batch class may replace
+        self._may_batch = False
         self._read = read
         self._nth: int | None = None
-        self._lock = threading.Lock()  # guards the next two and the choice of a core; nothing blocks under it
-        self._chosen_in = 0  # the id of the process that has chosen
+        self._lock = threading.Lock()  # guards the next two and the choice of a core; nothing blocks while it is held
+        self._chosen_in = 0  # the id of the process that has chosen a core
         self._watched_in = 0
-        self._last: tuple[Loads, float] | None = None  # at the last check; only the flusher uses this and the next
+        # the loads and the CPU time at the last check; only the flusher uses this and the next
+        self._last: tuple[Loads, float] | None = None
         self._was_crowded = False
-        self._inherited_watched_in = 0  # the id of the process; the lock guards this and the next
-        self._inherited_looks = 0  # how many checks are left after the end of the last session
+        # the id of the process that checks for inheritance; the lock guards this and the next
+        self._inherited_watched_in = 0
+        self._inherited_looks = 0  # how many checks follow after the end of the last session
         self._used: set[int] = set()  # all cores that sessions were pinned to; only the flusher uses this and the next
         self._inheritance = Inheritance()
 
     @property
     def place(self) -> Place | None:
-        """The place of the session threads, or None if they are not pinned. It may change at any time."""
+        """The core and class of the session threads.
+
+        None if they are not pinned. Any thread may change this at any time.
+        """
         return self._place
 
     @place.setter
     def place(self, place: Place | None) -> None:
         self._place = place
-        # A thread that pins itself registers first. So it is registered here, or it sees the new place.
+        # A thread that pins itself adds itself to _pinned first. So it is either found here, or it sees the new place.
         for thread in _pinned.copy().values():
             thread.place_changed(self)
 
     def claim(self, nth: int) -> None:
-        """Pin sessions to the `nth` core (modulo), unless `wanted` is false.
+        """Pin sessions to the `nth` of the usable cores (modulo their number), unless `wanted` is false.
 
-        Called if the process is only for the server.
+        Called if the process belongs to the server alone.
         """
         self._wanted = self._wanted is not False
         self._nth = nth
         self._chosen_in = 0
 
     def start(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """Choose a core in this process, unless one was chosen before.
+        """Choose a core in this process, unless one is chosen already.
 
-        Call this for each session that was admitted. While there are sessions, `flusher` checks the core's load.
+        Called for each session that is admitted. While there are sessions, the `flusher` checks the load of the core.
         """
         if not self._wanted:
             return
@@ -140,16 +152,16 @@ class Affinity:
             self.place = None
             return
         self._may_batch = False
-        with suppress(OSError):  # musl has no such call, and a container may forbid it
+        with suppress(OSError):  # the C library musl has no such call, and a container may forbid it
             self._may_batch = os.sched_getscheduler(0) == os.SCHED_OTHER
-        # A random start: the hash of a text differs from run to run. Process ids can be equal in different containers.
-        # All apps of a process get the same core.
+        # The choice begins at random, because the hash of a text differs from run to run. (Process ids can be equal in
+        # different containers.) All apps of one process get the same core.
         nth = hash((__name__, process)) if self._nth is None else self._nth
         self.place = Place(sorted(self.cores)[nth % len(self.cores)], self._may_batch)
         log.debug("sessions are kept on core %d", self.place.core)
 
     def give_up(self, error: OSError) -> None:
-        """Pin no more threads, because the system does not allow it."""
+        """Pin no more threads, because the system does not allow this."""
         if self.place is not None:
             self.place = None
             log.warning("sessions are not kept on one core: %s", error)
@@ -158,7 +170,10 @@ class Affinity:
         flusher.call_later(SystemRandom().uniform(*LOOK_S), partial(self._look, flusher, occupancy))
 
     def _look(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """Leave a core that is crowded at two checks in a row. Decide on the batch class. Runs in the flusher."""
+        """Leave a core that is crowded in two checks in a row.
+
+        Decide whether to use the batch class. Called by the flusher.
+        """
         with self._lock:
             place = self.place
             if place is None or not occupancy.taken:
@@ -178,9 +193,11 @@ class Affinity:
         self._look_later(flusher, occupancy)
 
     def _look_for_inherited(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """Check while there are sessions, and twice more for threads that the last session has started.
+        """Check for threads and processes that inherited the core, for as long as there are sessions.
 
-        Runs in the flusher.
+        After the end of the last session, two more checks find what that session has started.
+
+        Called by the flusher.
         """
         began_s = thread_time()
         self._look_at_inherited()
@@ -198,16 +215,16 @@ class Affinity:
         self._inheritance.look(_pinned, self._used, self.cores, may_be_batch=self._may_batch)
 
     def stop(self) -> None:
-        """Make the last checks. Called when the flusher has ended and no more sessions begin."""
+        """Make the last two checks. Called when the flusher has ended, and no more sessions begin."""
         if self._inherited_watched_in == os.getpid():
             self._look_at_inherited()
             self._look_at_inherited()
 
     def pin(self, *, may_batch: bool = False) -> PinnedThread:
-        """A context in which the calling thread is pinned to the core.
+        """Returns a context in which the calling thread is pinned to the core.
 
-        If the thread is in such a context already, returns that one. With `may_batch`, the thread does not preempt
-        others, if `place` allows this.
+        If the thread is in such a context already, returns that context. With `may_batch`, the thread may use the batch
+        class.
         """
         thread: PinnedThread | None = getattr(_thread_state, "thread", None)
         if thread is None or thread.affinity is not self:
@@ -217,19 +234,20 @@ class Affinity:
 
 
 class PinnedThread(ScheduledThread):
-    """A context in which one thread runs on the core. Raises nothing.
+    """A context in which one thread runs on the sessions' core. No method raises an exception.
 
-    Only this thread may use it, but any thread may call `place_changed`.
+    Only that thread may use the context, but any thread may call `place_changed`.
     """
 
     __slots__ = ("_cores", "_is_batch", "_may_batch", "_place", "_roams", "affinity", "is_displaced")
 
     def __init__(self, affinity: Affinity, place: Place | None) -> None:
-        """`place` is the core where the thread was started, or None if the thread is not pinned."""
+        """`place` is where the thread was started, or None if the thread is not pinned."""
         self.affinity = affinity
         self.is_displaced = False
-        self._place = place  # None if the thread is not pinned
-        self._cores: Set[int] = frozenset() if place is None else affinity.cores  # to use when not pinned
+        self._place = place  # where the thread is pinned; None if it is not pinned
+        # the cores that the thread gets back when it leaves the core
+        self._cores: Set[int] = frozenset() if place is None else affinity.cores
         self._is_batch = self._may_batch = self._roams = False
 
     def begin(self, *, may_batch: bool) -> None:
@@ -252,7 +270,7 @@ class PinnedThread(ScheduledThread):
         _pinned.pop(threading.get_native_id(), None)
 
     def place_changed(self, affinity: Affinity) -> None:
-        """Adapt to a change of `affinity.place`. Any thread."""
+        """Note that `affinity.place` has changed. The thread moves before its next message. Any thread."""
         if self.affinity is affinity:
             self.is_displaced = True
 
@@ -267,7 +285,8 @@ class PinnedThread(ScheduledThread):
         try:
             if not self._cores:
                 former = os.sched_getaffinity(0)
-                self._cores = cores if former == cores else former  # one set for all threads: a set can have kilobytes
+                # one set object for all threads, because a set can take kilobytes
+                self._cores = cores if former == cores else former
             os.sched_setaffinity(0, {place.core})
         except OSError as error:
             self.affinity.give_up(error)
@@ -280,27 +299,26 @@ class PinnedThread(ScheduledThread):
         self._leave()
 
     def starts_thread(self) -> PinnedThread:
-        """Let the new thread begin on this core, because a later move to the core would take longer than a
-        handshake.
+        """Let the new thread begin on this core. A later move to the core would take longer than a handshake.
         """
         if self.is_displaced:
             self.runs_handler()
         return PinnedThread(self.affinity, self._place)
 
     def use_all_cores(self) -> None:
-        """Leave the core until the next `runs_handler`."""
+        """Leave the core. The next `runs_handler` returns to it."""
         self._leave()
         self.is_displaced = True
 
     def preempt_others(self) -> None:
-        """Leave the batch class. The thread does not return to it."""
+        """Leave the batch class for good."""
         self._may_batch = False
         self._choose_class()
 
     def _leave(self) -> None:
         if self._place is not None:
             self._place = None
-            with suppress(OSError):  # the system no longer allows these cores, and has assigned others
+            with suppress(OSError):  # the system does not allow these cores any more, and has assigned others
                 os.sched_setaffinity(0, self._cores)
             self._choose_class()
 
@@ -313,11 +331,13 @@ class PinnedThread(ScheduledThread):
 
 
 def use_all_cores() -> None:
-    """Let the calling thread, and threads and programs that it starts, use all cores until its session's next message.
+    """Let the calling thread use all cores until its session's next message.
 
-    Call this in a handler before you start a thread or a program that counts its cores, or needs all cores at once.
-    Without this call, the new thread or program gets all cores within a second. Does nothing in threads that are not
-    kept on a core.
+    Programs and threads that it starts do, too.
+
+    Call this in a handler before you start a thread or a program that counts its cores, or that needs all cores at
+    once. Without this call, the new thread or program gets all cores within a second. Does nothing in a thread that is
+    not kept on one core.
     """
     thread: PinnedThread | None = getattr(_thread_state, "thread", None)
     if thread is not None:
@@ -325,14 +345,14 @@ def use_all_cores() -> None:
 
 
 def leave_core() -> None:
-    """If the calling thread is pinned, let it leave its core and not return."""
+    """If the calling thread is pinned, let it leave its core for good."""
     thread: PinnedThread | None = getattr(_thread_state, "thread", None)
     if thread is not None:
         thread.only_reads()
 
 
 def preempt_others() -> None:
-    """If the calling thread is pinned, let it leave the batch class for good, because others wait for this thread."""
+    """If the calling thread is pinned, let it leave the batch class for good, because other threads wait for it."""
     thread: PinnedThread | None = getattr(_thread_state, "thread", None)
     if thread is not None:
         thread.preempt_others()

@@ -1,8 +1,8 @@
-"""Tells which threads may wait for space in a queue, or until a room has handled a post.
+"""Tells which threads may wait: for space in a queue, or until a room's owner has handled a post (a value for a room).
 
-The thread of a script must not wait, because it serves all sessions of the script. A thread that calls a handler's
-functions for rooms must not wait for a post, because it may be the thread that has to handle the post. A finalizer
-(``__del__``) must not wait while its thread holds a lock that other threads need to send.
+The thread of a script in JavaScript must not wait, because it serves all sessions of the script. A thread that calls a
+handler's functions for rooms must not wait for a post, because the post may be one that this thread itself must handle.
+A finalizer (``__del__``) must not wait if its thread holds a lock that other threads need to send.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from types import FrameType
 
 __all__ = ["has_interrupted", "may_wait", "may_wait_for_posts", "never_wait", "serve_rooms", "serves_rooms"]
 
-#: Modules with locks that other threads need to send. These modules call no handler. So if a function of one of them is
-#: among the callers of `send`, a finalizer has interrupted it.
+#: Modules with locks that other threads need to send. These modules do not call any handler. So if one of their
+#: functions is among the callers of `send`, a finalizer that sends has interrupted this function.
 LOCKING = (
     "wsthreads.rooms.rooms",
     "wsthreads.rooms.sending",
@@ -66,9 +66,9 @@ def may_wait_for_posts() -> bool:
 
 
 def has_interrupted() -> bool:
-    """Whether the current thread is in a finalizer that has interrupted one of `LOCKING`.
+    """Whether the current thread runs a finalizer that has interrupted a function of one of the modules `LOCKING`.
 
-    This takes some microseconds: call it only before a wait.
+    This takes some microseconds, so call it only before a wait.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") not in LOCKING:

@@ -1,6 +1,6 @@
-"""Finds the cores that the process may use, their loads, and a roomy core.
+"""Finds the cores that the process may use, the load of each core, and a core with more free time.
 
-Works on Linux; elsewhere, finds none.
+Works on Linux. On other systems, finds no cores.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ __all__ = ["Loads", "is_ours", "read_loads", "roomier_core", "usable_cores"]
 
 log = get_logger(__name__)
 
-#: For each core, the seconds since boot during which it was busy with programs, and during which it was idle.
+#: For each core, two times since the machine's start, in seconds: how long it was busy with programs, and how long it
+#: was idle.
 Loads = dict[int, tuple[float, float]]
 
-#: A core is crowded if other processes use more than the first share of its time, and less than the second share is
-#: idle.
+#: A core is crowded if other processes use more than the first share of its time, and less than the second share of its
+#: time is idle.
 CROWDED, SCARCE = 0.25, 0.2
 
 #: A core counts as roomy if more than this share of it is idle.
@@ -27,7 +28,7 @@ ROOMY = 0.5
 
 
 def usable_cores() -> set[int]:
-    """The cores that the calling thread may use. Empty if the system cannot pin a thread."""
+    """Returns the cores that the calling thread may use. Empty if the system cannot pin a thread to a core."""
     if not hasattr(os, "sched_setaffinity"):
         return set()
     try:
@@ -38,9 +39,9 @@ def usable_cores() -> set[int]:
 
 
 def read_loads() -> Loads:
-    """The loads from /proc/stat.
+    """Returns the loads of all cores, from /proc/stat.
 
-    Empty without this file, or if the file has another format. Interrupts do not count.
+    Empty without this file, or if the file has another format. The time for interrupts does not count.
     """
     loads: Loads = {}
     with suppress(OSError, ValueError):
@@ -55,12 +56,12 @@ def read_loads() -> Loads:
 
 
 def roomier_core(core: int, cores: Iterable[int], before: Loads, now: Loads, own_s: float) -> int | None:
-    """The core with the most idle time, if `core` was crowded between `before` and `now`.
+    """Returns the core with the most idle time, if `core` was crowded between `before` and `now`.
 
     Returns None if `core` was not crowded, or if no core is roomy.
 
-    `own_s` is the CPU time of this process in that time, on all cores. All of it counts as use of `core`. So the use by
-    other processes can seem smaller than it is, and the sessions may stay on a crowded core.
+    `own_s` is the CPU time that this process used in that time on all cores. All of it counts as use of `core`. So the
+    use by other processes can seem smaller than it is, and sessions may stay on a crowded core.
     """
     spent = {n: (now[n][0] - before[n][0], now[n][1] - before[n][1]) for n in cores if n in before and n in now}
     left = {n: idle / (busy + idle) for n, (busy, idle) in spent.items() if busy + idle > 0}
@@ -71,7 +72,7 @@ def roomier_core(core: int, cores: Iterable[int], before: Loads, now: Loads, own
 
 
 def is_ours(core: int, before: Loads, now: Loads, own_s: float) -> bool:
-    """Whether other processes used less of `core` than CROWDED. `own_s` is as for `roomier_core`."""
+    """Whether other processes used less than the share CROWDED of `core`. For `own_s`, see `roomier_core`."""
     if core not in before or core not in now:
         return True
     busy, idle = (now[core][i] - before[core][i] for i in (0, 1))

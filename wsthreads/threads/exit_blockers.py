@@ -17,7 +17,7 @@ __all__ = ["report_exit_blockers"]
 
 log = get_logger(__name__)
 
-#: Threads that are still running after this time are logged.
+#: Threads that still run this long after the beginning of the exit are logged.
 LINGER_S = 1.0
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
@@ -27,9 +27,9 @@ _POOLS = os.path.join(_LIBRARY, "concurrent", "futures", "thread.py")
 def report_exit_blockers(but: Collection[Thread] = ()) -> None:
     """After a second, log which threads keep the process from ending, except those in `but`.
 
-    Call it when the process is about to end. Does not wait: a daemon thread does the work.
+    Call this when the process is about to end. It does not wait, because a daemon thread does the work.
     """
-    with suppress(RuntimeError):  # the interpreter starts no thread any more
+    with suppress(RuntimeError):  # the interpreter is ending and starts no more threads
         Thread(target=_watch, args=(but,), name="wsthreads-exit-blockers", daemon=True).start()
 
 
@@ -39,10 +39,10 @@ def _watch(but: Collection[Thread]) -> None:
     held_by = []
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
-        is_ours = thread.name.startswith("wsthreads-")  # our own threads end by their own time limits
+        is_ours = thread.name.startswith("wsthreads-")  # the threads of wsthreads end by their own time limits
         if frame is None or thread.daemon or thread is threading.main_thread() or thread in but or is_ours:
             continue
-        if frame.f_code.co_filename != _POOLS:  # an idle thread of a pool ends with the process
+        if frame.f_code.co_filename != _POOLS:  # Python ends the idle threads of a pool at exit
             held_by.append(f"{thread.name} ({_place_of(frame)})")
     if held_by:
         log.warning(
@@ -53,7 +53,7 @@ def _watch(but: Collection[Thread]) -> None:
 
 
 def _place_of(frame: FrameType) -> str:
-    """File and line of the innermost code outside the standard library."""
+    """Returns the file and the line of the innermost code outside the standard library."""
     inner: FrameType | None = frame
     while inner is not None and _is_library(inner):
         inner = inner.f_back

@@ -1,11 +1,12 @@
-"""The housekeeping thread: waits until full sockets have space again, and until deadlines.
+"""The flusher: the thread that runs timers, and waits until full sockets have space again.
 
 Each app has one such thread in each process. It starts with the first session, so a forked process gets its own. It
-calls one callback at a time, and callbacks must not block. An exception of a callback is logged and ends nothing else.
-If the thread itself fails, it starts again and keeps its timers and watches.
+calls one callback at a time, and callbacks must not block. If a callback raises an exception, the exception is logged,
+and the thread goes on. If the thread itself fails, it starts again, and keeps its timers and watches.
 
-Only this thread uses the state. Other threads only append orders to `_orders`. They wake the thread if an order cannot
-wait until the thread looks at the orders the next time.
+A *watch* is a callback for the time when a socket has space. An *order* is a function by which another thread asks for
+a change. Only the flusher's thread uses its state. Other threads only append orders to `_orders`. They wake the thread
+if an order cannot wait until the thread executes orders the next time.
 """
 
 from __future__ import annotations
@@ -31,18 +32,21 @@ __all__ = ["Flusher", "Timer", "Timers", "weakly"]
 
 log = get_logger(__name__)
 
-#: The thread looks at the orders at least this often. So an order for a later timer need not wake the thread.
+#: The thread executes orders at least this often. So an order for a later timer need not wake the thread.
 TICK_S = 1.0
 
-#: Cancelled timers are only removed if there are more timers than this.
+#: Cancelled timers are removed only if there are more timers than this.
 MIN_SWEEP = 1000
 
-#: The pause before a watch is tried again, if the system had no memory for it.
+#: The pause before a watch is tried again if the system had no memory for it.
 RETRY_S = 0.1
 
 
 class Timer:
-    """A callback that is due at `due` (monotonic seconds). Any thread may call `cancel`, any number of times."""
+    """A callback that is called at the time `due`, by the monotonic clock.
+
+    Any thread may call `cancel`, any number of times.
+    """
 
     __slots__ = ("callback", "due")
 
@@ -51,12 +55,12 @@ class Timer:
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Prevent the call of the callback. If the callback is running already, it continues."""
+        """Prevent the call of the callback. A callback that is running already continues."""
         self.callback = None
 
 
 class Timers(Protocol):
-    """Runs callbacks later, by its own clock, and has the time of the wall clock. `Flusher` is such a class."""
+    """Runs callbacks later, by its own clock, and knows the time of day. `Flusher` is such a class."""
 
     def now(self) -> float: ...
 
@@ -66,7 +70,10 @@ class Timers(Protocol):
 
 
 def weakly(method: Callable[..., None], *arguments: object) -> Callable[[], None]:
-    """A callback that calls a method of an object, if the object still exists. It does not keep the object alive."""
+    """Returns a callback that calls a method of an object if the object still exists.
+
+    The callback does not keep the object alive.
+    """
     reference = WeakMethod(method)
 
     def call() -> None:
@@ -78,37 +85,39 @@ def weakly(method: Callable[..., None], *arguments: object) -> Callable[[], None
 
 
 class Flusher:
-    """Timers, and one-shot watches for space in a socket. All methods may be called from any thread."""
+    """Runs timers, and calls a callback once when a socket has space. Any thread."""
 
     def __init__(self) -> None:
-        self._lock = Lock()  # guards starting and stopping; nothing blocks under it
+        self._lock = Lock()  # guards starting and stopping; nothing blocks while it is held
         self._pid = 0
         self._thread: Thread | None = None
         self._reset()
 
     def _reset(self) -> None:
         self._orders: deque[Callable[[], None]] = deque()
-        self._timers: list[tuple[float, int, Timer]] = []  # a heap; only the thread uses this
-        self._sweep_at = MIN_SWEEP  # at this number of timers, cancelled ones are removed
-        self._watched: dict[int, Callable[[], None]] = {}  # by file descriptor; only the thread uses this
-        self._unwatched: dict[int, Callable[[], None]] = {}  # to watch again after a failure; only the thread uses this
-        self._serial = count()  # breaks ties in the heap
+        # a heap of (due, serial number, timer); only the thread uses it
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._sweep_at = MIN_SWEEP  # when there are this many timers, the cancelled ones are removed
+        self._watched: dict[int, Callable[[], None]] = {}  # the watches, by file descriptor; only the thread uses this
+        # watches to set again after a failure; only the thread uses this
+        self._unwatched: dict[int, Callable[[], None]] = {}
+        self._serial = count()  # for timers that are due at the same time, because timers themselves cannot be compared
         self._stopping = Event()
-        self._has_begun = False  # only the thread uses this
+        self._has_begun = False  # whether the thread has started before; only the thread uses this
         self._is_released = False
 
     def start(self) -> None:
         """Start the thread, unless it is running in this process.
 
-        Raises OSError or RuntimeError if the process may have no more descriptors or threads. In this case, call it
-        again later.
+        Raises OSError or RuntimeError if the process may have no more descriptors or threads. The caller can try again
+        later.
         """
         if self._pid == os.getpid():
             return
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._reset()  # this process was forked, and the old orders are the parent's
+            self._reset()  # if this process was forked, the old orders are the parent's
             self._open()
             thread = Thread(target=self._run, name="wsthreads-flusher", daemon=True)
             try:
@@ -119,7 +128,10 @@ class Flusher:
             self._thread, self._pid = thread, os.getpid()
 
     def _open(self) -> None:
-        """Make the selector and the sockets that wake it. If it raises OSError, nothing has changed."""
+        """Make the selector, and the sockets by which other threads wake it.
+
+        If this raises OSError, nothing has changed.
+        """
         with ExitStack() as made:
             selector = made.enter_context(selectors.DefaultSelector())
             waker, wakee = map(made.enter_context, socket.socketpair())
@@ -134,7 +146,7 @@ class Flusher:
             thing.close()
 
     def stop(self, timeout_s: float) -> None:
-        """End the thread. Waits at most `timeout_s`. Timers that are not due yet never run."""
+        """End the thread. Waits for at most `timeout_s`. Timers that are not due yet never run."""
         with self._lock:
             thread = self._thread if self._pid == os.getpid() else None
             if thread is None:
@@ -147,21 +159,21 @@ class Flusher:
             self._thread, self._pid = None, 0
 
     def release(self) -> None:
-        """End the thread soon. Takes no lock and does not wait, so finalizers may call it."""
+        """End the thread soon. Takes no lock and does not wait, so finalizers may call this method."""
         if self._pid == os.getpid():
             self._is_released = True
             self._wake()
 
-    #: The time by the clock of the timers, in seconds. It must be quick, because it is called for each message that a
-    #: history keeps.
+    #: Returns the time by the clock of the timers, in seconds. It must be quick, because it is called for each message
+    #: that a history stores.
     now = staticmethod(monotonic)
 
     def time(self) -> float:
-        """The time of the wall clock, in seconds since the epoch. It may jump."""
+        """Returns the time of day, in seconds since the epoch. This clock may jump."""
         return time()
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        """Run `callback` on the flusher's thread in `delay_s` seconds."""
+        """Call `callback` in the flusher's thread after `delay_s` seconds."""
         timer = Timer(monotonic() + delay_s, callback)
         self._orders.append(lambda: self._push(timer))
         if delay_s < TICK_S:
@@ -169,16 +181,16 @@ class Flusher:
         return timer
 
     def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
-        """Run `callback` once, on the flusher's thread, when `descriptor` is writable or has failed."""
+        """Call `callback` once, in the flusher's thread, when `descriptor` is writable or has failed."""
         self._orders.append(lambda: self._watch(descriptor, callback))
         self._wake()
 
     def forget(self, descriptor: int) -> None:
-        """End a watch. Call this before you close the descriptor, because the system reuses its number."""
+        """End a watch. Call this before the descriptor is closed, because the system uses its number again."""
         self._orders.append(lambda: self._forget(descriptor))
 
     def _wake(self) -> None:
-        with suppress(OSError):  # the thread has enough wake-ups already, or has ended
+        with suppress(OSError):  # many wake-ups wait already, or the thread has ended
             self._waker.send(b"\0")
 
     def _run(self) -> None:
@@ -186,10 +198,11 @@ class Flusher:
         self._close()
 
     def _work(self) -> None:
-        if self._has_begun:  # this is a restart, perhaps because the selector has failed
+        if self._has_begun:  # the work was interrupted by an error, perhaps because the selector has failed
             self._renew()
         self._has_begun = True
-        self._obey()  # first forget closed descriptors, because their numbers may belong to others by now
+        # first remove watches of closed descriptors, because their numbers may belong to other sockets by now
+        self._obey()
         for descriptor, callback in list(self._unwatched.items()):
             self._watch(descriptor, callback)
         while not (self._stopping.is_set() or self._is_released):
@@ -202,7 +215,7 @@ class Flusher:
 
     def _renew(self) -> None:
         selector, waker, wakee = self._selector, self._waker, self._wakee
-        with suppress(OSError):  # no file descriptors are left, so continue with the old ones
+        with suppress(OSError):  # no file descriptors are left, so go on with the old ones
             self._open()
             self._unwatched.update(self._watched)
             self._watched = {}
@@ -219,7 +232,10 @@ class Flusher:
                 raise
 
     def _push(self, timer: Timer) -> None:
-        """Add a timer. If there are many, remove the cancelled ones, because each client that leaves cancels some."""
+        """Add a timer.
+
+        If there are many timers, remove the cancelled ones, because each client that leaves cancels some.
+        """
         if len(self._timers) >= self._sweep_at:
             live = [entry for entry in self._timers if entry[2].callback is not None]
             heapq.heapify(live)
@@ -228,7 +244,7 @@ class Flusher:
         heapq.heappush(self._timers, (timer.due, next(self._serial), timer))
 
     def _run_timers(self) -> float:
-        """Run the timers that are due. Returns the seconds until the next one."""
+        """Run the timers that are due. Returns the seconds until the next timer is due."""
         timers = self._timers
         while timers and timers[0][0] <= monotonic():
             self._call(heapq.heappop(timers)[2].callback)
@@ -238,14 +254,14 @@ class Flusher:
 
     def _watch(self, descriptor: int, callback: Callable[[], None]) -> None:
         if descriptor < 0:
-            return  # closed before this order was read
+            return  # the descriptor was closed before this order was executed
         self._unwatch(descriptor)
         try:
             self._selector.register(descriptor, selectors.EVENT_WRITE)
         except KeyError:
-            return  # the descriptor was closed before this order was read, and since a restart `_wakee` has its number
+            return  # the descriptor was closed before, and `_wakee` has its number since a restart
         except OSError as error:
-            if error.errno != errno.EBADF:  # EBADF: the descriptor was closed before this order
+            if error.errno != errno.EBADF:  # EBADF: the descriptor was closed before this order was executed
                 self.call_later(RETRY_S, lambda: self._watch(descriptor, callback))
         else:
             self._watched[descriptor] = callback

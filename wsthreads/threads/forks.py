@@ -1,12 +1,12 @@
 """Keeps processes that the application forks from acting as a second server on the same connections.
 
-A handler can call ``os.fork()`` and then return in the child, or call ``sys.exit()`` there. The child would be a second
-server. So each caller of the application's code compares `number` before and after the call. If the number has changed,
-the caller calls `leave`.
+A handler can call ``os.fork()``, and then return in the child process, or call ``sys.exit()`` there. The child would
+become a second server. So each caller of the application's code compares `number` before and after the call. If the
+number has changed, the process was forked in between, and the caller calls `leave`.
 
 A forked process has copies of the sockets of its parent's clients, and of their TLS states. If both processes wrote, a
-client would get mixed data. So all objects with connections are in `owners`, and give up their connections in a forked
-process. So no call that sends needs to check in which process it runs.
+client would get mixed data. So all objects with connections are in `owners`, and a forked process makes them give up
+their connections. So code that sends need not check in which process it runs.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ __all__ = ["Owner", "ending", "leave", "owners"]
 
 log = get_logger(__name__)
 
-#: A number that is different in a process and in its parent.
+#: This number changes with each fork, in the child. So it differs in a process and its parent.
 number = 0
 
 
 class Owner(Protocol):
-    """An object with connections."""
+    """An object with connections to clients."""
 
     def give_up_connections(self, dead_fd: int) -> None:
-        """Give up all connections. Called in a forked process that has no other thread yet. Locks may be held by the
-        parent's threads.
+        """Give up all connections. Called in a forked process, which has no other thread yet.
 
-        `dead_fd` is a socket whose peer is gone. A duplicate of it takes the place of each connection's socket.
+        Threads of the parent may have held locks at the fork. These locks are never released in this process.
+
+        `dead_fd` is a socket whose other end is closed. A copy of it replaces the socket of each connection.
         """
 
 
@@ -64,7 +65,7 @@ os.register_at_fork(after_in_child=_begin)
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """A context manager. A process that is forked inside its block ends at the end of the block."""
+    """A context manager: a process that is forked inside the block ends at the end of the block."""
     before = number
     try:
         yield
@@ -77,7 +78,7 @@ def ending() -> Iterator[None]:
 
 
 def leave(error: BaseException | None) -> NoReturn:
-    """End this forked process, with the status that Python gives a program that raised `error`."""
+    """End this forked process, with the exit status of a Python program that raised `error`."""
     status = 1
     with suppress(BaseException):
         code = error.code if isinstance(error, SystemExit) else None

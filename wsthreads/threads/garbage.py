@@ -1,8 +1,8 @@
 """Makes full garbage collections rarer.
 
-A full collection of the cyclic garbage collector stops all threads, for about 50 µs per session: half a second with
-10,000 sessions. By default, one happens each time the number of long-lived objects has grown by a quarter. So while
-5,000 clients connected, other clients waited for several full collections. Young garbage is collected as often as
+A full run of the cyclic garbage collector stops all threads for about 50 µs per session, which is half a second with
+10,000 sessions. By default, a full run comes each time the number of long-lived objects has grown by a quarter. So
+while 5,000 clients connected, other clients had to wait for several full runs. Young objects are collected as often as
 before.
 """
 
@@ -12,17 +12,19 @@ import gc
 
 __all__ = ["NEW_OBJECTS", "postpone_full_collections"]
 
-#: How many new objects cause a full collection. An open session has about 90.
+#: After how many new objects a full collection runs. An open session has about 90 objects.
 NEW_OBJECTS = 1_000_000
 
-#: The third threshold of `gc`, as Python sets it.
+#: Python's default for the third threshold of `gc`.
 _DEFAULT = 10
 
 
 def postpone_full_collections() -> None:
-    """Call this only in a process that belongs to the server.
+    """Let full collections run only after `NEW_OBJECTS` new objects.
 
-    Does nothing if the application has set the thresholds itself.
+    Call this only in a process that belongs to the server alone.
+
+    Does nothing if the application has changed the thresholds itself.
     """
     first, second, third = gc.get_threshold()
     if first and second and third == _DEFAULT:

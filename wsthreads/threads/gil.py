@@ -1,6 +1,6 @@
-"""Decides how threads are scheduled under a GIL: session threads run on one core.
+"""Decides how threads are scheduled under a GIL: for example, session threads run on one core.
 
-``python -m tests.bench.tricks`` measures the effect of each decision, with a subclass that leaves the decision out.
+``python -m tests.bench.tricks`` measures the effect of each decision, with a subclass without this decision.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from wsthreads.threads.scheduling import NO_SCHEDULING, Occupancy, ScheduledThre
 __all__ = ["GILScheduling", "has_gil", "python_text", "scheduling_for"]
 
 
-#: The longest wait for a turn. Nothing slow, such as a log line, should happen in a turn. If it does, the waiting
-#: threads continue after this time. With 1 s instead, the p99 latency of other clients was five times as long while
-#: thousands of clients reconnected at once.
+#: A thread waits for at most this long until it may open a connection (`GILScheduling.opening`). Opening should include
+#: nothing slow, such as a log line. If it does, the waiting threads continue after this time. With 1 s instead, the p99
+#: latency of other clients was five times as long while thousands of clients reconnected at once.
 TURN_TIMEOUT_S = 5.0
 
-#: While more new connections than this have unread requests, no further connection is accepted. Clients that send
-#: nothing do not count.
+#: While more new connections than this have requests that are not read yet, no further connection is accepted. Clients
+#: that send nothing do not count.
 MOST_UNREAD = 4
 
 
 class _Turn:
-    """A context for one thread at a time. It is not a lock, because a thread that has waited too long enters, too."""
+    """A context for one thread at a time.
+
+    Not a lock, because a thread that has waited for too long enters nevertheless.
+    """
 
     __slots__ = ("_has_lock", "_lock")
 
@@ -46,7 +49,8 @@ class _Turn:
 class GILScheduling(Scheduling):
     """The scheduling for a Python with a GIL. Any thread.
 
-    `cpu_affinity` is `Config.cpu_affinity`: keep session threads on one core. With None, `owns_process` turns it on.
+    `cpu_affinity` is the setting `Config.cpu_affinity`: whether session threads stay on one core. If it is None, they
+    do after `owns_process`.
     """
 
     def __init__(self, cpu_affinity: bool | None = False) -> None:
@@ -60,30 +64,39 @@ class GILScheduling(Scheduling):
         self.affinity.start(flusher, occupancy)
 
     def session_thread(self) -> ScheduledThread:
-        """The thread runs on the sessions' core, in the batch class.
+        """The calling thread runs on the sessions' core, in the batch class of the system's scheduler.
 
-        So a new message does not preempt another session.
+        So a new message does not interrupt the thread of another session.
         """
         return self.affinity.pin(may_batch=True)
 
     def opening(self) -> AbstractContextManager[object]:
-        """Lets one thread in at a time. Otherwise, a message would wait until each new connection has had the GIL."""
+        """Lets one thread open a connection at a time.
+
+        Otherwise, a message would have to wait until the thread of each new connection has had the GIL.
+        """
         return _Turn(self._opening)
 
     def accepting_thread(self) -> ScheduledThread:
-        """The thread runs on the sessions' core, so that the threads that it starts begin on this core."""
+        """The calling thread runs on the sessions' core, and so do the threads that it starts."""
         return self.affinity.pin()
 
     def most_unread(self) -> int | None:
-        """A small number. Otherwise, a message would wait until the threads of thousands of connections have begun."""
+        """A small number.
+
+        Otherwise, a message would have to wait until the threads of thousands of new connections have begun.
+        """
         return MOST_UNREAD
 
     def other_request(self) -> None:
-        """The thread may now run on all cores, because the application may do anything."""
+        """From now on, the thread may run on all cores, because the application may do anything in its answer."""
         leave_core()
 
     def joins_room(self) -> None:
-        """The thread leaves the batch class. The sooner it queues its broadcasts, the more is sent at once."""
+        """The thread leaves the batch class.
+
+        The sooner it queues its broadcasts, the more broadcasts are sent together.
+        """
         preempt_others()
 
     def stopped(self) -> None:
@@ -102,7 +115,7 @@ def python_text() -> str:
 
 
 class FreeThreadedScheduling(GILScheduling):
-    """The scheduling for a Python without a GIL. Does nothing until a C module turns the GIL on, as dukpy does."""
+    """The scheduling for a Python without a GIL. Does nothing unless a C module turns the GIL on, as dukpy does."""
 
     def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
         if has_gil():
@@ -122,5 +135,5 @@ class FreeThreadedScheduling(GILScheduling):
 
 
 def scheduling_for(cpu_affinity: bool | None) -> Scheduling:
-    """The scheduling of an app with this setting of `Config.cpu_affinity`."""
+    """Returns the scheduling for an app with this value of `Config.cpu_affinity`."""
     return GILScheduling(cpu_affinity) if has_gil() else FreeThreadedScheduling(cpu_affinity)

@@ -1,9 +1,10 @@
 """Gives all cores back to threads and processes that inherited the sessions' core.
 
-A thread or process that a pinned thread starts inherits its core (sched(7)). Without a patch of the standard library,
-wsthreads cannot know when such a thread or process starts. So the flusher looks from time to time at the threads of
-this process and at its child processes. The flusher acts at the second look, because at the first look a thread may be
-a session thread that has just begun. Each thread is checked only once.
+A thread or process that a pinned thread starts inherits the core (sched(7)). Without a patch of the standard library,
+wsthreads cannot know when one starts. So the flusher looks from time to time at the threads of this process and its
+child processes. It gives the cores back when it sees a thread on the core for the second time. When it sees the thread
+first, the thread may be a session thread that has just begun and is not known yet. Each thread gets its cores back only
+once.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ __all__ = ["Inheritance"]
 
 
 class Inheritance:
-    """Finds threads and processes that inherited a core.
+    """Finds threads and processes that inherited a core. For the flusher's thread.
 
-    Only the flusher uses it. Without ``/proc``, it finds nothing.
+    Without ``/proc``, it finds nothing.
     """
 
     def __init__(self) -> None:
-        self._known: set[int] = set()  # native ids of the threads that have been checked
-        self._suspects: set[int] = set()  # threads that were on one of our cores at the last look
+        self._known: set[int] = set()  # native ids of the threads that need no more checks
+        self._suspects: set[int] = set()  # threads that were on one of the cores at the last look
 
     def look(self, ours: Container[int], used: Set[int], cores: Set[int], *, may_be_batch: bool) -> None:
-        """Give `cores` to each thread that a second look finds on one of the cores `used`, unless it is in `ours`.
+        """Give `cores` to each thread that is on one of the cores `used` for the second time, unless it is in `ours`.
 
-        With `may_be_batch`, also end the batch class that the thread inherited.
+        With `may_be_batch`, also end the scheduler's batch class that the thread inherited.
         """
         threads = {*_numbers("/proc/self/task"), *(thread for pid in _descendants() for thread in _threads(pid))}
         suspects: set[int] = set()
@@ -46,7 +47,7 @@ class Inheritance:
                     if may_be_batch and os.sched_getscheduler(thread) == os.SCHED_BATCH:
                         os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
         self._suspects = suspects
-        self._known &= threads  # the system may reuse a number
+        self._known &= threads  # the system may give the id of an ended thread to a new one
 
 
 def _is_on_one_of(thread: int, used: Set[int]) -> bool:
@@ -59,8 +60,8 @@ def _threads(process: int) -> Iterable[int]:
 
 
 def _descendants() -> Iterator[int]:
-    """The processes that this one has started, the processes that these have started, and so on."""
-    try:  # fails at once if there are none
+    """Yields the processes that this process has started, the processes that those have started, and so on."""
+    try:  # this fails at once if there are no child processes
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except OSError:
         return

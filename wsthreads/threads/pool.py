@@ -1,7 +1,7 @@
 """A few threads for calls that may take long, such as calls of a handler's functions for rooms.
 
-A thread starts when there is work and no other thread is free, up to the limit. A thread runs one batch at a time. If
-more items wait, it first wakes another thread, because its own batch may take long.
+A thread starts when items wait and no other thread is free, up to the limit. A thread works on one batch of items at a
+time. If more items wait, it first wakes another thread, because its own batch may take long.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ T = TypeVar("T")
 
 
 class Pool(Generic[T]):
-    """Calls ``work(items)`` for all items that are `put` in, in order, at most `batch` of them at once. Any thread.
+    """Calls ``work(items)`` for all items that `put` gets, in their order, with at most `batch` items in one call.
+
+    Any thread.
 
     If `threads` is more than 1, several calls of `work` may run at the same time. Context variables that `work` sets
     are unset in the next call. The threads refer to `work`, so `work` must not refer to the pool's owner. `begin` is
-    called once in each thread.
+    called once in each thread, before its work.
     """
 
     def __init__(
@@ -46,30 +48,29 @@ class Pool(Generic[T]):
         self.give_up()
 
     def give_up(self) -> None:
-        """Forget threads and work in a forked process, because they are the parent's."""
-        self._lock = Lock()  # guards the rest; nothing blocks under it
-        self._calm = Condition(self._lock)  # notified when nothing waits or runs
+        """Forget all threads and items in a forked process, because they are the parent's."""
+        self._lock = Lock()  # guards the rest; nothing blocks while it is held
+        self._calm = Condition(self._lock)  # notified when no item waits and no call of `work` runs
         self._items: deque[T] = deque()
         self._threads: list[Thread] = []
-        self._idle = 0  # how many threads wait for a token
+        self._idle = 0  # how many threads wait for a token, which is how a free thread is woken
         self._tokens: SimpleQueue[None] = SimpleQueue()
-        self._running = 0  # calls of `work` that run
-        #: How many calls of `work` have ended. Tests use it to wait.
+        self._running = 0  # how many calls of `work` are running
+        #: How many calls of `work` have ended. Tests wait for this.
         self.moved = 0
         self._is_ending = False
 
     def put(self, items: Iterable[T]) -> None:
-        """Let threads work on some items.
+        """Let threads work on `items`.
 
-        Raises RuntimeError if no thread is running and none can be started. In this case, the items wait for the next
-        call.
+        Raises RuntimeError if no thread is running and none can be started. The items then wait for the next call.
         """
         with self._lock:
             self._items.extend(items)
             self._wake_locked()
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no item waits or is being worked on, at most `timeout_s`. Returns False if one still is."""
+        """Wait until all items are done, for at most `timeout_s`. Returns False if one is not."""
         deadline = monotonic() + timeout_s
         with self._calm:
             while self._items or self._running:
@@ -80,7 +81,7 @@ class Pool(Generic[T]):
         return True
 
     def stop(self, timeout_s: float) -> None:
-        """End the threads when no item waits. Waits at most `timeout_s`."""
+        """End the threads when no item waits. Waits for at most `timeout_s`."""
         deadline = monotonic() + timeout_s
         with self._lock:
             threads, self._threads = self._threads, []
@@ -90,7 +91,7 @@ class Pool(Generic[T]):
                 thread.join(max(0.0, deadline - monotonic()))
 
     def release(self, threads: int | None = None) -> None:
-        """End the threads when no item waits. Takes no lock and does not wait, so finalizers may call this."""
+        """End the threads when no item waits. Takes no lock and does not wait, so finalizers may call this method."""
         self._is_ending = True
         for _ in range(self._most if threads is None else threads):
             self._tokens.put(None)
@@ -107,7 +108,7 @@ class Pool(Generic[T]):
             thread = Thread(target=self._run, name=name, daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # no thread can be started
+            except RuntimeError:  # the system allows no more threads, but a running thread will do the work
                 if not self._threads:
                     raise
             else:

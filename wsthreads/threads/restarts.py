@@ -1,4 +1,4 @@
-"""Starts the work of a thread again after an error, with growing pauses."""
+"""Calls the work of a thread again after an error, with growing pauses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Restarts", "keep_running"]
 
 log = get_logger(__name__)
 
-#: The pause before the second restart in a row. There is no pause before the first one. Each further pause is twice as
-#: long as the one before.
+#: The pause before the second restart in a row, in seconds. The first restart has no pause before it. Each further
+#: pause is twice as long as the one before, up to MAX_PAUSE_S.
 FIRST_PAUSE_S = 0.05
 MAX_PAUSE_S = 1.0
 
-#: After this long without an error, the next restart counts as the first.
+#: After this many seconds without an error, the next restart counts as the first.
 CALM_S = 5.0
 
 
@@ -32,7 +32,7 @@ class Restarts:
         self._pause_s = 0.0
 
     def next_pause_s(self) -> float:
-        """Seconds to wait before a restart now."""
+        """Returns the seconds to wait before a restart that is due now."""
         now = self._clock()
         if now - self._last > CALM_S:
             self._pause_s = 0.0
@@ -45,7 +45,7 @@ class Restarts:
 def keep_running(work: Callable[[], None], pause: Callable[[float], object] = sleep) -> None:
     """Call `work` until it returns. If it raises, log the error, pause, and call it again.
 
-    This is for threads that all sessions need. `work` must keep its state between calls.
+    For threads that all sessions need. `work` must keep its state between two calls.
     """
     restarts = Restarts()
     while True:
@@ -54,7 +54,7 @@ def keep_running(work: Callable[[], None], pause: Callable[[float], object] = sl
         except BaseException:
             if sys.is_finalizing():
                 return
-            with suppress(BaseException):  # for example a MemoryError; the restart is more important than the log
+            with suppress(BaseException):  # for example a MemoryError: the restart is more important than the log line
                 log.critical("the thread %s has failed and is started again", current_thread().name, exc_info=True)
             pause(restarts.next_pause_s())
         else:

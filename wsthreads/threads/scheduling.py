@@ -1,7 +1,8 @@
-"""Events that core modules report about their threads, such as "a session begins".
+"""Events that other modules report about their threads, such as "a session begins".
 
-The classes here do nothing. Their subclasses in `wsthreads.threads.gil` decide at each event about the GIL, the cores
-and the classes of the system's scheduler. The modules that report events need not know about these.
+The classes here do nothing. Their subclasses in `wsthreads.threads.gil` decide at each event what to do about the GIL,
+the cores, and the classes of the system's scheduler. So the modules that report events need to know nothing about
+these.
 """
 
 from __future__ import annotations
@@ -22,36 +23,35 @@ class Occupancy(Protocol):
 
     @property
     def taken(self) -> int:
-        """The number of sessions, a snapshot."""
+        """The number of sessions. Other threads may change it."""
 
 
 class ScheduledThread:
     """A context in which a thread serves clients. Only this thread may use it.
 
-    Call ``if thread.is_displaced: thread.runs_handler()`` before each message. No method raises.
+    Before each message, call ``if thread.is_displaced: thread.runs_handler()``. No method raises an exception.
     """
 
     __slots__ = ()
 
-    #: Whether `runs_handler` has something to do. Callers check this first, because it is usually false.
+    #: Whether `runs_handler` has something to do. Callers check this attribute first, because it is usually False.
     is_displaced = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Called when the thread no longer serves clients."""
+        """Called when the thread serves no more clients."""
 
     def runs_handler(self) -> None:
-        """Called when the thread is about to run a handler."""
+        """Called when the thread is about to call a handler."""
 
     def only_reads(self) -> None:
-        """Called when the thread, from now on, only reads its socket and seldom runs Python code."""
+        """Called when the thread begins to only read its socket, and will seldom run Python code."""
 
     def starts_thread(self) -> ScheduledThread:
-        """Called when the thread is about to start another thread, which serves a client.
+        """Called when the thread is about to start another thread for a client. Returns the context for the new thread.
 
-        Returns the context for it.
         """
         return self
 
@@ -60,30 +60,30 @@ class Scheduling:
     """Gets the events of one app's threads. This class does nothing. Any thread."""
 
     def owns_process(self, nth: int) -> None:
-        """Called if the process belongs to the app alone, and is the `nth` worker of its server."""
+        """Called if the process belongs to the app alone, as worker number `nth` of its server."""
 
     def session_begins(self, flusher: Flusher, occupancy: Occupancy) -> None:
-        """Called when a session was admitted. `flusher` is running, and `occupancy` counts the app's sessions."""
+        """Called when a session was admitted. `flusher` is running. `occupancy` counts the app's sessions."""
 
     def session_thread(self) -> ScheduledThread:
-        """A context in which the calling thread serves a session."""
+        """Returns a context in which the calling thread serves a session."""
         return _NO_THREAD
 
     def opening(self) -> AbstractContextManager[object]:
-        """A context in which the calling thread opens a connection.
+        """Returns a context in which the calling thread opens a connection.
 
-        The thread must not wait there for the client, or for code of the application.
+        In this context, the thread must not wait for the client, or for code of the application.
         """
         return _NO_TURN
 
     def accepting_thread(self) -> ScheduledThread:
-        """A context in which the calling thread accepts connections and starts their threads."""
+        """Returns a context in which the calling thread accepts connections and starts their threads."""
         return _NO_THREAD
 
     def most_unread(self) -> int | None:
-        """How many new connections may have requests that their threads have not read.
+        """Returns how many new connections may have requests that their threads have not read yet.
 
-        If there are more, the accepting thread waits. With None, it never waits.
+        If there are more, the accepting thread waits. None: it never waits.
         """
         return None
 
@@ -94,7 +94,7 @@ class Scheduling:
         """Called when the calling thread is about to add a session to a room."""
 
     def stopped(self) -> None:
-        """Called when the app was shut down, and its flusher has ended."""
+        """Called when the app is shut down and its flusher has ended."""
 
 
 _NO_THREAD = ScheduledThread()
