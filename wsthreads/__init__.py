@@ -1,9 +1,9 @@
 """A multi-threaded WebSocket server with rooms, for handlers in JavaScript or Python.
 
-`__all__` lists the public API; everything else may change. A name is imported at its first use, so commands such as
-``wsthreads --help`` start fast: they do not import the server.
+`__all__` lists the public API. Everything else may change. A name is imported when it is used first. So commands such
+as ``wsthreads --help`` start fast, because they do not import the server.
 
-The packages and modules, from the bottom up. Each imports only entries above it:
+The packages and modules, from the bottom up. Each imports only packages and modules above it in this list:
 
 - `_native`: the optional C modules.
 - `errors`, `loggers`, `hosts`, `origins`, `config`: all errors, log output, host names, web origins, all settings.
@@ -144,7 +144,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__ and name not in _HOMES:  # RedisBroker is not in __all__: a star import would need redis-py
+    # RedisBroker is not in __all__, because a star import would then need redis-py
+    if name not in __all__ and name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
     globals()[name] = value

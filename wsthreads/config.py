@@ -1,6 +1,6 @@
 """Every setting, its unit, its default and its range, in one place.
 
-A `Config` is immutable, and is validated when it is created. Each field is an option of the command line
+A `Config` is immutable, and its values are checked when it is created. Each field is also an option of the command line
 (`max_message_bytes` is ``--max-message-bytes``) and a keyword argument of `WebSocketApp`.
 """
 
@@ -23,17 +23,18 @@ __all__ = [
     "dashboard_token_of",
 ]
 
-#: The environment variable with a Redis URL, for apps that are not given a broker.
+#: The environment variable with a Redis URL, for apps that get no broker as an argument.
 REDIS_VARIABLE = "WSTHREADS_REDIS"
 
 #: The environment variables for `metrics_token` and `dashboard_token`.
 METRICS_TOKEN_VARIABLE = "WSTHREADS_METRICS_TOKEN"
 DASHBOARD_TOKEN_VARIABLE = "WSTHREADS_DASHBOARD_TOKEN"
 
-#: A shorter dashboard token could be guessed, and this token allows actions, not only reading.
+#: A shorter token for the dashboard could be guessed, and this token permits actions, not only reading.
 MIN_DASHBOARD_TOKEN_CHARS = 16
 
-#: The longest time in a setting: about 11 days. poll(2) takes a timeout of at most 24 days (32 bits of milliseconds).
+#: The longest time in any setting, about 11 days. poll(2) accepts timeouts of at most 24 days (32 bits of
+#: milliseconds).
 MAX_S = 1e6
 
 
@@ -45,9 +46,11 @@ def _setting(
     kind: type | None = None,
     secret: bool = False,
 ) -> Any:
-    """A field with its help text, type and range. `Config` checks them. None is a valid value if it is the default.
+    """Returns a field of `Config` with its help text, type and range, which `Config` checks.
 
-    For text, the range applies to the length.
+    None is valid if it is the default.
+
+    For text, the range is for the number of characters.
     """
     metadata = {"help": about, "low": low, "high": high, "kind": kind or type(default)}
     return field(default=default, metadata=metadata, repr=not secret)
@@ -57,7 +60,7 @@ def _setting(
 class Config:
     """The settings of an app. Immutable, so every thread may read them.
 
-    Raises `ConfigError` for a value out of range. The error names the setting, the value and the range.
+    Raises `ConfigError` for a value out of its range. The error names the setting, the value and the range.
     """
 
     max_message_bytes: int = _setting(1024 * 1024, "largest message from a client (1009)", 1, 2**31)
@@ -182,7 +185,7 @@ def _validated(setting: Field[Any], value: Any) -> Any:
         return texts
     if kind is str:
         if not isinstance(value, str) or not value.isascii() or any(not c.isprintable() or c == " " for c in value):
-            raise ConfigError(f"{name} must be ASCII text without spaces")  # the value is a secret, and is not shown
+            raise ConfigError(f"{name} must be ASCII text without spaces")  # the value is a secret, so it is not shown
         if value and len(value) < (setting.metadata["low"] or 0):
             least = setting.metadata["low"]
             raise ConfigError(f"{name} must have at least {least} characters, this one has {len(value)}")
@@ -194,16 +197,16 @@ def _validated(setting: Field[Any], value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
         raise ConfigError(f"{name} must be {'a number' if kind is float else 'a whole number'}, not {value!r}")
     low, high = setting.metadata["low"], setting.metadata["high"]
-    if not low <= value <= high:  # also refuses NaN
+    if not low <= value <= high:  # this also refuses NaN
         top = f" and at most {high:.10g}" if high < math.inf else ""
         raise ConfigError(f"{name} must be at least {low}{top}, not {value!r}")
     return kind(value)
 
 
 def dashboard_token_of(config: Config) -> str:
-    """The dashboard's token: from the settings, or else from the environment. Empty if neither has one.
+    """Returns the dashboard's token, from the settings or otherwise from the environment. Empty if neither has one.
 
-    Raises `ConfigError` if the environment's token is invalid.
+    Raises `ConfigError` if the token in the environment is invalid.
     """
     token = config.dashboard_token or os.environ.get(DASHBOARD_TOKEN_VARIABLE, "")
     return replace(config, dashboard_token=token).dashboard_token

@@ -87,26 +87,26 @@ class CloseCode(IntEnum):
     GOING_AWAY = 1001
     PROTOCOL_ERROR = 1002
     UNSUPPORTED_DATA = 1003
-    NO_STATUS = 1005  # reported only: the peer's close frame had no code
-    ABNORMAL = 1006  # reported only: the connection was lost
+    NO_STATUS = 1005  # never sent: the close frame of the other side had no code
+    ABNORMAL = 1006  # never sent: the connection was lost
     INVALID_PAYLOAD = 1007
     POLICY_VIOLATION = 1008
     MESSAGE_TOO_BIG = 1009
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
-    EXPIRED = 3000  # registered as "Unauthorized"; here, the session has expired
+    EXPIRED = 3000  # registered as "Unauthorized"; here, it means that the session has expired
 
 
-#: After these codes, connecting again has no use: the client made a mistake, or the server does not want it. After all
-#: other codes, it may help. `wsthreads.js` has the same list.
+#: After these codes, a client should not connect again, because it has made a mistake, or the server does not want it.
+#: After other codes, it may try. `wsthreads.js` has the same list.
 FINAL_CODES = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
 
 
 def is_final(code: int) -> bool:
-    """Whether connecting again has no use after this close code.
+    """Whether a client should not connect again after this close code.
 
-    Returns True for the application's own codes, 4000 to 4999.
+    Also returns True for the codes that applications define, 4000 to 4999.
     """
     return code in FINAL_CODES or 4000 <= code <= 4999
 
@@ -116,7 +116,7 @@ class WSThreadsError(Exception):
 
 
 class UsageError(WSThreadsError):
-    """The caller's mistake."""
+    """A mistake of the code that calls wsthreads."""
 
 
 class ConfigError(UsageError, ValueError):
@@ -136,7 +136,7 @@ class RoomNameError(UsageError, ValueError):
 
 
 class RoomLimitError(UsageError, ValueError):
-    """A session tried to join more rooms than `Config.max_rooms_per_session`."""
+    """A session has tried to join more rooms than `Config.max_rooms_per_session`."""
 
 
 class HistoryError(UsageError, ValueError):
@@ -160,10 +160,10 @@ class UserError(UsageError, ValueError):
 
 
 class HandlerError(UsageError, TypeError):
-    """A handler cannot be used. It has no handler function, or one of its functions or its `tick_rate` is not valid.
+    """A handler that cannot be used. It has no handler function, or a function or its `tick_rate` is not valid.
 
     `about` is the name of the wrong function, if there is one. `path` is the handler's file, if it has one. `line` and
-    `column` count from 1, and are None if unknown. The error's text contains all of them.
+    `column` count from 1, and are None if they are not known. The text of the error contains all of them.
     """
 
     path: str | None = None
@@ -178,8 +178,8 @@ class HandlerError(UsageError, TypeError):
 class ScriptError(UsageError):
     """A script that cannot be loaded.
 
-    `path` is the file. `line` and `column` count from 1, and are None if unknown. `str()` gives ``path:line:column:
-    message``.
+    `path` is the file. `line` and `column` count from 1, and are None if they are not known. The text of the error is
+    ``path:line:column: message``.
     """
 
     def __init__(self, message: str, path: str, line: int | None = None, column: int | None = None) -> None:
@@ -189,10 +189,10 @@ class ScriptError(UsageError):
 
 
 class PeerError(WSThreadsError):
-    """The peer has made an error. The server closes the connection with `close_code`."""
+    """An error of the other side of the connection. The server closes the connection with `close_code`."""
 
     close_code = CloseCode.PROTOCOL_ERROR
-    #: The `Config` setting whose limit the peer exceeded; empty if no limit was exceeded.
+    #: The setting of `Config` whose limit the other side has exceeded. Empty if no limit was exceeded.
     setting = ""
 
 
@@ -201,7 +201,7 @@ class ProtocolError(PeerError):
 
 
 class UnsupportedDataError(PeerError):
-    """A kind of message that the endpoint does not accept."""
+    """A kind of message that the endpoint does not accept, such as a binary message."""
 
     close_code = CloseCode.UNSUPPORTED_DATA
 
@@ -213,7 +213,7 @@ class InvalidPayloadError(PeerError):
 
 
 class PolicyError(PeerError):
-    """The peer exceeded a limit, such as a message rate."""
+    """The other side has exceeded a limit, such as the number of messages per second."""
 
     close_code = CloseCode.POLICY_VIOLATION
 
@@ -236,10 +236,10 @@ class TooManyFragmentsError(MessageTooBigError):
 
 
 class PostError(WSThreadsError):
-    """A post to a room was not handled. The room has no members, too many posts wait, or the value is not valid.
+    """A post to a room was not handled: the room has no members, too many posts wait, or the value is not valid.
 
-    If `is_unknown` is true, the post may have been handled, or may be handled later: the room's owner died, or took too
-    long.
+    If `is_unknown` is True, the post may have been handled, or may be handled later. The room's owner has died, or was
+    too slow.
     """
 
     def __init__(self, message: str, *, is_unknown: bool = False) -> None:
@@ -248,10 +248,10 @@ class PostError(WSThreadsError):
 
 
 class RequestError(WSThreadsError):
-    """A request got no answer: the other side refused it, or it could not be sent.
+    """A request got no answer, because the other side has refused it, or because it could not be sent.
 
-    Raise it in `on_request` to refuse a request. The other side receives its text. After any other exception, the other
-    side learns only that the request failed.
+    Raise this error in `on_request` to refuse a request. The other side receives the error's text. After any other
+    exception, the other side learns only that the request has failed.
     """
 
 
@@ -276,10 +276,10 @@ class SessionMoved(WSThreadsError):
 
 
 class HandshakeRefused(WSThreadsError):
-    """Raise this in `on_handshake` to refuse a client with an HTTP status of your choice.
+    """An error to raise in `on_handshake`, which refuses a client with an HTTP status.
 
     `status` is from 400 to 599. `reason` becomes the body of the response. `headers` are pairs of text. Metrics count
-    refusals by `cause`, so use only a few different values.
+    the refusals for each `cause`, so use only a few different values.
     """
 
     def __init__(
@@ -290,7 +290,7 @@ class HandshakeRefused(WSThreadsError):
         self.status, self.reason, self.headers, self.cause = status, reason, tuple(headers), cause
         for header in self.headers:
             _check_header(header)
-        #: A WSGI application that responds instead of `reason`.
+        #: A WSGI application that makes the response, in place of `reason`.
         self.response: WSGIApplication | None = None
         super().__init__(f"{status} {reason}".strip())
 
@@ -309,26 +309,26 @@ class BackendError(WSThreadsError):
 
 
 class IsolateError(BackendError):
-    """A script's interpreter has ended, or cannot run on this machine."""
+    """The interpreter of a script has ended, or cannot run on this machine."""
 
 
 class BrokerError(BackendError):
     """The broker (Redis) did not accept a broadcast or a call, or sent malformed data."""
 
-    #: Whether the broadcast or the call may have taken effect although this error was raised.
+    #: Whether the broadcast or the call may have taken effect in spite of this error.
     is_unknown = False
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 room``, ``2 rooms``."""
+    """Returns a number with its noun: ``1 room``, ``2 rooms``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def brief(value: object, chars: int = 40) -> str:
-    """The start of the repr of a wrong value, for the text of an error.
+    """Returns the start of the repr of a wrong value, for the text of an error.
 
-    Never raises, even if the repr of a handler's class does. Python does not print whole numbers of more than 4,300
-    digits, so the text shows the number of bits instead.
+    Never raises an exception, even if the repr of a handler's class does. Python does not print whole numbers of more
+    than 4,300 digits. For these, the text shows the number of bits.
     """
     try:
         return repr(value)[:chars]

@@ -2,8 +2,7 @@
 
     gunicorn -k wsthreads.gunicorn.ThreadWorker --threads 1000 'wsthreads:create_app("chat.js")'
 
-The app finds the worker in its WSGI environ, and registers with the worker. So any part of the WSGI application may
-contain the app.
+The app finds the worker in the WSGI environ, and registers with it. So the app can be any part of the WSGI application.
 """
 
 from __future__ import annotations
@@ -57,57 +56,59 @@ __all__ = ["JSONLogger", "ThreadWorker"]
 
 log = get_logger(__name__)
 
-#: How long the worker's loop pauses if it cannot accept a connection.
+#: How long the worker's loop pauses if it cannot accept a connection, in seconds.
 EXHAUSTED_PAUSE_S = 0.05
 
 
-#: A full worker leaves a new client to other workers for at most LEAVE_S. If no worker accepts the client, all workers
-#: are full or busy. In this case, the full worker accepts the client, because the request may need no session. For
-#: LEAVE_AGAIN_S, it then leaves no client to others.
+#: A full worker leaves a new client to other workers for at most LEAVE_S. If no other worker accepts the client in this
+#: time, all workers are full or busy. The full worker then accepts the client itself, because the request may need no
+#: session. For LEAVE_AGAIN_S after that, it leaves no client to others.
 LEAVE_S = 0.05
 LEAVE_STEP_S = 0.002
 LEAVE_AGAIN_S = 1.0
 
-#: How often an ending worker checks its connections.
+#: How often an ending worker checks its connections, in seconds.
 END_STEP_S = 0.1
 
-#: At the worker's end, how long the head of a request may take, from its first byte.
+#: At the worker's end, a client has this long to send the head of a request, from its first byte.
 END_HEAD_S = 0.5
 
-#: At the worker's end, how long an idle keep-alive connection stays open, because a request may be on its way. gunicorn
-#: 26 has the same rule.
+#: At the worker's end, an idle keep-alive connection stays open for this long, because a request may be on its way.
+#: gunicorn 26 has the same rule.
 END_KEEPALIVE_S = 2.0
 
 
 class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
-    """A gthread worker for apps with WebSockets. It differs from gthread in these points:
+    """A gthread worker for apps with WebSockets. It differs from gunicorn's gthread in these points:
 
-    - At its end, the worker closes its sessions, runs each `on_close`, and exits as soon as all of them have returned.
-      Clients get 1012 if another worker takes over (HUP, `max_requests`, `--reload`), else 1001. Under plain ``-k
-      gthread``, the sessions close half a second later, and always with 1001.
+    - At its end, the worker closes its sessions, calls each `on_close`, and exits as soon as all of them have returned.
+      Clients get the close code 1012 if another worker takes over (HUP, `max_requests`, `--reload`), otherwise 1001.
+      With plain ``-k gthread``, the sessions close half a second later, and always with 1001.
     - The worker accepts at most `--threads` minus two sessions, so that two threads remain for HTTP.
-    - A full worker leaves new clients to other workers, while one of them has a free place. Not with `--reuse-port`.
-    - A client must send the head of its request within `handshake_timeout_s` (10 s before the first request to an app).
-      gthread waits without a limit, so a few clients could take all threads.
-    - Context variables that a handler or a view sets are unset for the thread's next client.
+    - A full worker leaves new clients to other workers while another worker has a free place. With `--reuse-port`, it
+      cannot.
+    - A client must send the head of its request (first line and headers) within `handshake_timeout_s`, or within 10 s
+      before the first request to an app. gthread waits without a limit, so a few clients could occupy all threads.
+    - Context variables that a handler or a view sets are unset again before the thread serves another client.
     - Slow HTTP clients, with unfinished requests or responses, do not delay the worker's end.
-    - If file descriptors or threads run out, new clients wait. A gthread worker would end, with all of its sessions.
-    - Each worker keeps its sessions on its own core, if there are enough cores. A replacement worker takes over the
-      core.
-    - If a script does not load, or a setting is out of range, gunicorn logs one line and ends. Log lines of wsthreads
-      and of scripts go to gunicorn's error log.
+    - If there are no more file descriptors or threads, new clients wait. A gthread worker would end, with all its
+      sessions.
+    - Each worker keeps its sessions on a core of its own, if there are enough cores. A worker that replaces another one
+      uses the same core.
+    - If a script does not load, or a setting is out of its range, gunicorn logs one line and ends. The log lines of
+      wsthreads and of scripts go to gunicorn's error log.
     """
 
-    #: In the master process, the live workers. gunicorn creates a worker object there, and drops the object when the
+    #: The live workers, known only in the master process. gunicorn creates a worker object there, and drops it when the
     #: worker's process ends.
     _living: ClassVar[WeakSet[ThreadWorker]] = WeakSet()
-    #: The slot of the first worker: a worker's slot decides on its core. It is random, because several masters on one
-    #: machine should not begin with the same core.
+    #: The slot of the first worker. A worker's slot decides which core it uses. The first slot is random, so that
+    #: several masters on one machine do not begin with the same core.
     _first_slot: ClassVar[int] = SystemRandom().randrange(2**16)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # gunicorn does TLS handshakes later, where `handshake_timeout_s` limits their time.
+        # gunicorn then does the TLS handshake later, where `handshake_timeout_s` limits its time
         self.cfg.set("do_handshake_on_connect", False)
         taken = {worker._slot for worker in self._living}
         self._slot: int = next(nth for nth in count(self._first_slot) if nth not in taken)
@@ -115,18 +116,21 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self._apps: set[WebSocketApp] = set()
         self._draining = False
         self._warned_at = float("-inf")
-        self._alone_at = float("-inf")  # when this worker last left a client that no other worker accepted
-        self._told = False  # whether a signal told this worker to end
-        #: One byte that master and worker share. It is 1 once workers with a newer configuration exist.
+        self._alone_at = float("-inf")  # when this worker last left a client to others in vain
+        self._told = False  # whether a signal has told this worker to end
+        #: One byte of memory that master and worker share. It becomes 1 when there are workers with a newer
+        #: configuration.
         self._outdated = mmap(-1, 1)
         for worker in self._living:
             if worker.cfg is not self.cfg:
                 worker._outdated[0] = 1
-        #: Maps each thread that reads the head of a request to the start time and the connection.
+        #: For each thread that reads the head of a request: when it began, and the connection.
         self._reading: dict[int, tuple[float, Any]] = {}
-        #: Maps each thread that responds to a request, including session threads, to the connection.
+        #: For each thread that responds to a request, including session threads: the connection.
         self._answering: dict[int, Any] = {}
-        self._lock = Lock()  # guards both dicts; a leaf lock. While it is held, a listed thread owns its socket
+        # Guards both dicts. A leaf lock: no other lock is taken under it. While it is held, a listed thread does not
+        # close its socket.
+        self._lock = Lock()
         self._stalls = StalledClients()
         self._ends_at = float("inf")
         self._drains: list[Thread] = []
@@ -144,7 +148,8 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
     def init_signals(self) -> None:
         super().init_signals()
-        # At a HUP, the master ends its workers by TERM. A terminal that closes, and pkill, send HUP to workers, too.
+        # At a HUP, the master ends its workers by TERM. Workers ignore HUP, which a closing terminal or pkill may send
+        # to them.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def load_wsgi(self) -> None:
@@ -153,9 +158,9 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             super().load_wsgi()
         except WSThreadsError as error:
             raise AppImportError(str(error)) from error
-        if unfit := green_threads():  # checked late, because a module that the application imports may patch threads
+        if unfit := green_threads():  # checked here, because modules that the application imports may replace threads
             raise AppImportError(unfit)
-        log_to_gunicorn()  # the application may have configured logging
+        log_to_gunicorn()  # the application may have configured the logging while it was loaded
         application: WSGIApplication = Contained(self.wsgi)  # type: ignore[has-type]  # with its middleware
 
         def introduce(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -188,7 +193,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             sleep(EXHAUSTED_PAUSE_S)
 
     def _leave(self, listener: Any) -> bool:
-        """Wait until another worker has accepted the client. Returns False if no worker does."""
+        """Wait until another worker has accepted the client. Returns False if none does in time."""
         waiting = select.poll()
         waiting.register(listener, select.POLLIN)
         deadline = monotonic() + LEAVE_S
@@ -202,17 +207,19 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         """Whether this worker has no place for another session, but another worker may have one."""
         apps = list(self._apps)
         if self.cfg.workers == 1 or self.cfg.reuse_port or not apps or not any(app.places for app in apps):
-            return False  # no other worker would have a place, or get the client
+            return False  # no other worker has a place for it, or could get this client
         return max(app.free_places for app in apps) <= len(self._reading)
 
     def handle(self, conn: Any) -> Any:
         """Read a request from a connection, and respond. Called by gthread in one of its threads."""
         with self._lock:
             self._reading[get_ident()] = (monotonic(), conn)
-        if hasattr(conn, "wait_for_data"):  # from gunicorn 25: it would need a descriptor, and there may be none left
+        # since gunicorn 25; this method would need a file descriptor, and there may be none left
+        if hasattr(conn, "wait_for_data"):
             conn.wait_for_data = partial(_has_data, conn.sock)
         try:
-            # In a separate context, because otherwise context variables would stay set for the thread's next client.
+            # The call has its own context, because otherwise context variables would stay set for the thread's next
+            # client.
             keeps = copy_context().run(super().handle, conn)
             if not keeps:
                 _linger(conn.sock)
@@ -223,29 +230,30 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 self._answering.pop(get_ident(), None)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """Called by gthread with the request, before it builds the environ from the headers."""
+        """Called by gthread with the request, before gthread makes the environ from the headers."""
         cookies = [value for name, value in req.headers if name == "COOKIE"]
-        if len(cookies) > 1:  # from an HTTP/2 proxy (RFC 9113, 8.2.3); gunicorn would join by commas
+        if len(cookies) > 1:  # from an HTTP/2 proxy (RFC 9113, 8.2.3); gunicorn would join the cookies by commas
             others = [field for field in req.headers if field[0] != "COOKIE"]
             req.headers = [*others, ("COOKIE", "; ".join(filter(None, cookies)))]
         return super().handle_request(req, conn)
 
     def run(self) -> None:
-        """The worker's loop.
+        """The loop of the worker.
 
-        At the end, it ends all connections, because Python waits for their threads before it exits.
+        When the loop has ended, this method ends all connections, because Python waits for their threads before it
+        exits.
         """
         try:
             super().run()
-        finally:  # after INT, QUIT or `--graceful-timeout`
+        finally:  # also after INT, QUIT or `--graceful-timeout`
             if self._reading or self._answering:
                 self._wind_up()
                 Thread(target=self._cut_off, name="wsthreads-end").start()
-            report_exit_blockers(but=self.tpool._threads)  # the threads of the pool are reported by other code
+            report_exit_blockers(but=self.tpool._threads)  # other code reports the threads of the pool
 
     def _cut_off(self) -> None:
         for thread in self._drains:
-            thread.join()  # `app.shutdown` has a deadline
+            thread.join()  # `app.shutdown` has a deadline, so this does not wait for long
         with self._lock:
             for conn in [conn for _, conn in self._reading.values()] + list(self._answering.values()):
                 wake(conn.sock, socket.SHUT_RDWR)
@@ -258,11 +266,11 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         super().wait_for_and_dispatch_events(timeout)
 
     def adopt(self, app: WebSocketApp) -> None:
-        """Register an app. The app calls this in any thread, at the first request for its endpoints in this process."""
+        """Register an app. The app calls this at its first request in this process, in any thread."""
         self._apps.add(app)
         app.fit_to_threads(self.cfg.threads)
         app.keep_on_core(self._slot)
-        if self._draining:  # the app's first request arrived while the worker was ending
+        if self._draining:  # the first request for the app came while the worker was ending
             self._drain(app)
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
@@ -277,11 +285,11 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
     @property
     def is_replaced(self) -> bool:
-        """Whether another worker takes over: after a HUP, or when this worker ends by itself."""
+        """Whether another worker takes over, which is so after a HUP, and when this worker ends by itself."""
         return bool(self._outdated[0]) or not (self._told or self.alive)
 
     def notify(self) -> None:
-        """Called by the worker's loop every second, and as soon as it stops accepting."""
+        """Called by the worker's loop every second, and once more when it stops accepting connections."""
         super().notify()
         self.tpool.catch_up()
         self._end_slow_requests()
@@ -289,27 +297,27 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
             self._wind_up()
 
     def _wind_up(self) -> None:
-        """End the connections that would delay the worker's end. The loop calls this repeatedly until it ends."""
+        """End the connections that would delay the worker's end. Called again and again until the loop ends."""
         if not self._draining:
             self._draining = True
-            self._ends_at = monotonic() + END_KEEPALIVE_S  # the deadline of keep-alive connections
+            self._ends_at = monotonic() + END_KEEPALIVE_S  # when keep-alive connections must end
             for app in list(self._apps):
                 self._drain(app)
         for conn in self.keepalived_conns:
             conn.timeout = min(conn.timeout, self._ends_at)
-        for conn in getattr(self, "pending_conns", ()):  # from gunicorn 26: connections that have not sent a byte
+        for conn in getattr(self, "pending_conns", ()):  # since gunicorn 26: connections that have not sent a byte
             conn.timeout = 0.0
         now = monotonic()
         with self._lock:
             for since, conn in self._reading.values():
-                if now - since > END_HEAD_S:  # the thread of the connection can still read what has arrived
+                if now - since > END_HEAD_S:  # the connection's thread can still read what has arrived
                     wake(conn.sock, socket.SHUT_RD)
-            # This waits until all sessions have ended, because sessions have their own shutdown, unlike HTTP requests.
+            # HTTP requests are ended only after all sessions, because sessions have a shutdown of their own.
             if not any(thread.is_alive() for thread in self._drains):
                 self._stalls.end(conn.sock for conn in self._answering.values())
 
     def _end_slow_requests(self) -> None:
-        """End the connections whose requests arrive too slowly. Their threads see the end of input."""
+        """End connections whose requests arrive too slowly. Their threads see the end of the input."""
         default = Config().handshake_timeout_s
         timeout_s = max((app.config.handshake_timeout_s for app in list(self._apps)), default=default)
         now = monotonic()
@@ -324,7 +332,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
                 app.metrics.add("past_handshake_timeout_s", len(slow))
 
     def _drain(self, app: WebSocketApp) -> None:
-        # This runs in a thread, because the loop must continue and notice the ended connections.
+        # This runs in a thread of its own, because the loop must continue, and notice connections that have ended.
         timeout_s = drain_timeout_s(self.cfg.graceful_timeout)
         thread = Thread(target=app.shutdown, args=(timeout_s, *farewell(self)), name="wsthreads-drain")
         self._drains.append(thread)
@@ -332,7 +340,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
 
 def _has_data(sock: socket.socket, timeout_s: float) -> bool:
-    """Wait until a socket is readable, at most `timeout_s`. Returns False if it is not readable, or is closed."""
+    """Wait until a socket is readable, for at most `timeout_s`. Returns False if it is not, or if it is closed."""
     waiting = select.poll()
     try:
         waiting.register(sock, select.POLLIN)
@@ -342,27 +350,27 @@ def _has_data(sock: socket.socket, timeout_s: float) -> bool:
 
 
 def _linger(sock: socket.socket) -> None:
-    """Wait until the client has closed its connection, as gunicorn 26 does, but not in the worker's loop.
+    """Wait until the client has closed its connection, as gunicorn 26 does, but in the thread of the connection.
 
-    In the loop, a client that does not close its connection would delay all other clients for two seconds.
+    In the worker's loop, a client that does not close its connection would delay all other clients for two seconds.
     """
     close_graceful = getattr(util, "close_graceful", None)
     if close_graceful is not None:
-        with suppress(OSError, ValueError):  # the socket has been closed
+        with suppress(OSError, ValueError):  # the socket is closed already
             close_graceful(socket.fromfd(sock.fileno(), sock.family, sock.type))
-        wake(sock, socket.SHUT_RD)  # so that the loop sees the end of the connection
+        wake(sock, socket.SHUT_RD)  # the loop then sees the end of the connection
 
 
 class JSONLogger(_Logger):  # type: ignore[misc]
     """Writes gunicorn's logs as JSON, one object per line, in the format of `wsthreads.logs.JSONFormatter`.
 
-    This covers the lines of the master and the workers, of wsthreads and scripts, and of the access log::
+    This is so for the lines of the master and the workers, of wsthreads and scripts, and of the access log::
 
         gunicorn --logger-class wsthreads.gunicorn.JSONLogger -k wsthreads.gunicorn.ThreadWorker …
 
-    A line of the access log has `method`, `path`, `status`, `address` and `duration_s`. The line of a session is
-    written when the session ends. It also has `session`, the session's id. Logging handlers of gunicorn's ``logconfig``
-    are not changed.
+    A line of the access log has the keys `method`, `path`, `status`, `address` and `duration_s`. The line for a
+    WebSocket session is written when the session ends. It also has the key `session`, the id of the session. The
+    handlers of gunicorn's ``logconfig`` are not changed.
     """
 
     def setup(self, cfg: Any) -> None:
@@ -372,13 +380,14 @@ class JSONLogger(_Logger):  # type: ignore[misc]
             for handler in log.handlers:
                 if getattr(handler, "_gunicorn", False):  # gunicorn's mark for its own handlers
                     handler.setFormatter(JSONFormatter())
-        self.access_log.addFilter(_tell_access)  # adding it again has no effect
+        self.access_log.addFilter(_tell_access)  # if this filter was added before, this has no effect
 
 
 def _tell_access(record: logging.LogRecord) -> bool:
-    """A filter that adds the parts of a line of the access log to its record, as attributes."""
+    """A filter that adds the parts of an access log line to its log record, as attributes."""
     atoms: Any = record.args
-    with suppress(AttributeError, LookupError, TypeError, ValueError):  # the application has its own atoms
+    # the application has replaced gunicorn's atoms, the parts of a line
+    with suppress(AttributeError, LookupError, TypeError, ValueError):
         query = atoms.get("q")
         path = f"{atoms['U']}?{query}" if query else atoms["U"]
         context = access_context(atoms["h"], atoms["m"], path, atoms["s"])

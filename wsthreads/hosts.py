@@ -1,9 +1,11 @@
-"""The hosts that scripts may fetch from, as the setting `allow_net` names them, and the addresses behind these hosts.
+"""The hosts that scripts may fetch from.
 
-A named host may have any public address. Loopback and private addresses are permitted only by an entry with a port,
-such as ``localhost:8000``, or by an entry that is the address itself. All other addresses are permitted only by an
-entry that is the address itself. These are link-local addresses (where clouds serve secrets), and multicast,
-unspecified and reserved ones.
+The setting `allow_net` names the hosts, and this module checks their addresses.
+
+A host that is named may have any public address. Loopback and private addresses are permitted only by an entry with a
+port, such as ``localhost:8000``, or by an entry that is the address itself. All other addresses are permitted only by
+an entry that is the address itself: link-local addresses (where clouds serve secrets), and multicast, unspecified and
+reserved addresses.
 """
 
 from __future__ import annotations
@@ -60,9 +62,10 @@ class _AllowedHost:
 
 
 def parse_host(text: str) -> _AllowedHost | None:
-    """An entry of `allow_net`: ``host``, ``host:port`` or ``*.host``, with or without a port.
+    """Parse an entry of `allow_net`: ``host``, ``host:port``, ``*.host`` or ``*.host:port``.
 
     Returns None if it is invalid.
+
     """
     text = text.lower()
     found = _ENTRY.fullmatch(f"[{text}]" if text.count(":") > 1 and "[" not in text else text)
@@ -93,11 +96,14 @@ class AllowedHosts:
         return bool(self._hosts)
 
     def names(self, host: str, port: int) -> bool:
-        """Whether an entry names this host of a URL. `host` is in lower case; an IPv6 address is without brackets."""
+        """Whether an entry names this host of a URL. `host` is in lower case; an IPv6 address has no brackets."""
         return any(each.matches(host.removesuffix("."), port) for each in self._hosts)
 
     def refusal(self, host: str, port: int, address: str) -> str | None:
-        """Why a script must not connect to `host`, which resolves to `address`. Returns None if it may connect."""
+        """Returns the reason why a script must not connect to `host`, which has this `address`.
+
+        None if it may connect.
+        """
         found = _address_of(address)
         if found is None:
             return f"{address!r} is not an address"
@@ -109,12 +115,12 @@ class AllowedHosts:
 
 
 def netloc(host: str, port: int) -> str:
-    """The host and the port, as in a URL."""
+    """Returns the host and the port in the form that a URL has."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _address_of(text: str) -> Address | None:
-    """The address, without a scope.
+    """Parse an address. A scope is removed.
 
     An IPv6 address that stands for an IPv4 address (``::ffff:…``) becomes the IPv4 address.
     """

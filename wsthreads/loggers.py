@@ -1,7 +1,7 @@
-"""The loggers of wsthreads. They never raise, even if a handler that an application has added to logging raises.
+"""The loggers of wsthreads, which never raise an exception, even if an application's logging handler does.
 
-If a filter, a handler, a record factory or a logger class raises, `logging` passes the exception on to the caller. In
-wsthreads, such an exception would end a session's connection, or a thread that all sessions need.
+If a filter, a handler, a record factory or a logger class raises an exception, `logging` passes it on to the code that
+logs. In wsthreads, this would end a session's connection, or a thread that all sessions need.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def get_logger(name: str) -> ContainedLogger:
 
 
 class ContainedLogger:
-    """Logs with a logger of `logging`, and does not change that logger. Any thread.
+    """Logs with a logger of `logging`, without changing that logger. Any thread.
 
-    Options are `exc_info` and `extra`, as in `logging`. If a record already has an attribute, for example from the
-    application's record factory, `extra` does not replace it.
+    The options `exc_info` and `extra` are those of `logging`. If a log record already has an attribute, for example
+    from the application's record factory, `extra` does not replace this attribute.
     """
 
     __slots__ = ("_logger",)
@@ -79,7 +79,7 @@ class ContainedLogger:
             exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
         elif exc_info is True:
             exc_info = sys.exc_info()
-        frame = sys._getframe(2)  # of the caller of `info` and the like
+        frame = sys._getframe(2)  # the frame of the code that has called `info` or a similar method
         file, line, function = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
         logger = self._logger
         try:
@@ -94,14 +94,14 @@ class ContainedLogger:
     def _prepared(
         self, message: str, values: tuple[object, ...], exc_info: Any, extra: dict[str, Any] | None
     ) -> tuple[str, tuple[object, ...], Any, dict[str, Any] | None]:
-        """The arguments for a record. A subclass may change them."""
+        """Returns the arguments for a log record. A subclass may change them."""
         return message, values, exc_info, extra
 
 
 def _with_extra(make: Callable[..., logging.LogRecord], extra: dict[str, Any] | None) -> logging.LogRecord:
     try:
         return make(extra=extra)
-    except KeyError:  # the record has an attribute of `extra` already
+    except KeyError:  # the record already has an attribute that is in `extra`
         if not extra:
             raise
         record = make()
@@ -110,12 +110,12 @@ def _with_extra(make: Callable[..., logging.LogRecord], extra: dict[str, Any] | 
 
 
 def _raise_interrupt(error: BaseException) -> None:
-    """Raise the KeyboardInterrupt of Ctrl-C again, because it is not an error of logging."""
+    """Raise a KeyboardInterrupt (Ctrl-C) again, because it is not an error of logging."""
     if type(error) is KeyboardInterrupt and current_thread() is main_thread():
         raise error
 
 
 def _complain(logger: logging.Logger, level: int, message: str, values: tuple[object, ...], kind: str) -> None:
-    with suppress(BaseException):  # stderr is the last resort; if it fails, too, nothing can be done
+    with suppress(BaseException):  # stderr is the last possibility; if it fails, too, nothing can be done
         text = message % values if values else message
         sys.stderr.write(f"{logging.getLevelName(level)} {logger.name}: {text!r} (logging it raised {kind})\n")

@@ -1,4 +1,4 @@
-"""The public module with the formatters and the filter, for the ``logging`` set-up of your own program."""
+"""A public module: the formatters and the filter, for the ``logging`` configuration of your own program."""
 
 from wsthreads.monitoring.logs import AddContext, JSONFormatter, TextFormatter
 

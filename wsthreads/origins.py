@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 __all__ = ["NAMELESS", "Origin", "is_among", "parse_origin"]
 
-#: Origins that name no site. Local files, WebViews and Electron send "file://". Any page can send "null" from a
-#: sandboxed frame. None of these is the server's own origin, but `allowed_origins` may list them.
+#: Origins that name no site. Local files, WebViews and Electron send "file://". Any page can send "null" from a frame
+#: with the attribute sandbox. None of these counts as the server's own origin, but `allowed_origins` may list them.
 NAMELESS = frozenset({"file://", "null"})
 
-#: Scheme, host in lower case, port. The port is None if the scheme has no default port.
+#: The scheme, the host in lower case, and the port. The port is None if it is missing and the scheme has no default.
 Origin = tuple[str, str, int | None]
 
 _ORIGIN = re.compile(
@@ -21,11 +21,11 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Parse an origin as browsers write it: scheme, host and an optional port.
+    """Parse an origin in the form in which browsers send it: scheme, host and an optional port.
 
-    Returns None if the text is anything else, and also for a text with a path, a query, a user or white space, and for
-    a value in `NAMELESS`. A non-ASCII host must be in Punycode. Hosts are compared as text: "example.org." with its
-    final dot differs from "example.org".
+    Returns None for any other text, for example with a path, a query, a user or white space, and for a value in
+    `NAMELESS`. A host with other than ASCII characters must be in Punycode. Hosts are compared as text: "example.org."
+    with its final dot differs from "example.org".
     """
     match = _ORIGIN.fullmatch(text)
     if match is None:
@@ -35,7 +35,7 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def is_among(origin: str, allowed: Iterable[str]) -> bool:
-    """Whether `allowed` contains a page's origin. A value in `NAMELESS` is allowed only if it is listed itself."""
+    """Whether `allowed` contains this origin. A value in `NAMELESS` is allowed only if it is in the list itself."""
     if origin in NAMELESS:
         return origin in allowed
     wanted = parse_origin(origin)

@@ -1,4 +1,4 @@
-"""The public module with the collector, for a prometheus-client registry of your own."""
+"""A public module: the collector of wsthreads, for your own registry of prometheus-client."""
 
 from wsthreads.monitoring.prometheus import WebSocketCollector
 

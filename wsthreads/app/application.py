@@ -48,15 +48,17 @@ T = TypeVar("T")
 class WebSocketApp:
     """A WSGI application that serves WebSocket endpoints, and passes every other request on to `wsgi_app`.
 
-    - Give the settings of `Config` as keyword arguments, or as one `config`.
-    - With `redis`, a URL, or `broker`, a `RedisBroker`, all processes share their rooms through this Redis. The default
-      is the URL in WSTHREADS_REDIS. ``redis=False`` means no Redis, even if the variable is set.
-    - `dashboard` is a `Dashboard`, served at ``/_wsthreads/``. By default there is one if `dashboard_token` or
+    - The settings of `Config` are keyword arguments, or are all in one `config`.
+    - With `redis` (a URL) or `broker` (a `RedisBroker`), all processes share their rooms through this Redis. The
+      default is the URL in the environment variable WSTHREADS_REDIS. ``redis=False`` means no Redis, even if the
+      variable is set.
+    - `dashboard` is a `Dashboard`, served at ``/_wsthreads/``. By default, there is a dashboard if `dashboard_token` or
       WSTHREADS_DASHBOARD_TOKEN is set.
 
-    Add endpoints before serving. All methods may be called from any thread. The app starts no thread before its first
-    script or request. The process may fork, and each process starts its own threads. A process that is forked while the
-    app serves has none of the parent's sessions. In such a process, use ``RedisBroker(url).room(…)`` to broadcast.
+    Endpoints are added before the first request. All methods may be called from any thread. The app starts no thread
+    before its first script or request. The process may fork, and each process starts its own threads. A process that is
+    forked while the app serves requests has none of its parent's sessions. To broadcast from such a process, use
+    ``RedisBroker(url).room(…)``.
     """
 
     def __init__(
@@ -69,10 +71,10 @@ class WebSocketApp:
         dashboard: Dashboard | None = None,
         **settings: Any,
     ) -> None:
-        log_to_gunicorn()  # scripts may log while they load
+        log_to_gunicorn()  # scripts may log while they are loaded
         if config is not None and settings:
             raise ConfigError(f"give either config or single settings, not both: {', '.join(settings)}")
-        if is_to_serve() and (unfit := green_threads()):  # the server's own threads could hang
+        if is_to_serve() and (unfit := green_threads()):  # with green threads, the server's own threads could hang
             raise ConfigError(unfit)
         check_parts(wsgi_app, config, redis, broker, dashboard)
         self.config = config or config_of(settings)
@@ -90,7 +92,8 @@ class WebSocketApp:
         self._flusher = Flusher()
         self._drainer = Drainer()
         self._writers = WriterThreads(writers_here())
-        #: Decides on cores and priorities. The app and its server report to it what their threads do.
+        #: Decides on which core and with which priority threads run. The app and its server tell it what their threads
+        #: do.
         self.scheduling = scheduling_for(self.config.cpu_affinity)
         self._factory = EndpointFactory(
             self.config,
@@ -140,7 +143,7 @@ class WebSocketApp:
         finalize(self, release, self._flusher, self._drainer, self._writers, self._link).atexit = False
 
     def _make_services(self) -> tuple[dict[str, WSGIApplication], MetricsPage | None]:
-        """The services in addition to the endpoints, by path. The metrics page is also one of them."""
+        """Returns the services besides the endpoints, by path, and the metrics page, which is one of them."""
         services: dict[str, WSGIApplication] = {}
         metrics_page = None
         if self.config.serve_metrics:
@@ -157,7 +160,7 @@ class WebSocketApp:
         return services, metrics_page
 
     def route(self, path: str) -> Callable[[T], T]:
-        """A decorator that serves `path` with an instance of a class, or with any other handler object.
+        """A decorator that serves `path` with a handler: an instance of the decorated class, or any other object.
 
         Raises `HandlerError` if the handler has no handler function, and `ConfigError` if the path is not valid.
         """
@@ -175,7 +178,8 @@ class WebSocketApp:
         """
         metrics = Metrics(self.metrics)
         handler = PythonHandler(target, metrics)
-        if not self.config.resume_s and not isinstance(target, ModuleType):  # for a module, `wsthreads run` warns
+        # for a module, `wsthreads run` warns instead
+        if not self.config.resume_s and not isinstance(target, ModuleType):
             warn_of_idle(handler.name, handler.hooks)
         return self._add(path, handler, metrics)
 
@@ -193,13 +197,13 @@ class WebSocketApp:
         `modules` are Python modules whose functions the script may import. With ``modules={"store": store}``, a script
         can use ``import { load } from "store"``.
 
-        `env` maps names to texts, such as keys of other services. A script gets them by ``import { env } from
+        `env` maps names to texts, such as the keys of other services. A script imports them by ``import { env } from
         "wsthreads"``. No log shows the texts. `env_file` is a file of lines NAME=value with more such names. If a name
         is in both, the value in `env` is used.
 
         Raises `ScriptError` (with file, line and column) if the module does not load, `HandlerError` if it exports no
         handler function, `IsolateError` if JavaScript cannot run here, `FileNotFoundError` if there is no such file,
-        `UsageError` for a line of `env_file` that is not valid.
+        and `UsageError` for a line of `env_file` that is not valid.
         """
         from wsthreads.javascript import ScriptHandler  # only an app with scripts needs dukpy
         from wsthreads.javascript.environment import read_env_file
@@ -232,7 +236,7 @@ class WebSocketApp:
         return endpoint
 
     def endpoint(self, path: str) -> Endpoint:
-        """The endpoint of a path. Raises `KeyError` for an unknown path; the error lists all paths."""
+        """Returns the endpoint of a path. Raises `KeyError` for an unknown path. The error lists all paths."""
         return self._routing.find(path)
 
     @property
@@ -244,37 +248,40 @@ class WebSocketApp:
     def session_count(self) -> int:
         """The number of sessions in this process, from the handshake to the end of `on_close`.
 
-        Sessions that wait for their clients count, too.
+        Sessions without a connection that wait for their clients are counted, too.
         """
         return self._admission.taken + self._admission.suspended
 
     @property
     def places(self) -> int:
-        """How many sessions this process takes at most."""
+        """At most this many sessions are possible in this process."""
         return self._admission.places
 
     @property
     def free_places(self) -> int:
-        """How many more sessions this process can take."""
+        """How many more sessions are possible in this process."""
         return self._admission.free
 
     @property
     def shares_rooms(self) -> bool:
-        """Whether other processes share the rooms."""
+        """Whether this process shares its rooms with other processes."""
         return self._link is not None
 
     @property
     def broadcasts_waiting(self) -> int:
-        """Broadcasts that wait for the broker, for example while Redis is unavailable. A snapshot."""
+        """How many broadcasts wait for the broker, for example while Redis is unavailable.
+
+        This may change at any time.
+        """
         return 0 if self._link is None else self._link.waiting()
 
     def connect_broker(self) -> None:
-        """Start to connect to the broker now, and not at the first session. So a failure is logged at once."""
+        """Begin to connect to the broker now, not when the first session begins. So a failure is logged at once."""
         if self._link is not None:
             self._link.start()
 
     def look_for_overdue(self) -> None:
-        """From now on, end sessions of ended processes if their clients do not come back. Idempotent."""
+        """From now on, end the sessions of processes that have ended, if the clients do not come back. Idempotent."""
         for endpoint in self.endpoints:
             endpoint.look_for_overdue()
 
@@ -287,7 +294,7 @@ class WebSocketApp:
         self._host.fit_to_threads(threads)
 
     def keep_on_core(self, nth: int) -> None:
-        """Keep the threads of sessions on the `nth` core (modulo), unless `cpu_affinity` is false."""
+        """Keep the threads of sessions on the `nth` core (modulo their number), unless `cpu_affinity` is False."""
         self.scheduling.owns_process(nth)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse | None = None) -> Iterable[bytes]:
@@ -302,20 +309,20 @@ class WebSocketApp:
         code: int = CloseCode.GOING_AWAY,
         reason: str = "server shutting down",
     ) -> int:
-        """Close every session, refuse new ones, and end all threads. Returns how many sessions were cut off.
+        """Close all sessions, refuse new ones, and end all threads. Returns how many sessions were cut off.
 
-        Waits at most `timeout_s`, by default `shutdown_timeout_s`, for handlers that are running. Then cuts off the
+        Waits for handlers that are running, for at most `timeout_s` (default: `shutdown_timeout_s`). Then cuts off the
         remaining sessions. Up to 500 sessions are closed at once. If there are more, 1,000 are closed each second, or
-        so many that all are closed within half of `timeout_s`. An app that was shut down cannot start again. A second
-        call only waits for the first one, at most `timeout_s` and half a second.
+        so many that all are closed within half of `timeout_s`. After the shutdown, an app cannot start again. A second
+        call only waits for the first, for at most `timeout_s` and half a second.
 
-        A handler may call this method in its session's own thread. In this case, the method waits only for the other
-        sessions, and returns how many of them are left. The caller's session ends when the handler returns. After that,
-        the app's threads end. The same applies to a handler function for rooms, such as `on_tick`.
+        A handler may call this method in its session's own thread. The method then waits only for the other sessions,
+        and returns how many of them are left. The session of the caller ends when the handler returns, and the app's
+        threads end after that. The same is true for a handler function for rooms, such as `on_tick`.
         """
         timeout_s = self.config.shutdown_timeout_s if timeout_s is None else timeout_s
         return self._shutdown.run(timeout_s, code, reason)
 
     def cut_off(self) -> int:
-        """End every connection at once, without a close handshake. Returns how many there were."""
+        """End all connections at once, without a close handshake. Returns how many there were."""
         return self._shutdown.cut_off()

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["check_parts", "config_of", "make_broker", "make_dashboard"]
 
-#: Arguments of `create_app` that are not settings. The hint for a misspelt setting may name one of them, too.
+#: Arguments of `create_app` that are not settings. If a setting is misspelt, the hint may name one of these, too.
 _OF_CREATE_APP = ("modules", "env", "env_file", "static")
 
 
 def check_parts(wsgi_app: object, config: object, redis: object, broker: object, dashboard: object) -> None:
-    """Raise `ConfigError` for an argument of the wrong kind, which would otherwise fail only at the first request."""
+    """Raise `ConfigError` for an argument of the wrong type, which would otherwise fail only at the first request."""
     if wsgi_app is not None and not callable(wsgi_app):
         raise ConfigError(f"wsgi_app must be a WSGI application, such as Flask(__name__), not {wsgi_app!r:.100}")
     if config is not None and not isinstance(config, Config):
@@ -28,7 +28,8 @@ def check_parts(wsgi_app: object, config: object, redis: object, broker: object,
         raise ConfigError(f"config must be a Config, not a {kind}; single settings are keyword arguments")
     if redis is not None and redis is not False and broker is not None:
         raise ConfigError('give either redis="redis://…" or broker=RedisBroker(…), not both')
-    if broker is not None and not hasattr(broker, "link"):  # not shown: a URL can contain a password
+    # the value is not shown, because a URL can contain a password
+    if broker is not None and not hasattr(broker, "link"):
         kind = type(broker).__name__
         raise ConfigError(f'broker must be a RedisBroker("redis://…"), not a {kind}; a URL is for redis=')
     if dashboard is not None and not hasattr(dashboard, "serve"):
@@ -37,7 +38,7 @@ def check_parts(wsgi_app: object, config: object, redis: object, broker: object,
 
 
 def config_of(settings: dict[str, Any]) -> Config:
-    """The `Config` with these settings. Raises `ConfigError` for a name that is not a setting."""
+    """Returns the `Config` with these settings. Raises `ConfigError` for a name that is not a setting."""
     try:
         return Config(**settings)
     except TypeError:
@@ -49,9 +50,9 @@ def config_of(settings: dict[str, Any]) -> Config:
 
 
 def make_broker(redis: Any) -> Broker | None:
-    """The broker for a Redis URL, by default that of WSTHREADS_REDIS.
+    """Returns the broker for a Redis URL. If `redis` is None, uses the URL in WSTHREADS_REDIS.
 
-    Returns None without a URL, and if `redis` is false.
+    Returns None if there is no URL, or if `redis` is False.
     """
     if redis is False:
         return None
@@ -64,7 +65,7 @@ def make_broker(redis: Any) -> Broker | None:
 
 
 def make_dashboard(config: Config) -> Dashboard | None:
-    """The dashboard for the token in the settings or in the environment. Returns None without a token."""
+    """Returns the dashboard, if there is a token for it in the settings or the environment. Otherwise returns None."""
     token = dashboard_token_of(config)
     if not token:
         return None

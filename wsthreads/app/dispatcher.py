@@ -36,10 +36,10 @@ log = get_logger(__name__)
 class Dispatcher:
     """The WSGI application inside `WebSocketApp`. Any thread.
 
-    These parts are tried in this order: an endpoint with exactly the request's path, the dashboard, one of the
-    `services`, ``wsthreads.js``, an endpoint with a rule that matches, `wsgi_app`. A rule such as ``/<name>`` matches
-    many paths of `wsgi_app`, so a request that matches only a rule, and is not for a WebSocket, also goes to
-    `wsgi_app`.
+    The parts of the app are tried in this order: an endpoint with exactly the request's path, the dashboard, one of the
+    `services`, ``wsthreads.js``, an endpoint whose rule matches, `wsgi_app`. A rule is a path with parameters, such as
+    ``/<name>``, and may match many paths of `wsgi_app`. So a request that matches only a rule, and is not for a
+    WebSocket, also goes to `wsgi_app`.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Dispatcher:
         self._dashboard = dashboard
         self._scheduling = scheduling
         self._wsgi_app = wsgi_app
-        self._warned = False  # whether the log has a warning that the server cannot serve sessions
+        self._warned = False  # whether the warning that the server cannot serve sessions was logged
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._host.look_at_logs()
-        # A proxy may pass on an address that it has not checked, and the server also logs the address.
+        # A proxy may pass on an address that it has not checked. The server logs the address, too.
         environ["REMOTE_ADDR"] = printable(address_of(environ.get("REMOTE_ADDR") or ""))
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         match = self._routing.match(path)
@@ -106,7 +106,8 @@ class Dispatcher:
     def _log_refusal(self, endpoint: Endpoint, refusal: HandshakeRefused, environ: WSGIEnvironment) -> None:
         peer, why = environ["REMOTE_ADDR"], printable(hide_secrets(str(refusal)))
         level = logging.INFO
-        if refusal.cause == "server" and not self._warned:  # this is the operator's mistake, so warn, but only once
+        # this is a mistake of the operator, so it is a warning, but only once
+        if refusal.cause == "server" and not self._warned:
             self._warned, level = True, logging.WARNING
         log.log(level, "handshake on %s from %s refused: %s", endpoint.path, peer, why, extra=log_context(environ))
 
@@ -117,13 +118,14 @@ class Dispatcher:
             application = self._wsgi_app
         if foreign_protocol(environ):
             return answer_with_hint(application, self._hint(path, environ), environ, start_response)
-        if is_upgrade(environ):  # a Flask route that takes any path, such as that of static files, would answer 400
+        # a Flask route for all paths, such as that of static files, would answer such a request with 400
+        if is_upgrade(environ):
             statuses = ("400", "404", "405")
             return answer_with_hint(application, self._hint(path, environ), environ, start_response, statuses)
         return application(environ, start_response)
 
     def _mark_passed_on(self, path: str, environ: WSGIEnvironment) -> None:
-        """Raise `ConfigError` if `wsgi_app` has passed the request back to this app."""
+        """Note that `wsgi_app` gets this request. Raises `ConfigError` if `wsgi_app` passes it back to this app."""
         passed_on: tuple[object, ...] = environ.get("wsthreads.passed_on", ())
         if (self, path) in passed_on:
             raise ConfigError(
@@ -133,7 +135,7 @@ class Dispatcher:
         environ["wsthreads.passed_on"] = (*passed_on, (self, path))
 
     def _hint(self, path: str, environ: WSGIEnvironment) -> str:
-        """The text of the 404 for a client that looks for an endpoint. Also logs that there is none."""
+        """Returns the text of the response 404 for a client that asks for an unknown endpoint. Also logs this."""
         near, foreign = self._routing.hint(path), foreign_protocol(environ)
         hint = f"; did you mean {environ.get('SCRIPT_NAME', '')}{near}?" if near else ""
         if not near and (misfit := self._routing.misfit(path)):

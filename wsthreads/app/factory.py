@@ -48,10 +48,10 @@ class EndpointFactory:
     def make(
         self, path: str, handler: Handler, metrics: Metrics, *, shares_rooms: bool = True, **options: Any
     ) -> Endpoint:
-        """An endpoint.
+        """Returns a new endpoint.
 
-        `options` are arguments of `Endpoint`. They replace those of the app. With `shares_rooms`, its rooms are shared
-        over the broker.
+        `options` are arguments of `Endpoint`, and replace those of the app. With `shares_rooms`, other processes share
+        the endpoint's rooms over the broker.
         """
         rooms, session_class = self._make_rooms(path, metrics, shared=shares_rooms)
         if shares_rooms:
@@ -65,7 +65,7 @@ class EndpointFactory:
         return endpoint
 
     def _hand_over(self, endpoint: Endpoint, rooms: Any, link: Link, metrics: Metrics) -> None:
-        """Let the sessions of an endpoint move to other processes."""
+        """Let sessions of an endpoint move to other processes."""
         from wsthreads.brokers.handover import Handover  # only an app with a broker needs it
 
         endpoint.use_handover(
@@ -80,7 +80,7 @@ class EndpointFactory:
         )
 
     def _make_rooms(self, path: str, metrics: Metrics, *, shared: bool) -> tuple[Rooms[Any], type[Session]]:
-        """The rooms of an endpoint, and the class of the sessions in them."""
+        """Returns the rooms of an endpoint, and the class of the sessions in these rooms."""
         parts: dict[str, Any] = {
             "writers": self._writers,
             "max_name_chars": self._config.max_room_name_chars,

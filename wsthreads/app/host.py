@@ -1,6 +1,6 @@
-"""Learns from the WSGI server how many threads it has, and when it ends.
+"""Learns from the WSGI server how many threads the server has, and when it ends.
 
-Each process learns this at its first request, because an app may be made before gunicorn forks its workers.
+Each process does this at its first request, because an app may be made before gunicorn forks its worker processes.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ __all__ = ["RESERVED_THREADS", "Host", "HostedApp", "drain_timeout_s", "farewell
 
 log = get_logger(__name__)
 
-#: How many threads sessions must leave free under gunicorn, so that HTTP requests are still answered.
+#: With gunicorn, sessions leave this many threads free, so that the worker still answers HTTP requests.
 RESERVED_THREADS = 2
 
-#: How often to check whether the gunicorn worker is ending.
+#: How often to check whether the gunicorn worker is ending, in seconds.
 WORKER_WATCH_S = 0.5
 
 
 class HostedApp(Protocol):
-    """The part of `WebSocketApp` that `Host` uses."""
+    """The part of `WebSocketApp` that `Host` needs."""
 
     @property
     def shares_rooms(self) -> bool:
-        """Whether the rooms are shared with other processes."""
+        """Whether this process shares its rooms with other processes."""
 
     def look_for_overdue(self) -> None: ...
 
     def shutdown(self, timeout_s: float | None = ..., code: int = ..., reason: str = ...) -> int:
-        """Close every session, and end all threads."""
+        """Close all sessions, and end all threads."""
 
 
 class Host:
-    """The server that serves an app, as each process knows it. Any thread."""
+    """What a process knows about the server that serves its app. Any thread."""
 
     def __init__(
         self,
@@ -74,28 +74,29 @@ class Host:
         self._met_in = 0  # the id of the process in which `meet` ran
 
     def look_at_logs(self) -> None:
-        """Once in each process, begin to log to gunicorn's log. It may not have been set up when the app was made."""
+        """Once in each process, begin to log to gunicorn's log, which may not have existed when the app was made."""
         if self._logs_in != os.getpid():
             self._logs_in = os.getpid()
             log_to_gunicorn()
 
     def meet(self, environ: WSGIEnvironment) -> None:
-        """Once in each process, learn about the server, and start the timers.
+        """Once in each process, learn about the server, and start the timers that watch it.
 
-        If no thread can be started, the next request tries again. Does nothing once the shutdown has begun.
+        If no thread can be started, the next request tries again. Does nothing after a shutdown has begun.
         """
         if self._met_in == os.getpid() or self._shutdown.has_begun:
             return
         self._met_in = os.getpid()
         adopt = environ.get("wsthreads.adopt")
         if adopt is not None:
-            adopt(self._app)  # our gunicorn worker announces its end itself, except after INT and QUIT
+            # wsthreads' own class of gunicorn workers announces its end, except after the signals INT and QUIT
+            adopt(self._app)
         worker = gunicorn_worker() if "gunicorn.socket" in environ else None
         if worker is not None:
             self.fit_to_threads(worker.cfg.threads)
         try:
             self._flusher.start()
-        except (OSError, RuntimeError):  # no file descriptor or no thread; the next handshake logs the error
+        except (OSError, RuntimeError):  # no file descriptor or no thread is left; the next handshake logs the error
             self._met_in = 0
             return
         self._app.look_for_overdue()
@@ -109,7 +110,7 @@ class Host:
                 part.start(self._flusher)
 
     def fit_to_threads(self, threads: int) -> None:
-        """Do what `WebSocketApp.fit_to_threads` says."""
+        """Limit the sessions: see `WebSocketApp.fit_to_threads`."""
         reserved, spare = RESERVED_THREADS, threads - 1
         if self._dashboard is not None:
             viewers = self._dashboard.admission
@@ -117,7 +118,7 @@ class Host:
             reserved += viewers.places
         admission = self._admission
         admission.places = min(admission.places, max(min(1, spare), threads - reserved))
-        left = threads - (reserved - RESERVED_THREADS) - admission.places  # for HTTP
+        left = threads - (reserved - RESERVED_THREADS) - admission.places  # the threads that remain for HTTP requests
         admission.beyond = min(admission.beyond, max(0, left - 1))
 
     def _warn_of_workers(self, workers: int) -> None:
@@ -135,26 +136,30 @@ class Host:
             )
 
     def _watch_worker(self, worker: Any) -> None:
-        """Shut down when the worker ends, because gthread does not announce its end. Called by the flusher."""
+        """Shut the app down when the worker ends, because gunicorn's gthread does not announce its end.
+
+        Called by the flusher, again and again.
+        """
         if not is_ending(worker):
             self._flusher.call_later(WORKER_WATCH_S, weakly(self._watch_worker, worker))
         elif not self._shutdown.has_begun:
             timeout_s, goodbye = drain_timeout_s(worker.cfg.graceful_timeout), farewell(worker)
             self._shutdown.begin(timeout_s, *goodbye)
-            with suppress(RuntimeError):  # after INT and QUIT, Python 3.12 ends and starts no thread any more
-                # This thread is a daemon, but Python must wait for the new one, because it calls on_close and
-                # on_room_end. With green threads, the new thread is a daemon, too: there are no sessions, and nothing
-                # would end the wait.
+            with suppress(RuntimeError):  # after INT and QUIT, Python 3.12 is ending, and starts no more threads
+                # The calling thread is a daemon thread. Python must wait for the new thread, which calls on_close and
+                # on_room_end, so it is not a daemon. With green threads, the new thread is a daemon, too: there are no
+                # sessions, and a wait for it would never end.
                 arguments, is_green = (worker, timeout_s, *goodbye), bool(green_threads())
                 Thread(target=self._drain, args=arguments, name="wsthreads-drain", daemon=is_green).start()
 
     def _end(self, worker: Any) -> None:
-        """Shut down at the end of the worker, unless `_watch_worker` has done so.
+        """Shut the app down at the end of the worker, unless `_watch_worker` has begun this.
 
-        A worker without connections ends at once, perhaps before `_watch_worker` has noticed. Sessions that wait for
-        their clients move to other processes, or end.
+        A worker without connections ends at once, perhaps before `_watch_worker` notices. Sessions without a connection
+        then move to other processes, or end.
         """
-        reports = not self._shutdown.has_begun and not hasattr(worker, "adopt")  # our worker class reports itself
+        # our own class of workers reports this itself
+        reports = not self._shutdown.has_begun and not hasattr(worker, "adopt")
         self._app.shutdown(drain_timeout_s(worker.cfg.graceful_timeout), *farewell(worker))
         if reports:
             report_exit_blockers(but=_pool_threads(worker))
@@ -165,18 +170,21 @@ class Host:
 
 
 def _pool_threads(worker: Any) -> Collection[Thread]:
-    """The threads for which gthread itself waits. Other classes of workers have no pool."""
+    """Returns the threads for which gthread itself waits. Other classes of workers have no such threads."""
     pool = getattr(worker, "tpool", None)
     return () if pool is None else pool._threads
 
 
 def farewell(worker: Any) -> tuple[CloseCode, str]:
-    """The close code and the reason for the clients of a gunicorn worker that is ending."""
+    """Returns the close code and the reason for the clients of a gunicorn worker that is ending."""
     if is_replaced(worker):
         return CloseCode.SERVICE_RESTART, "server restarting"
     return CloseCode.GOING_AWAY, "server shutting down"
 
 
 def drain_timeout_s(graceful_timeout_s: float) -> float:
-    """How long sessions may take to end. The rest of gunicorn's timeout is for sessions that are cut off."""
+    """Returns how long sessions may take to end, in seconds.
+
+    The rest of gunicorn's timeout is for cutting sessions off.
+    """
     return max(graceful_timeout_s / 2, graceful_timeout_s - 2 * CLOSE_TIMEOUT_S)

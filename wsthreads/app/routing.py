@@ -19,36 +19,39 @@ _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Match(NamedTuple):
-    """The endpoint for a path, and the parts of the path that are parameters of the session."""
+    """An endpoint for a path, and the values of the path's parameters."""
 
     endpoint: Endpoint
     path_parameters: Mapping[str, Any]
 
 
 class Routing:
-    """The endpoints of an app, each with a path, or with a rule for paths with parameters. Any thread."""
+    """The endpoints of an app. Each has a path, or a rule, which is a path with parameters. Any thread."""
 
     def __init__(self) -> None:
-        self._endpoints: dict[str, Endpoint] = {}  # by path or rule; never changed, only replaced
+        self._endpoints: dict[str, Endpoint] = {}  # by path or rule; a change makes a new dict
         self._rules = Rules()
-        self._changing = Lock()  # guards the replacement of the endpoints and the rules
+        self._changing = Lock()  # held while the endpoints and the rules are replaced
 
     def match(self, path: str) -> Match | None:
-        """The endpoint with exactly this path, if there is one."""
+        """Returns the endpoint with exactly this path, or None."""
         endpoint = look_up(self._endpoints, path)
         return None if endpoint is None or is_rule(path) else Match(endpoint, _NO_PARAMETERS)
 
     def match_rule(self, path: str) -> Match | None:
-        """The endpoint with a rule that matches `path`, if there is one. Call this if nothing else serves the path."""
+        """Returns the endpoint whose rule matches `path`, or None.
+
+        Call this if no other part of the app serves the path.
+        """
         found = self._rules.match(path)
         return None if found is None else Match(self._endpoints[found[0]], MappingProxyType(found[1]))
 
     def hint(self, path: str) -> str:
-        """The path that a client probably means by a path that does not match; empty if there is none."""
+        """Returns the path that a client probably means, if no endpoint matches. Empty if there is none."""
         return near_path(path, (known for known in self._endpoints if not is_rule(known))) or self._rules.near(path)
 
     def misfit(self, path: str) -> str:
-        """The text of an error for a path with an invalid value of a parameter; empty for other paths."""
+        """Returns the text of an error for a path in which a parameter has an invalid value. Empty for other paths."""
         return self._rules.misfit(path)
 
     def check(self, path: str) -> None:
@@ -67,7 +70,7 @@ class Routing:
                 raise ConfigError(f"{path} matches the same paths as {same}, which is already served by {name}")
 
     def add(self, endpoint: Endpoint) -> None:
-        """Add an endpoint whose path passed `check`."""
+        """Add an endpoint whose path has passed `check`."""
         with self._changing:
             self._endpoints = {**self._endpoints, endpoint.path: endpoint}
             if is_rule(endpoint.path):
@@ -80,7 +83,7 @@ class Routing:
             self._endpoints = {path: other for path, other in self._endpoints.items() if other is not endpoint}
 
     def find(self, path: str) -> Endpoint:
-        """The endpoint that was added with this path. Raises `KeyError`, whose text lists all paths."""
+        """Returns the endpoint that was added with this path. Raises `KeyError`, whose text lists all paths."""
         try:
             return self._endpoints[path]
         except KeyError:
@@ -94,5 +97,5 @@ class Routing:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The paths of all endpoints, in the same order."""
+        """The paths of all endpoints, in the order in which they were added."""
         return tuple(self._endpoints)

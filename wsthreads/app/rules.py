@@ -1,6 +1,6 @@
 """Paths with parameters, such as ``/ws/rooms/<name>``: the rules of werkzeug, without its redirects.
 
-A WebSocket client cannot follow a redirect. So a path matches a rule as it is, or not at all.
+A *rule* is such a path. A WebSocket client cannot follow a redirect. So a path matches a rule exactly, or not at all.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Rule", "Rules", "example_of", "is_rule", "without_parameters"]
 
-#: A parameter of a rule, as werkzeug writes it: ``<name>``, ``<converter:name>``, ``<converter(arguments):name>``.
+#: Matches a parameter of a rule, as werkzeug writes it: ``<name>``, ``<converter:name>``,
+#: ``<converter(arguments):name>``.
 _PARAMETER = re.compile(
     r"<(?:(?P<converter>[a-zA-Z_][a-zA-Z0-9_]*)(?:\((?P<arguments>.*?)\))?:)?(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)>"
 )
 
-#: Values for some converters.
+#: Example values for converters whose values are not any text.
 _EXAMPLES = {"int": "1", "float": "1.5", "uuid": "123e4567-e89b-12d3-a456-426614174000"}
 
 _SLASHES = re.compile("/+")
 
-#: Longer paths get no hint. This limit bounds the work for a rule with several parameters of the converter ``path``.
+#: Longer paths get no hint. The limit bounds the work for a rule that has several parameters with the converter
+#: ``path``.
 MAX_HINT_CHARS = 500
 
 
@@ -39,19 +41,18 @@ def is_rule(path: str) -> bool:
 
 
 def without_parameters(path: str) -> str:
-    """The parts of a path that are not parameters."""
+    """Returns the parts of a path that are not parameters."""
     return _PARAMETER.sub("", path)
 
 
 def example_of(path: str) -> str:
-    """An example of a path that matches a rule, for texts that need a path without parameters."""
+    """Returns an example of a path that matches the rule, for texts that need a path without parameters."""
     return _PARAMETER.sub(lambda parameter: _EXAMPLES.get(parameter["converter"], parameter["name"]), path)
 
 
 class Rule:
-    """One path with parameters.
+    """One path with parameters. Raises `ConfigError`, which shows the path, if werkzeug does not accept the path.
 
-    Raises `ConfigError`, with the path in its text, if werkzeug does not accept the path.
     """
 
     def __init__(self, text: str) -> None:
@@ -63,23 +64,24 @@ class Rule:
         try:
             _bound([text])
             for parameter in self._parameters:
-                _fits(parameter, "1")  # compiles the pattern of a range, such as minlength and maxlength
+                _fits(parameter, "1")  # compiles the pattern for limits such as minlength and maxlength
         except (LookupError, TypeError, ValueError, re.error) as error:
-            why = " ".join(str(error).split())  # a KeyError's text has quotes
+            why = " ".join(str(error).split())  # the text of a KeyError is in quotes
             raise ConfigError(f"the path of an endpoint is not a rule of werkzeug, {text!r:.200}: {why}") from error
-        #: Rules that match the same paths have the same shape.
+        #: Two rules with the same shape match the same paths.
         self.shape = _PARAMETER.sub(_shape_of, text)
         self._loose = re.compile(self._loose_pattern(), re.IGNORECASE | re.DOTALL)
 
     def _loose_pattern(self) -> str:
-        """A pattern for paths without double slashes.
+        """Returns a pattern for paths that resemble the rule. The paths have no double slashes.
 
-        Capitals and the last slash may differ, and values need not fit.
+        Upper case and the last slash may differ, and the values of parameters may be invalid.
         """
         pattern, start = "", 0
         for parameter in self._parameters:
             value = ".*?"
-            if parameter["converter"] != "path":  # end at the rule's next character, to match fast
+            # the value ends at the rule's next character, which makes the match fast
+            if parameter["converter"] != "path":
                 follows = self.text[parameter.end() : parameter.end() + 1]
                 value = f"[^/{re.escape(follows)}]*" if follows not in ("", "/", "<") else "[^/]*"
             pattern += _loosened(self.text[start : parameter.start()]) + f"(?P<{parameter['name']}>{value})"
@@ -87,7 +89,7 @@ class Rule:
         return pattern + _loosened(self.text[start:]).removesuffix("/") + r"/?\Z"
 
     def values(self, path: str) -> dict[str, str] | None:
-        """The parts of a path that are probably meant as the parameters.
+        """Returns the parts of a path that are probably meant as values of the parameters.
 
         Returns None if the path does not resemble the rule.
         """
@@ -95,11 +97,14 @@ class Rule:
         return None if found is None else found.groupdict()
 
     def filled(self, values: dict[str, str]) -> str:
-        """The path with these parameters."""
+        """Returns the path with these values of the parameters."""
         return _PARAMETER.sub(lambda parameter: values[parameter["name"]], self.text)
 
     def misfit(self, values: dict[str, str]) -> str:
-        """The text of an error for the first value that does not fit its parameter; empty if all fit."""
+        """Returns the text of an error for the first value that its parameter does not allow.
+
+        Empty if all are allowed.
+        """
         for parameter in self._parameters:
             value = values[parameter["name"]]
             if not _fits(parameter, value):
@@ -108,14 +113,14 @@ class Rule:
 
 
 class Rules:
-    """The rules of an app. Any thread may read. Only one thread at a time may change them."""
+    """The rules of one app. Any thread may read them. Only one thread at a time may change them."""
 
     def __init__(self) -> None:
         self._rules: dict[str, Rule] = {}
         self._adapter: MapAdapter | None = None  # None while there is no rule
 
     def same_as(self, rule: Rule) -> str | None:
-        """The text of a rule that matches the same paths."""
+        """Returns the text of a rule that matches the same paths, or None."""
         return next((other.text for other in self._rules.values() if other.shape == rule.shape), None)
 
     def add(self, rule: Rule) -> None:
@@ -123,7 +128,7 @@ class Rules:
         self._change({**self._rules, rule.text: rule})
 
     def remove(self, text: str) -> None:
-        """Take out a rule, if there is one with this text."""
+        """Remove the rule with this text, if there is one."""
         self._change({other: rule for other, rule in self._rules.items() if other != text})
 
     def _change(self, rules: dict[str, Rule]) -> None:
@@ -131,16 +136,26 @@ class Rules:
         self._adapter = _bound(rules) if rules else None
 
     def match(self, path: str) -> tuple[str, dict[str, Any]] | None:
-        """The text of the rule that matches a path, and the values of its parameters; None if no rule matches."""
+        """Returns the text of the rule that matches a path, and the values of its parameters.
+
+        Returns None if no rule matches.
+        """
         return None if self._adapter is None else _match(self._adapter, path)
 
     def near(self, path: str) -> str:
-        """A path that is probably meant: one that matches, and differs in slashes, capitals or an encoded query."""
+        """Returns a path that is probably meant.
+
+        It matches a rule, and differs from `path` only in slashes, upper case or an encoded query. Empty if there is
+        none.
+        """
         meant = (rule.filled(values) for rule, values in self._loosely(path))
         return next((near for near in meant if self.match(near) is not None), "")
 
     def misfit(self, path: str) -> str:
-        """The text of an error for a path that resembles a rule, but has an invalid value; empty for other paths."""
+        """Returns the text of an error for a path that resembles a rule, but has an invalid value.
+
+        Empty for other paths.
+        """
         return next((said for rule, values in self._loosely(path) if (said := rule.misfit(values))), "")
 
     def _loosely(self, path: str) -> Iterable[tuple[Rule, dict[str, str]]]:
@@ -157,7 +172,7 @@ def _bound(rules: Iterable[str]) -> MapAdapter:
     from werkzeug.routing import Map, Rule  # only an app that has rules needs it
 
     made = Map((Rule(text, endpoint=text) for text in rules), merge_slashes=False, redirect_defaults=False)
-    made.update()  # sort the rules now, and not at the first request
+    made.update()  # sort the rules now, not at the first request
     return made.bind("localhost")
 
 
@@ -166,9 +181,9 @@ def _match(adapter: MapAdapter, path: str) -> tuple[str, dict[str, Any]] | None:
         return None
     try:
         text, parameters = adapter.match(path)
-    except HTTPException:  # no rule matches, or only with one more slash, to which werkzeug would redirect
+    except HTTPException:  # no rule matches, or only with one more slash, for which werkzeug would redirect
         return None
-    except ValueError:  # an int of thousands of digits, which werkzeug 3.0 lets through
+    except ValueError:  # an int with thousands of digits, which werkzeug 3.0 does not refuse
         return None
     if any(isinstance(value, float) and not isfinite(value) for value in parameters.values()):
         return None  # a number that is too large for JSON
@@ -176,7 +191,7 @@ def _match(adapter: MapAdapter, path: str) -> tuple[str, dict[str, Any]] | None:
 
 
 def _fits(parameter: re.Match[str], value: str) -> bool:
-    """Whether a text is a value of a parameter."""
+    """Whether the parameter allows a text as its value."""
     return _match(_bound([f"/{parameter[0]}"]), f"/{value}") is not None
 
 
@@ -187,5 +202,5 @@ def _shape_of(parameter: re.Match[str]) -> str:
 
 
 def _loosened(text: str) -> str:
-    """A pattern for a part of a rule that is not a parameter."""
+    """Returns a pattern for a part of a rule that is not a parameter."""
     return re.escape(_SLASHES.sub("/", text))

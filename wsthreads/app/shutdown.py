@@ -28,20 +28,20 @@ __all__ = ["CLOSE_TIMEOUT_S", "Shutdown", "release"]
 
 log = get_logger(__name__)
 
-#: Sessions that were cut off have this long to run their on_close.
+#: After sessions are cut off, their on_close functions may run for this many seconds.
 CUT_OFF_WAIT_S = 0.5
 
-#: A client has this long to answer the close frame.
+#: A client must answer the close frame within this many seconds.
 CLOSE_TIMEOUT_S = 2.0
 
-#: Each part of the app has at least this long to end its threads, even after the deadline.
+#: Each part of the app has at least this many seconds to end its threads, even after the deadline.
 LEAST_WAIT_S = 0.1
 
 
 class Shutdown:
     """The shutdown of one app.
 
-    `begin` closes its sessions. `run` also waits for them and ends the threads. Any thread.
+    `begin` closes the app's sessions. `run` also waits for them, and ends the app's threads. Any thread.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class Shutdown:
         self._writers = writers
         self._flusher = flusher
         self._scheduling = scheduling
-        self._running = Lock()  # held by the thread that shuts down; guards _cut_off
+        self._running = Lock()  # held by the thread that shuts the app down; guards _cut_off
         self._cut_off: int | None = None  # how many sessions were cut off; None until the shutdown is over
 
     @property
     def has_begun(self) -> bool:
-        """Whether the app refuses new sessions, because it is shutting down."""
+        """Whether the shutdown has begun, so that the app refuses new sessions."""
         return self._admission.closed
 
     def begin(self, timeout_s: float, code: int, reason: str) -> None:
-        """Refuse new sessions, and close all sessions now or soon. Does not block. A second call does nothing."""
+        """Refuse new sessions, and begin to close all sessions. Does not block. A second call does nothing."""
         if not self._admission.close(code, reason, timeout_s):
             return
         if self._dashboard is not None:
@@ -88,14 +88,14 @@ class Shutdown:
                 close()
 
     def _connections(self) -> Iterable[tuple[Connection, bool]]:
-        """All connections, each with whether its session is about to move to another process."""
+        """Yields all connections, each with whether its session is about to move to another process."""
         for endpoint in self._routing.endpoints:
             leaves = endpoint.handover is not None
             for connection in endpoint.connections():
                 yield connection, leaves
 
     def run(self, timeout_s: float, code: int, reason: str) -> int:
-        """Do what `WebSocketApp.shutdown` says."""
+        """Shut the app down: see `WebSocketApp.shutdown`."""
         if self._admission.has_place or serves_rooms():
             self.begin(timeout_s, code, reason)
             arguments = (timeout_s, code, reason)
@@ -134,14 +134,14 @@ class Shutdown:
         return left
 
     def cut_off(self) -> int:
-        """End every connection at once, without a close handshake. Returns how many there were."""
+        """End all connections at once, without a close handshake. Returns how many there were."""
         return sum(endpoint.cut_off() for endpoint in self._routing.endpoints)
 
 
 def release(flusher: Flusher, drainer: Drainer, writers: WriterThreads, link: Link | None) -> None:
-    """End the threads of an app that was not shut down. The finalizer of the app.
+    """End the threads of an app that was not shut down. This is the finalizer of the app.
 
-    The garbage collector may run it in any thread, at any point. So it takes no lock.
+    The garbage collector may run it in any thread, at any moment. So it takes no lock.
     """
     flusher.release()
     drainer.release()

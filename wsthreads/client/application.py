@@ -1,4 +1,4 @@
-"""Calls a client's `on_open` and `on_request`."""
+"""Calls the two functions of an application that a client has: `on_open` and `on_request`."""
 
 from __future__ import annotations
 
@@ -20,42 +20,52 @@ logger = get_logger(__name__)
 
 Message = str | bytes
 
-#: How many requests from the server may wait for the application's answer. Further ones fail.
+#: At most this many requests from the server may wait for the application's answer. Further requests fail.
 MAX_ASKED = 100
 
 
 class Application:
-    """Calls each function in its own thread, so requests are answered while `on_open` waits for the server."""
+    """Calls each of the two functions in a thread of its own.
+
+    So requests of the server are answered while `on_open` waits for the server.
+    """
 
     def __init__(self, options: Options, lock: RLock, dialogue: Dialogue, pump: Callable[[], None]) -> None:
         self._options, self._lock, self._dialogue, self._pump = options, lock, dialogue, pump
         self._openings = Callbacks("wsthreads-client-openings")
         self._answers = Callbacks("wsthreads-client-answers")
-        self._opening = 0  # the number of the session of the running `on_open`
+        self._opening = 0  # the number of the session for which `on_open` is running
         self._has_closed = False  # whether the running `on_open` has closed the client
-        #: Whether the client has written its close frame, so that an `on_open` could send nothing.
+        #: Whether the client has written its close frame. After that, `on_open` could send nothing.
         self.is_over = False
-        #: How many requests of the server have no answer yet.
+        #: How many requests of the server are not answered yet.
         self.asked = 0
 
     @property
     def session(self) -> int | None:
-        """If the caller is an `on_open`: the number of the session to which its messages belong. With the lock held."""
+        """The number of the session that the caller's messages belong to, if the caller is an `on_open`.
+
+        Otherwise None.
+
+        Called with the lock held.
+        """
         return self._opening if self._openings.is_current else None
 
     @property
     def is_opening(self) -> bool:
         """Whether the caller is an `on_open` that has not closed the client.
 
-        Waiting messages of other callers are written when `on_open` has ended.
+        Messages of other callers wait until `on_open` has ended.
         """
         return self._openings.is_current and not self._has_closed
 
     def close(self) -> list[Event]:
-        """The client closes. If `on_open` has closed it, `on_open` sends nothing more. With the lock held.
+        """Note that the client closes.
 
-        If the session of this `on_open` is over by then, `on_open` is not called for the next session. So the messages
-        that wait for that call are dropped.
+        If the caller is an `on_open`, it can send nothing more. Called with the lock held.
+
+        If the session of this `on_open` is over already, the client calls no `on_open` for the next session. So the
+        messages that wait for this call are dropped.
         """
         if (session := self.session) is None:
             return []
@@ -64,12 +74,12 @@ class Application:
         return self._dialogue.drop_unsent() if self._dialogue.is_past(session) else []
 
     def end(self, timeout_s: float) -> None:
-        """End the threads. Waits for running functions, at most `timeout_s` for each."""
+        """End both threads. Waits for running functions, for at most `timeout_s` each."""
         self._openings.end(timeout_s)
         self._answers.end(timeout_s)
 
     def open(self) -> None:
-        """Call `on_open`: a new session has begun. With the lock held."""
+        """Call `on_open`, because a new session has begun. Called with the lock held."""
         if self._options.on_open is not None:
             self._dialogue.hold()
             self._openings.put(partial(self._call_on_open, self._options.on_open, self._dialogue.session))
@@ -88,7 +98,7 @@ class Application:
                 self._pump()
 
     def answer(self, asked: Asked) -> None:
-        """Call `on_request` for a request of the server. With the lock held."""
+        """Call `on_request` for a request of the server. Called with the lock held."""
         on_request = self._options.on_request
         if on_request is None:
             self._dialogue.fail(asked, "no handler: the client has no on_request")
@@ -108,7 +118,7 @@ class Application:
                 answer = checked(answer)
         except RequestError as error:
             failure = str(error)
-        except BaseException:  # even after SystemExit, the client continues
+        except BaseException:  # the client continues even after SystemExit
             logger.exception("on_request failed")
             failure = "failed"
         with self._lock:

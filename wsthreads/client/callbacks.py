@@ -1,4 +1,4 @@
-"""A thread in which a client calls a function of the application, one call at a time."""
+"""A thread in which a client calls a function of the application. There is one call at a time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ logger = get_logger(__name__)
 
 
 class Callbacks:
-    """Calls functions in one thread, which starts with the first call. Any thread may `put` calls."""
+    """Makes calls in one thread, which starts with the first call. Any thread may `put` calls."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._lock = RLock()  # guards the start; a signal handler may interrupt its holder
+        # guards the start of the thread; an RLock, because a signal handler may interrupt the thread that holds it
+        self._lock = RLock()
         self._thread: Thread | None = None
 
     def put(self, call: Callable[[], None]) -> None:
@@ -31,11 +32,11 @@ class Callbacks:
 
     @property
     def is_current(self) -> bool:
-        """Whether this is the thread of the callbacks."""
+        """Whether the caller is in the thread of the callbacks."""
         return current_thread() is self._thread
 
     def end(self, timeout_s: float) -> None:
-        """End the thread after all calls in its queue, and wait for it, unless the caller is in this thread."""
+        """End the thread after the calls in its queue. Waits for its end, unless the caller is in this thread."""
         with self._lock:
             thread = self._thread
         if thread is None:
@@ -48,5 +49,5 @@ class Callbacks:
         while (call := self._queue.get()) is not None:
             try:
                 call()
-            except BaseException:  # even after SystemExit, the thread makes its other calls
+            except BaseException:  # the thread makes its other calls even after SystemExit
                 logger.exception("a function of the application failed")

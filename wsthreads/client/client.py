@@ -1,4 +1,4 @@
-"""`Client`: a WebSocket client for threads, which reconnects and resumes its session."""
+"""`Client`: a WebSocket client for programs with threads. It reconnects and resumes its session."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Client:
     """A WebSocket client that reconnects by itself. Any thread may call any method.
 
     Signal handlers and finalizers may call `send` and `close`. If they interrupt a call of this client in their own
-    thread, both return at once, and take effect when the interrupted call is over. `receive` and `request` then raise
-    `RuntimeError`.
+    thread, `send` and `close` return at once, and take effect when the interrupted call is over. `receive` and
+    `request` then raise `RuntimeError`.
 
     ::
 
@@ -34,28 +34,28 @@ class Client:
             client.send("hello")
             print(client.receive(timeout=5))
 
-    In a process that is forked later, the client is closed, without any effect on the parent's session.
+    In a process that is forked later, the client is closed. This has no effect on the parent's session.
 
-    The constructor does not wait: the client connects in its own thread, and messages wait until then. `url` may be a
-    function that returns an address. The client calls it in its thread for each connection, for example to get a fresh
-    token.
+    The constructor does not wait. The client connects in its own thread, and messages wait until then. `url` may be a
+    function that returns an address. The client calls this function in its thread for each connection. So the function
+    can, for example, get a fresh token.
 
-    If the server speaks ``wsthreads.1``, and its `resume_s` is not 0, the session survives a lost connection: each
-    message is received once and in order, in both directions. If the session cannot be resumed, a new one begins. Then
-    `resumed` is False, and `lost` is the number of messages that were sent and not acknowledged. With any other server,
-    the client only reconnects; a message can be lost with its connection.
+    If the server speaks ``wsthreads.1`` and its `resume_s` is not 0, the session survives the loss of a connection: in
+    both directions, each message is received once and in order. If the session cannot be resumed, a new one begins.
+    Then `resumed` is False, and `lost` is the number of messages that were sent and not acknowledged. With other
+    servers, the client only reconnects, and a message can be lost with its connection.
 
-    `on_request` answers requests of the server: it takes a message and returns the answer, or None. `on_open` is called
-    with the client when a new session begins. The messages that `on_open` sends belong to this session. They are sent
+    `on_request` answers requests of the server: it takes a message, and returns the answer or None. `on_open` is called
+    with the client when a new session begins. Messages that `on_open` sends belong to this session. They are sent
     before all other messages, except for the answers of `on_request`. Each of the two functions has its own thread,
-    which makes one call at a time. So requests of the server are answered while `on_open` runs. Messages that
-    `on_request` itself sends wait until `on_open` returns.
+    which makes one call at a time. So requests of the server are answered while `on_open` runs. Other messages that
+    `on_request` sends wait until `on_open` has returned.
 
-    `headers` are pairs or a mapping, `protocols` the application's subprotocols. `compress` offers permessage-deflate.
-    Delays between attempts are random, and double from `min_delay_s` to `max_delay_s`. If a server refuses with the
-    header Retry-After, its seconds are added, at most `max_delay_s` of them. The client gives up after
-    `max_attempts` attempts in a row without a connection that lasted 5 seconds. At most `max_queued` messages, and at
-    most `max_queued_bytes`, wait to be sent or acknowledged.
+    `headers` are pairs or a mapping. `protocols` are the application's subprotocols. `compress` offers
+    permessage-deflate. Delays between attempts to connect are random, and double from `min_delay_s` to `max_delay_s`.
+    If a server refuses with the header Retry-After, its seconds are added, but at most `max_delay_s`. The client gives
+    up after `max_attempts` attempts in a row without a connection that lasted for 5 seconds. At most `max_queued`
+    messages, and at most `max_queued_bytes`, may wait to be sent or acknowledged.
 
     While `max_received` messages wait for `receive`, the client acknowledges nothing, unless it waits for the answer to
     a request. The server then stops sending at its `max_resume_bytes`, and the connection stays. If the server does not
@@ -103,18 +103,19 @@ class Client:
             max_message_bytes=max_message_bytes,
         )
         if isinstance(url, str):
-            options.handshake(url, True)  # raises for a wrong address, header or subprotocol
+            options.handshake(url, True)  # raises an error for a wrong address, header or subprotocol
         self._url, self._send_timeout_s, self._max_received = url, send_timeout_s, max_received
         self._engine = Engine(options)
         self._engine.start()
 
     def send(self, message: Message) -> bool:
-        """Send text (a str) or binary (bytes), now or when there is a connection.
+        """Send text (a str) or binary data (bytes), now or when there is a connection.
 
         Returns whether the message was accepted.
 
-        If too much waits already, the message is refused: at once without a connection, after `send_timeout_s` with
-        one. It is also refused if the client is closed. Raises `MessageTypeError` for anything but str and bytes.
+        If too much waits already, the message is refused: at once if there is no connection, and after `send_timeout_s`
+        if there is one. It is also refused if the client is closed. Raises `MessageTypeError` for anything but str and
+        bytes.
         """
         data, engine, deadline = checked(message), self._engine, monotonic() + self._send_timeout_s
         if engine.is_interrupted:
@@ -131,9 +132,9 @@ class Client:
             return False
 
     def receive(self, timeout: float | None = None) -> Message:
-        """The next message. Waits for it, at most `timeout` seconds, and then raises `TimeoutError`.
+        """Returns the next message. Raises `TimeoutError` if none comes within `timeout` seconds.
 
-        After the last message, raises `SessionClosed` if the client is closed, the server has closed the session for
+        After the last message, raises `SessionClosed`, if the client is closed, the server has closed the session for
         good, or the client has given up.
         """
         engine = self._engine
@@ -150,10 +151,10 @@ class Client:
             return engine.take()
 
     def request(self, message: Message, timeout: float = 10.0) -> Message | None:
-        """Send a request, and return its answer: the return value of the handler's `on_request`.
+        """Send a request, and return its answer, which is the return value of the handler's `on_request`.
 
-        Raises `RequestTimeout` (a `TimeoutError`) after `timeout` seconds, `RequestError` if the handler failed, and
-        `SessionClosed` if the session ends before the answer comes. A request survives a lost connection.
+        Raises `RequestTimeout` (a `TimeoutError`) after `timeout` seconds, `RequestError` if the handler has failed,
+        and `SessionClosed` if the session ends before the answer comes. A request survives a lost connection.
         """
         data, engine, deadline = checked(message), self._engine, monotonic() + timeout
         self._check_may_wait("request")
@@ -175,7 +176,7 @@ class Client:
             try:
                 engine.pump()
                 if was_crowded:
-                    engine.wake()  # the thread acknowledges and reads again, for the answer
+                    engine.wake()  # the client's thread acknowledges and reads again, for the answer
                 has_come = engine.moved.wait_for(lambda: pending.is_done, max(0.0, deadline - monotonic()))
                 if not has_come and not engine.look(lambda: pending.is_done):
                     raise RequestTimeout(f"no answer came in {timeout:g} s{engine.describe_trouble()}")
@@ -188,7 +189,7 @@ class Client:
             return pending.answer
 
     def _end_error(self) -> SessionClosed:
-        """The error for a call on a client that is over. With the lock held."""
+        """Returns the error for a call of a client that is over. Called with the lock held."""
         code, reason = self._engine.closed or self._engine.closing or (CloseCode.ABNORMAL, "")
         return SessionClosed(f"the client is closed: {describe_end(code, reason)}")
 
@@ -197,13 +198,13 @@ class Client:
             raise RuntimeError(f"{method} cannot wait in a signal handler or finalizer that interrupts this client")
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close for good, and end the client's threads. Waits for the server's close frame, at most 5 seconds.
+        """Close for good, and end the client's threads. Waits for the server's close frame, for at most 5 seconds.
 
-        It also waits while the address function runs, at most 10 seconds, and for `on_open` and `on_request`, at most
-        5 seconds for each.
+        It also waits for the address function for at most 10 seconds, and for `on_open` and `on_request` for at most 5
+        seconds each, if they are running.
 
-        Messages that still wait for a connection are dropped. With a connection, waiting messages are written first,
-        for at most half of the 5 seconds. `receive` still returns the messages that have arrived. A second call does
+        Messages that still wait for a connection are dropped. If there is a connection, waiting messages are written
+        first, for at most half of the 5 seconds. `receive` still returns messages that have arrived. A second call does
         nothing.
         """
         check_close(code, reason)
@@ -211,7 +212,10 @@ class Client:
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection now. It may already be lost without notice, and `on_open` may still run."""
+        """Whether there is a connection now.
+
+        It may be lost already without the client's notice. `on_open` may still run.
+        """
         with self._engine.lock:
             return self._engine.is_connected
 
@@ -225,32 +229,32 @@ class Client:
     def lost(self) -> int:
         """How many messages of the previous session were sent and not acknowledged.
 
-        The server may have handled them.
+        The server may have handled some of them.
         """
         with self._engine.lock:
             return self._engine.lost
 
     @property
     def session_id(self) -> str | None:
-        """The id of the session, as in the server's logs. None without a session that can be resumed."""
+        """The id of the session, as it is in the server's logs. None if the session cannot be resumed."""
         with self._engine.lock:
             token = self._engine.dialogue.token
         return None if token is None else token.rpartition(".")[0]
 
     @property
     def protocol(self) -> str | None:
-        """Which of `protocols` the server has chosen."""
+        """The one of `protocols` that the server has chosen, or None."""
         with self._engine.lock:
             return self._engine.dialogue.protocol if self._engine.dialogue.speaks else self._engine.subprotocol
 
     @property
     def closed(self) -> tuple[int, str] | None:
-        """The close code and the reason when the client is closed for good; None before."""
+        """The close code and the reason, if the client is closed for good. Otherwise None."""
         with self._engine.lock:
             return self._engine.closed
 
     def __iter__(self) -> Iterator[Message]:
-        """All messages, until the client is closed, or the server closes it with 1000.
+        """Yields all messages, until the client is closed, or the server closes the session with the code 1000.
 
         Raises `SessionClosed` after any other end.
         """
@@ -278,7 +282,7 @@ class Client:
 
 
 def _check(**settings: float) -> None:
-    """Raise `ConfigError` for a number that is not above 0."""
+    """Raise `ConfigError` for a number that is not greater than 0."""
     for name, value in settings.items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not 0 < value < math.inf:

@@ -1,4 +1,4 @@
-"""One connection to a WebSocket server, on wsproto and a socket that never blocks."""
+"""One connection to a WebSocket server, made from the library wsproto and a socket that never blocks."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from wsthreads.threads import forks
 
 __all__ = ["Abandoned", "Connection"]
 
-#: The most to read from the socket at once.
+#: At most this many bytes are read from the socket at once.
 RECEIVE_BYTES = 65536
 
 _BUSY = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Abandoned(Exception):
-    """The connection is no longer wanted: `is_wanted` has returned False."""
+    """The connection is no longer wanted, because `is_wanted` has returned False."""
 
 
 class Connection:
-    """One connection. Only the constructor waits: it connects and sends the handshake. Not thread-safe.
+    """One connection. Only the constructor waits, because it connects and sends the handshake. Not thread-safe.
 
-    Raises `ConnectFailed`. Calls `is_wanted` each time that the waiter is woken, and raises `Abandoned` if it returns
-    False.
+    The constructor raises `ConnectFailed`. It calls `is_wanted` each time that the waiter is woken, and raises
+    `Abandoned` if `is_wanted` returns False.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Connection:
         self._is_wanted = is_wanted
         self._deadline = monotonic() + timeout_s
         self._max_message_bytes = max_message_bytes
-        #: The offered subprotocol that the server has chosen, or None.
+        #: The subprotocol that the server has chosen, or None.
         self.subprotocol: str | None = None
-        #: Close code and reason, once the connection is over.
+        #: The close code and the reason. None until the connection is over.
         self.closed: tuple[int, str] | None = None
         self._unsent = bytearray()
-        self._parts: list[str | bytes] = []  # the parts of a message that is not complete
+        self._parts: list[str | bytes] = []  # the parts of a message that is not complete yet
         self._size = 0  # the size of these parts
         self._protocol = WSConnection(ConnectionType.CLIENT)
         extensions = [PerMessageDeflate()] if compress else []
@@ -86,12 +86,12 @@ class Connection:
             except BaseException:
                 self._drop()
                 raise
-        self._early = self._take()  # messages that came in one piece with the response to the handshake
+        self._early = self._take()  # messages that came together with the response to the handshake
 
-    # Connecting.
+    # Connecting
 
     def _await(self, events: int) -> None:
-        """Wait until the socket is ready, or the waiter is woken."""
+        """Wait until the socket is ready for `events`, or the waiter is woken."""
         left = self._deadline - monotonic()
         if left <= 0:
             raise TimeoutError
@@ -167,7 +167,10 @@ class Connection:
         raise ConnectFailed(describe_refusal(refusal, body), refusal.status_code, retry_after_s=wait_s)
 
     def give_up_connections(self, dead_fd: int) -> None:
-        """In a forked process: the connection is the parent's. The socket becomes one whose peer is gone."""
+        """Replace the socket in a forked process, because the connection is the parent's.
+
+        The new one has no other end.
+        """
         descriptor = self._sock.fileno()
         if descriptor >= 0:
             os.dup2(dead_fd, descriptor, inheritable=False)
@@ -176,11 +179,11 @@ class Connection:
     def is_over(self) -> bool:
         return self.closed is not None
 
-    # Receiving.
+    # Receiving
 
     @property
     def has_input(self) -> bool:
-        """Whether there is buffered input, which `wait` does not notice."""
+        """Whether there is buffered input, which `wait` does not see."""
         if self._early:
             return True
         return isinstance(self._sock, ssl.SSLSocket) and self.closed is None and self._sock.pending() > 0
@@ -189,11 +192,11 @@ class Connection:
         return self._sock.fileno()
 
     def wait(self, events: int, timeout_s: float | None) -> int:
-        """Wait for the socket with the waiter. Returns the events that it is ready for."""
+        """Wait for the socket, or until the waiter is woken. Returns the events that the socket is ready for."""
         return self._waiter.wait(self._sock, events, timeout_s)
 
     def read(self) -> tuple[list[str | bytes], bool]:
-        """The messages that the next input completes, and whether there was input. Sets `closed` at the end."""
+        """Returns the messages that the next input completes, and whether there was input. Sets `closed` at the end."""
         if self._early:
             messages, self._early = self._early, []
             return messages, True
@@ -209,7 +212,7 @@ class Connection:
         return self._take(), True
 
     def _receive(self) -> bytes | None:
-        """Input; None if there is none yet, empty at the end."""
+        """Returns new input: None if there is none yet, empty at the end of the stream."""
         try:
             return self._sock.recv(RECEIVE_BYTES)
         except _BUSY:
@@ -225,7 +228,7 @@ class Connection:
             return b""
 
     def _take(self) -> list[str | bytes]:
-        """The messages that are complete. Answers pings and the close frame."""
+        """Returns the messages that are complete. Answers pings and the close frame."""
         messages: list[str | bytes] = []
         for event in self._protocol.events():
             if isinstance(event, (TextMessage, BytesMessage)):
@@ -247,7 +250,7 @@ class Connection:
                 break
         return messages
 
-    # Sending.
+    # Sending
 
     @property
     def unsent_bytes(self) -> int:
@@ -259,37 +262,37 @@ class Connection:
         return self.closed is None and self._protocol.state is ConnectionState.OPEN
 
     def write(self, message: str | bytes) -> None:
-        """Send a message at the next `flush`."""
+        """Let the next `flush` send a message."""
         self._put(TextMessage(message) if isinstance(message, str) else BytesMessage(message))
 
     def ping(self) -> None:
-        """Ask for a pong at the next `flush`."""
+        """Let the next `flush` send a ping, which the server answers with a pong."""
         self._put(Ping())
 
     def close(self, code: int, reason: str) -> None:
-        """Begin the close handshake at the next `flush`. The server's answer sets `closed`."""
+        """Let the next `flush` begin the close handshake. The server's answer sets `closed`."""
         if self.is_open:
             self._put(CloseConnection(code=code, reason=reason))
 
     def flush(self) -> None:
-        """Send as much as the operating system takes. `unsent_bytes` is the rest."""
+        """Send as many bytes as the operating system takes. `unsent_bytes` is the rest."""
         try:
             self._write_unsent()
-        except OSError:  # `read` will find the end of the connection, and the messages before it
+        except OSError:  # `read` will return the messages before the end of the connection, and then find the end
             self._unsent.clear()
 
     def fail(self, code: int, reason: str) -> None:
-        """Send a close frame, if that is possible at once, and end the connection."""
+        """End the connection. Before this, send a close frame if the operating system takes it at once."""
         self.close(code, reason)
         self.flush()
         self._end(code, reason)
 
     def abort(self, reason: str = "") -> None:
-        """End the connection. Does nothing if it has ended."""
+        """End the connection. Does nothing if it has ended already."""
         self._end(CloseCode.ABNORMAL, reason)
 
     def _put(self, event: Event) -> None:
-        with suppress(LocalProtocolError):  # the close frame has been sent
+        with suppress(LocalProtocolError):  # the close frame was sent before
             self._unsent += self._protocol.send(event)
 
     def _write_unsent(self) -> None:

@@ -1,10 +1,12 @@
-"""The client's side of ``wsthreads.1``: counts, messages to acknowledge, requests.
+"""The client's side of ``wsthreads.1``: it counts and acknowledges messages, and matches requests with replies.
 
 This module uses no socket, no thread and no clock.
 
-The engine calls `connected` when a connection is open, passes each received message to `receive`, writes the messages
-from `take`, and calls `disconnected` at the end of the connection. The same class serves a connection without
-``wsthreads.1``: then messages pass unchanged, and nothing is sent twice.
+The engine, which is the client's thread, calls `connected` when a connection is open, passes each received message to
+`receive`, writes the messages from `take`, and calls `disconnected` at the end of the connection. The same class serves
+a connection without ``wsthreads.1``. Messages then pass unchanged, and nothing is sent twice.
+
+A *counted* message is one that its receiver acknowledges: an ordinary message, a request or a reply.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ __all__ = ["NO_REQUESTS", "Dialogue"]
 
 Message = str | bytes
 
-#: The error of a request to a server without ``wsthreads.1``.
+#: The text of the error for a request to a server without ``wsthreads.1``.
 NO_REQUESTS = "the server does not speak wsthreads.1, so it answers no requests"
 
 
 class _Kept(NamedTuple):
-    """A counted message in the form in which it was sent. `is_ordinary`: neither a request nor a reply."""
+    """A counted message, as it was sent. `is_ordinary` is True unless it is a request or a reply."""
 
     message: Message
     size: int
@@ -36,16 +38,16 @@ class _Kept(NamedTuple):
 
 
 class Dialogue:
-    """One client's sessions, one after another. Not thread-safe."""
+    """The sessions of one client, one after another. Not thread-safe."""
 
     def __init__(self, *, max_queued: int = 1000, max_queued_bytes: int = 1024 * 1024) -> None:
         self._max_queued, self._max_queued_bytes = max_queued, max_queued_bytes
-        #: The session's token, a secret. None if there is no session, or if it cannot be resumed.
+        #: The secret token of the session. None if there is no session, or if it cannot be resumed.
         self.token: str | None = None
-        #: Whether the current connection speaks ``wsthreads.1``, and whether its welcome has come.
+        #: Whether the current connection speaks ``wsthreads.1``, and whether the server's welcome has come over it.
         self.speaks = False
         self.is_open = False
-        #: Whether the server's first message on this connection was a welcome, even a wrong one.
+        #: Whether the server's first message over this connection was a welcome, even an invalid one.
         self.was_welcomed = False
         #: Whether the current or last connection resumed a session.
         self.resumed = False
@@ -53,29 +55,29 @@ class Dialogue:
         self.heartbeat_s = self.timeout_s = 0.0
         #: How many counted messages were received in this session.
         self.received = 0
-        self._told = 0  # how many of these messages this side has acknowledged on this connection
-        self._untold_bytes = 0  # the bytes of the messages that this side has not acknowledged
+        self._told = 0  # how many of the received messages this side has acknowledged over this connection
+        self._untold_bytes = 0  # the bytes of the received messages that this side has not acknowledged
         self._holds_back = False
         self._last_asked = 0  # the id of the server's last request
-        #: The number of the session: grows by 1 with each new session.
+        #: The number of the session. It grows by 1 with each new session.
         self.session = 0
-        #: How many sent messages the server has acknowledged in this session.
+        #: How many of the sent messages the server has acknowledged in this session.
         self.acknowledged = 0
         self._kept: deque[_Kept] = deque()  # sent messages that the server has not acknowledged
-        self._again: deque[Message] = deque()  # those of `_kept` that must be sent again on this connection
+        self._again: deque[Message] = deque()  # the messages of `_kept` that must be sent again over this connection
         self._keeps = True
         self._kept_bytes = 0
         self._unsent = Unsent()
         self._under_way = 0  # the bytes of `_kept`, as `CLIENT_WINDOW_BYTES` counts them
         self._is_finishing = False
-        self._control: deque[str] = deque()  # control messages, sent first on this connection; not counted
+        self._control: deque[str] = deque()  # control messages, which are sent before others and are not counted
         self._last_id = 0
-        self._pending: dict[int, Pending] = {}  # requests that were sent and have no answer
+        self._pending: dict[int, Pending] = {}  # requests that were sent and are not answered, by their ids
 
-    # The connection.
+    # The connection
 
     def connected(self, speaks: bool) -> list[Event]:
-        """A connection is open. `speaks`: whether the server has chosen ``wsthreads.1``."""
+        """Note that a connection is open. `speaks` says whether the server has chosen ``wsthreads.1``."""
         self._reset_connection()
         self.speaks = speaks
         if speaks:
@@ -86,19 +88,19 @@ class Dialogue:
         return self._begin(None)
 
     def disconnected(self) -> None:
-        """The connection has ended."""
+        """Note that the connection has ended."""
         self._reset_connection()
 
     def forget(self) -> None:
-        """The session is over: do not try to resume it."""
+        """Note that the session is over, so that it is not resumed."""
         self.token = None
 
     def finish(self) -> None:
-        """The client will close: write messages without waiting for acknowledgements."""
+        """Note that the client will close, so that messages are written without waiting for acknowledgements."""
         self._is_finishing = True
 
     def end(self) -> list[Event]:
-        """No further connection will follow."""
+        """Note that no further connection will follow. Returns the events for requests that get no answer."""
         self._reset_connection()
         events: list[Event] = [pending.end(None, _closed()) for pending in self._pending.values()]
         events += self._drop(lambda _: True, _closed)
@@ -111,23 +113,23 @@ class Dialogue:
         self._control.clear()
         self._again.clear()
 
-    # Sending.
+    # Sending
 
     @property
     def waiting(self) -> int:
-        """The number of messages that have not been sent, or that the server has not acknowledged."""
+        """How many messages are not sent yet, or not acknowledged by the server."""
         return len(self._kept) + len(self._unsent)
 
     def has_room(self, message: Message) -> bool:
-        """Whether the limits permit another message. A single message may have any size."""
+        """Whether the limits allow another message. If no other message waits, a message may have any size."""
         waiting, size = self.waiting, self._kept_bytes + self._unsent.bytes
         return waiting == 0 or (waiting < self._max_queued and size + size_of(message) <= self._max_queued_bytes)
 
     def send(self, message: Message, *, session: int | None = None) -> bool:
-        """Accept an ordinary message. Returns false if the limits permit no further message.
+        """Accept an ordinary message. Returns False if the limits do not allow another message.
 
-        With the number of a `session`, the message is sent only in that session, and before messages that are held (see
-        `hold`). Returns false if that session is over.
+        With the number of a `session`, the message is sent only in this session, and overtakes messages that are held
+        (see `hold`). Returns False if this session is over.
         """
         if not self.has_room(message) or self.is_past(session):
             return False
@@ -135,9 +137,9 @@ class Dialogue:
         return True
 
     def request(self, message: Message, *, session: int | None = None) -> Pending | None:
-        """Accept a request, as `send` accepts a message. Returns None where `send` returns false.
+        """Accept a request, like `send`. Returns None where `send` returns False.
 
-        `receive` returns `Answered` when the request has ended.
+        When the request has ended, `receive` returns an `Answered` for it.
         """
         if not self.has_room(message) or self.is_past(session):
             return None
@@ -146,11 +148,11 @@ class Dialogue:
         return pending
 
     def is_past(self, session: int | None) -> bool:
-        """Whether this is the number of a previous session."""
+        """Whether `session` is the number of a session that is over."""
         return session is not None and session != self.session
 
     def give_up(self, pending: Pending) -> None:
-        """Drop a request for which no thread waits any longer. If it was already sent, its reply is ignored."""
+        """Drop a request that no thread waits for any longer. If it was sent already, its reply will be ignored."""
         if pending.id is not None:
             if look_up(self._pending, pending.id) is pending:
                 del self._pending[pending.id]
@@ -158,12 +160,12 @@ class Dialogue:
             self._unsent.remove(lambda outgoing: outgoing.pending is pending)
 
     def reply(self, asked: Asked, answer: Message | None) -> None:
-        """Answer a request of the server. Does nothing if its session is over."""
+        """Answer a request of the server. Does nothing if the session of the request is over."""
         message = envelope.null_reply(asked.id) if answer is None else envelope.reply(asked.id, answer)
         self._reply(asked, message)
 
     def fail(self, asked: Asked, text: str) -> None:
-        """Answer a request of the server with an error. Does nothing if its session is over."""
+        """Answer a request of the server with an error. Does nothing if the session of the request is over."""
         self._reply(asked, envelope.failure(asked.id, text))
 
     def _reply(self, asked: Asked, message: Message) -> None:
@@ -171,11 +173,11 @@ class Dialogue:
             self._unsent.put(Outgoing(message, session=asked.session, is_reply=True))
 
     def hold(self) -> None:
-        """Until `release`, send only messages that belong to this session: those of `on_open`, and replies."""
+        """Until `release`, send only messages that belong to the current session: those of `on_open`, and replies."""
         self._unsent.hold()
 
     def release(self, session: int) -> None:
-        """End `hold`. Does nothing if this session is over, because the next one has its own `on_open`."""
+        """End `hold`. Does nothing if `session` is over, because the next session has its own `on_open`."""
         if not self.is_past(session):
             self._unsent.release()
 
@@ -187,7 +189,7 @@ class Dialogue:
 
     @property
     def can_take(self) -> bool:
-        """Whether `take` returns a message."""
+        """Whether `take` returns a message now."""
         if self._control:
             return True
         if not self.is_open:
@@ -196,16 +198,16 @@ class Dialogue:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether a message waits to be written on this connection, now or after `release`."""
+        """Whether a message waits to be written over this connection, now or after `release`."""
         return self.can_take or (self.is_open and len(self._unsent) > 0)
 
     @property
     def _may_write(self) -> bool:
-        """Whether a new message may be written before the server acknowledges more."""
+        """Whether a new message may be written although the server has not acknowledged the messages before it."""
         return self._is_finishing or self._under_way < envelope.CLIENT_WINDOW_BYTES
 
     def take(self) -> Message | None:
-        """The next message to write on this connection, or None."""
+        """Returns the next message to write over this connection, or None."""
         if self._control:
             return self._control.popleft()
         if not self.is_open:
@@ -215,7 +217,7 @@ class Dialogue:
         return self._sent(self._unsent.take()) if self.can_take else None
 
     def _sent(self, outgoing: Outgoing) -> Message:
-        """The form in which a message is sent. Keeps it until it is acknowledged."""
+        """Returns the message as it is sent, and keeps it until the server acknowledges it."""
         message, pending = outgoing.message, outgoing.pending
         if self.speaks and pending is not None:
             self._last_id += 1
@@ -232,20 +234,20 @@ class Dialogue:
 
     @property
     def awaits_acknowledgement(self) -> bool:
-        """Whether the session is open, and has sent messages that are not acknowledged."""
+        """Whether the session is open, and the server has not acknowledged all messages that were sent."""
         return self.is_open and bool(self._kept)
 
-    # Receiving.
+    # Receiving
 
     def hold_back(self, is_wanted: bool) -> None:
-        """Set whether to stop acknowledging. The server then stops sending at its limit."""
+        """Set whether to stop acknowledging. If the client stops, the server stops sending at its limit."""
         self._holds_back = is_wanted
         self._acknowledge_if_due()
 
     def receive(self, message: Message) -> list[Event]:
-        """The events of a message from the server.
+        """Returns the events that a message from the server causes.
 
-        After a `ProtocolError`, close with 1002, and `forget` the session.
+        After a `ProtocolError`, the caller must close with the code 1002, and call `forget`.
         """
         if not self.speaks:
             return [message]
@@ -277,7 +279,7 @@ class Dialogue:
                 raise ProtocolError("the server resumes a session although the client did not ask for this")
             self._acknowledge(welcome.received)
             self._again.extend(kept.message for kept in self._kept)
-            self._tell()  # the hello contained `received`, so the server knows this count already
+            self._tell()  # the hello contained `received`, so the server knows this number already
             self.is_open = self.resumed = True
             events: list[Event] = [Opened(True)]
         else:
@@ -291,7 +293,10 @@ class Dialogue:
         return events
 
     def _begin(self, why: str | None) -> list[Event]:
-        """Begin a new session. Drops messages that were sent in the previous one: the server may have handled them."""
+        """Begin a new session.
+
+        Drops messages that were sent in the previous one, because the server may have handled them.
+        """
         lost = sum(kept.is_ordinary for kept in self._kept)
         events: list[Event] = [Opened(False, lost, why)]
         events += [pending.end(None, _closed()) for pending in self._pending.values()]
@@ -307,7 +312,7 @@ class Dialogue:
         return events
 
     def drop_unsent(self) -> list[Event]:
-        """Drop all messages that wait. Requests among them end with `SessionClosed`."""
+        """Drop all messages that are not sent. Requests among them end with `SessionClosed`."""
         return self._drop(lambda _: True, _closed)
 
     def _forget_sent(self) -> None:
@@ -316,7 +321,7 @@ class Dialogue:
         self._kept_bytes = self._under_way = 0
 
     def _drop(self, is_useless: Callable[[Outgoing], bool], error: Callable[[], Exception]) -> list[Event]:
-        """Drop unsent messages that are useless in the new session. Requests among them end with an error."""
+        """Drop unsent messages that have no use in the new session. Requests among them end with an error."""
         useless = self._unsent.remove(is_useless)
         return [outgoing.pending.end(None, error()) for outgoing in useless if outgoing.pending is not None]
 

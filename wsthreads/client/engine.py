@@ -1,4 +1,4 @@
-"""The thread of a `Client`: connects, reads, keeps the connection alive, and connects again."""
+"""The engine: the thread of a `Client`. It connects, reads, keeps the connection alive, and connects again."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ __all__ = ["Engine"]
 
 logger = get_logger(__name__)
 
-#: How long `close` waits for the server's close frame, and for a running function of the application.
+#: How long `close` waits for the server's close frame, and for each function of the application that is running.
 CLOSE_TIMEOUT_S = 5.0
 
-#: How often to ask the server for an acknowledgement while a thread waits for room. Servers limit heartbeats.
+#: How often to ask the server for an acknowledgement while a thread waits for space. Servers limit heartbeats.
 ASK_INTERVAL_S = 0.1
 
-#: How long a call waits, at its deadline, until the thread has read what has arrived.
+#: How long a call that has reached its deadline waits until the engine has read what has arrived.
 LOOK_S = 0.5
 
-#: While this many bytes are unsent, further messages wait in the `Dialogue`, which has limits.
+#: While the connection has this many unsent bytes, further messages wait in the `Dialogue`, which has limits.
 MAX_UNSENT_BYTES = 65536
 
 
@@ -44,41 +44,41 @@ class Engine:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._offers = True  # whether to offer wsthreads.1
+        self._offers = True  # whether to offer ``wsthreads.1`` to the server
         has_function = not isinstance(options.url, str)  # whether a function returns the address
         self._retries = Retries(options.min_delay_s, options.max_delay_s, options.max_attempts, has_function)
         self._waiter = Waiter()
-        self.wake = self._waiter.wake  # the thread then checks again what it waits for
-        # Guards all attributes below. No function of the application is called under this lock. But a signal handler or
-        # a finalizer may interrupt a thread that holds the lock: see `is_interrupted`.
+        self.wake = self._waiter.wake  # wakes the thread, which then checks again what it waits for
+        # Guards all attributes below. No function of the application is called while a thread holds this lock. But a
+        # signal handler or a finalizer may interrupt the thread that holds the lock: see `is_interrupted`.
         self.lock = RLock()
         self.arrived = Condition(self.lock)  # notified when a message arrives, and at the end
         self.moved = Condition(self.lock)  # notified when a call may send or has its answer, and at the end
         self.dialogue = Dialogue(max_queued=options.max_queued, max_queued_bytes=options.max_queued_bytes)
         self.application = Application(options, self.lock, self.dialogue, self.pump)
         self.inbox = Inbox(options.max_received)
-        self.requesting = 0  # threads that wait for an answer
-        self._waiting = 0  # threads that wait for room, or in `look`
-        self._looks = self._looked = 0  # how many calls of `look` there were, and how many are done
-        self._ask_at = 0.0  # when a thread that waits for room may ask the server to acknowledge
+        self.requesting = 0  # how many threads wait for the answer to a request
+        self._waiting = 0  # how many threads wait for space in the queue, or in `look`
+        self._looks = self._looked = 0  # the number of calls of `look`, and how many of them are done
+        self._ask_at = 0.0  # when a thread that waits for space may ask the server again to acknowledge
         self.lost = 0
         self.subprotocol: str | None = None
-        #: The close code and reason that the application has asked for; and those with which the client has ended.
+        #: The close code and reason that the application has asked for, and those with which the client has ended.
         self.closing: tuple[int, str] | None = None
         self.closed: tuple[int, str] | None = None
-        self._close_by = 0.0  # when to give up the close handshake
+        self._close_by = 0.0  # when to give up waiting for the end of the close handshake
         self._trouble = ""  # why there is no connection
-        self._has_connected = False  # at least once
+        self._has_connected = False  # whether there was a connection before
         self._connection: Connection | None = None
-        self._late: deque[str | bytes] = deque()  # messages sent while `is_interrupted`
+        self._late: deque[str | bytes] = deque()  # messages of callers that had interrupted the holder of the lock
         self._liveness, self._overdue = Liveness(), Overdue()
-        self._is_of_parent = False  # whether this process was forked from the process with the thread
+        self._is_of_parent = False  # whether this process was forked from the process that has the thread
         self._thread = Thread(target=self._run, name="wsthreads-client", daemon=True)
-        self.start = self._thread.start  # called once functions of the application may be called
+        self.start = self._thread.start  # called when functions of the application may be called
         forks.owners.add(self)
 
     def give_up_connections(self, dead_fd: int) -> None:
-        """In a forked process: the client is the parent's. `Connection` gives up the socket."""
+        """Close the client in a forked process, because it is the parent's. `Connection` gives up the socket."""
         self._is_of_parent, self.closed = True, self.closed or (int(CloseCode.ABNORMAL), FORKED)
         self._connection = None
         self._waiter.give_up()
@@ -86,16 +86,16 @@ class Engine:
         self._late.clear()
         self.dialogue.end()
         former, arrived, moved = self.lock, self.arrived, self.moved
-        self.lock = RLock()  # a thread of the parent may hold the old one
+        self.lock = RLock()  # a thread of the parent may hold the old lock
         self.arrived, self.moved = Condition(self.lock), Condition(self.lock)
         if former.acquire(blocking=False):
-            arrived.notify_all()  # a signal handler may have forked during a call that waits
+            arrived.notify_all()  # a signal handler may have forked while a call of its thread was waiting
             moved.notify_all()
             former.release()
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether the calling thread has the lock: a signal handler or a finalizer has interrupted it."""
+        """Whether the caller, a signal handler or a finalizer, has interrupted code that holds the lock."""
         try:
             self.moved.notify(0)
         except RuntimeError:
@@ -103,7 +103,7 @@ class Engine:
         return True
 
     def send_late(self, message: str | bytes) -> bool:
-        """While `is_interrupted`: send a message as soon as the interrupted call is over. False if it is refused."""
+        """Send a message when the interrupted call is over. False if it is refused. Only while `is_interrupted`."""
         if self.is_over or len(self._late) >= self._options.max_queued:
             return False
         self._late.append(message)
@@ -122,17 +122,17 @@ class Engine:
 
     @property
     def is_over(self) -> bool:
-        """Whether the client no longer accepts anything. With the lock held."""
+        """Whether the client does not accept anything any more. With the lock held."""
         return self.closing is not None or self.closed is not None
 
     @property
     def accepts(self) -> bool:
-        """Whether calls may send: before `close`, and in `on_open` until the close frame. With the lock held."""
+        """Whether calls may send: before `close`, and in an `on_open` until the close frame. With the lock held."""
         can_write = self._connection is not None and self._connection.is_open
         return not self.is_over or (can_write and self.closed is None and self.application.is_opening)
 
     def describe_trouble(self) -> str:
-        """For the text of an error: why there is no connection. With the lock held."""
+        """Returns the part of an error's text that says why there is no connection. With the lock held."""
         if self.is_connected:
             return ""
         return f"; there is no connection{': ' + self._trouble if self._trouble else ' yet'}"
@@ -150,12 +150,12 @@ class Engine:
                 break
         is_news = self._overdue.at is None and dialogue.awaits_acknowledgement
         if (connection.unsent_bytes or is_news or self.closing) and current_thread() is not self._thread:
-            self.wake()  # the thread then waits for room in the socket or for an acknowledgement
+            self.wake()  # the thread then waits until the socket takes more, or for an acknowledgement
 
     def wait_for_room(self, deadline: float) -> bool:
-        """Wait a while until the limits may permit another message. False at the deadline. With the lock held.
+        """Wait until the limits may allow another message. Returns False at the deadline. With the lock held.
 
-        Asks the server to acknowledge: by itself, it does so only after 64 messages, and the limits may be lower.
+        Asks the server to acknowledge, which it does by itself only after 64 messages. The limits may be lower.
         """
         now, connection = monotonic(), self._connection
         if now >= self._ask_at and connection is not None and not connection.unsent_bytes:
@@ -169,7 +169,7 @@ class Engine:
             self._waiting -= 1
 
     def look(self, is_there: Callable[[], object]) -> bool:
-        """Whether `is_there` returns true once all input was read. Waits at most `LOOK_S`. With the lock held."""
+        """Whether `is_there` is true after all input was read. Waits for at most `LOOK_S`. With the lock held."""
         self._looks = number = self._looks + 1
         self._waiting += 1
         self.wake()
@@ -180,7 +180,7 @@ class Engine:
         return bool(is_there())
 
     def take(self) -> str | bytes:
-        """The next message of the inbox, which has one. With the lock held."""
+        """Remove and return the oldest message of the inbox, which must not be empty. With the lock held."""
         was_crowded = self.inbox.is_crowded
         message = self.inbox.take()
         if was_crowded and not self.inbox.is_crowded:
@@ -189,16 +189,16 @@ class Engine:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether the client acknowledges nothing, because too much waits for the application. With the lock held."""
+        """Whether to acknowledge nothing, because too much waits for the application. With the lock held."""
         return self.inbox.is_crowded and not self.requesting and self.closing is None
 
     @property
     def is_full(self) -> bool:
-        """Whether the client does not even read, because the server has not stopped. With the lock held."""
+        """Whether to stop reading, because the server has not stopped sending. With the lock held."""
         return self.is_crowded and self.inbox.is_full
 
     def close(self, code: int, reason: str) -> None:
-        """Close for good. Waits for the threads, with a deadline, unless `is_interrupted`."""
+        """Close for good. Waits for the threads, for a limited time, unless `is_interrupted` is true."""
         if self._is_of_parent:
             return
         is_interrupted = self.is_interrupted
@@ -217,7 +217,7 @@ class Engine:
         self.application.end(CLOSE_TIMEOUT_S)
 
     def _close_connection(self) -> None:
-        """Begin the close handshake, if it is due, after the messages that wait. With the lock held."""
+        """If the client is closing, begin the close handshake after waiting messages. With the lock held."""
         if (connection := self._connection) is not None and connection.is_open and self.closing is not None:
             self.take_late()
             self.dialogue.finish()
@@ -225,9 +225,9 @@ class Engine:
             if not self.dialogue.has_unsent or self._close_by - monotonic() < CLOSE_TIMEOUT_S / 2:
                 connection.close(*self.closing)
                 self.application.is_over = True
-                connection.flush()  # else the thread continues when the socket takes more
+                connection.flush()  # if bytes are left, the thread continues when the socket takes more
 
-    # The thread.
+    # The thread
 
     def _run(self) -> None:
         end: tuple[int, str] = (CloseCode.ABNORMAL, "the client failed")
@@ -247,7 +247,7 @@ class Engine:
             self._waiter.close()
 
     def _live(self) -> tuple[int, str]:
-        """Connect again and again. Returns the close code and the reason at the end."""
+        """Connect again and again. Returns the close code and the reason at the client's end."""
         while self.closing is None:
             try:
                 connection = self._options.connect(self._offers, self._waiter, lambda: self.closing is None)
@@ -275,7 +275,7 @@ class Engine:
         return self.closing or (CloseCode.ABNORMAL, "")
 
     def _serve(self, connection: Connection) -> tuple[tuple[int, str], float | None]:
-        """Use a connection until its end. Returns the close code and the reason, and when the connection was open."""
+        """Use a connection until it ends. Returns the close code and the reason, and when it was open."""
         open_by = monotonic() + self._options.connect_timeout_s
         began: float | None = None
         with self.lock:
@@ -314,11 +314,11 @@ class Engine:
             closed = connection.closed or (CloseCode.ABNORMAL, "")
             if not was_open and closed[0] not in UNDECIDED_CODES:
                 self.dialogue.forget()
-            self.moved.notify_all()  # without a connection, they are refused
+            self.moved.notify_all()  # without a connection, waiting calls are refused
         return closed, began
 
     def _time_left(self, connection: Connection, open_by: float) -> float | None:
-        """How long to wait for input. Ends a connection that shows no life. With the lock held."""
+        """Returns how long to wait for input. Ends a connection from which nothing comes. With the lock held."""
         now, dialogue = monotonic(), self.dialogue
         if self.closing is not None:
             if now >= self._close_by:
@@ -371,7 +371,7 @@ class Engine:
                 self._handle(self.dialogue.receive(message))
             except PeerError as error:
                 if not self.dialogue.was_welcomed:
-                    self._offers = False  # the server only echoes what was offered
+                    self._offers = False  # the server only repeats the subprotocol that was offered
                 self.dialogue.forget()
                 logger.warning("the server breaks the protocol: %s", error)
                 connection.fail(error.close_code, str(error))

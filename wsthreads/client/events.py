@@ -1,4 +1,4 @@
-"""The events that a client's `Dialogue` makes of the server's messages."""
+"""The events that a client's `Dialogue` makes from the messages of the server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Message = str | bytes
 
 
 class Pending:
-    """A request of the client. `id` is None until the request is sent."""
+    """A request of the client. `id` is None until the request was sent."""
 
     __slots__ = ("answer", "error", "id", "is_done")
 
@@ -23,16 +23,16 @@ class Pending:
         self.error: Exception | None = None
 
     def end(self, answer: Message | None, error: Exception | None = None) -> Answered:
-        """The request is done, with an answer or an error."""
+        """End the request with an answer or an error."""
         self.answer, self.error, self.is_done = answer, error, True
         return Answered(self)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The connection can be used. If `resumed` is false, a new session has begun.
+    """The event that the connection can be used. If `resumed` is False, a new session has begun.
 
-    Then `lost` ordinary messages of the previous session were not acknowledged. The server may have handled them.
+    `lost` ordinary messages of the session before were then not acknowledged. The server may have handled them.
     """
 
     resumed: bool
@@ -40,7 +40,7 @@ class Opened:
     why: str | None = None
 
     def __str__(self) -> str:
-        """For the log."""
+        """The event as text for the log."""
         if self.resumed:
             return "the session is resumed"
         why = f" ({printable(self.why)})" if self.why else ""
@@ -50,7 +50,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request of the server, for `Dialogue.reply` or `Dialogue.fail`."""
+    """The event that the server has sent a request. `Dialogue.reply` and `Dialogue.fail` answer it."""
 
     id: int
     data: Message
@@ -59,7 +59,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answered:
-    """A request of the client is done."""
+    """The event that a request of the client has ended."""
 
     pending: Pending
 

@@ -25,19 +25,19 @@ __all__ = [
     "retry_after_of",
 ]
 
-#: How much to read of the response to a refused handshake, and how much to show of its text.
+#: At most this much of the response to a refused handshake is read, and at most this much of its text is shown.
 MAX_REFUSAL_BYTES = 4096
 MAX_SHOWN_CHARS = 300
 
-#: Why the client of a parent process is closed.
+#: The text that says why the client of a parent process is closed.
 FORKED = "it belongs to the process from which this one was forked; make another client here"
 
 
 class ConnectFailed(BackendError):
-    """There is no connection to the server, or the server refused the handshake with the HTTP status `status`.
+    """There is no connection, because it could not be made, or the server refused it with the HTTP status `status`.
 
-    `bare` is the text without the advice, which would be wrong for an address that has worked before. `retry_after_s`
-    is the wait that the server asks for.
+    `bare` is the text without advice. The advice would be wrong for an address that has worked before. `retry_after_s`
+    is how long the server asks the client to wait.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ def connecting(host: str, timeout_s: float) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise ConnectFailed(f"no answer within {timeout_s:g} s") from error
-    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: no name for DNS, such as 64 letters without a dot
+    # UnicodeError: the name is not possible in DNS, such as 64 letters without a dot
+    except (socket.gaierror, UnicodeError) as error:
         raise ConnectFailed(f"there is no host {host:.300}") from error
     except ssl.SSLCertVerificationError as error:
         advice = "to trust the certificates in FILE, set SSL_CERT_FILE=FILE"
@@ -70,9 +71,9 @@ def connecting(host: str, timeout_s: float) -> Iterator[None]:
 
 
 def describe_refusal(refusal: RejectConnection, body: bytes) -> str:
-    """Why the server refused a handshake, in one line."""
+    """Returns one line of text that says why the server refused a handshake."""
     status = refusal.status_code
-    if status < 300:  # a page, such as the dashboard's
+    if status < 300:  # the response is a page, such as that of the dashboard
         where = "check the path, and that a proxy passes on the header Upgrade"
         return f"the server answered with {status}, as to a request for a page: {where}"
     is_text = any(name == b"content-type" and value.startswith(b"text/plain") for name, value in refusal.headers)
@@ -85,13 +86,13 @@ def describe_refusal(refusal: RejectConnection, body: bytes) -> str:
 
 
 def retry_after_of(refusal: RejectConnection) -> float:
-    """The seconds of the header Retry-After. 0 without it, and for a date."""
+    """Returns the seconds in the header Retry-After. 0 without this header, and if it is a date."""
     value = next((value for name, value in refusal.headers if name == b"retry-after"), b"")
     return float(value) if re.fullmatch(rb"[0-9]{1,9}", value) else 0.0
 
 
 def describe_end(code: int, reason: str) -> str:
-    """Why a connection has ended, in a few words."""
+    """Returns a few words that say why a connection has ended."""
     if code == CloseCode.ABNORMAL:
         return printable(reason) or "the connection was lost"
     return f"{int(code)} {printable(reason)}".strip()

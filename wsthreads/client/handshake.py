@@ -1,4 +1,4 @@
-"""Makes a client's handshake from a URL, parameters, headers and subprotocols, and checks these."""
+"""Makes a client's handshake request from a URL, parameters, headers and subprotocols, and checks these."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from wsthreads.monitoring.formats import hide_secrets
 
 __all__ = ["Handshake", "make_handshake", "shown"]
 
-#: The name of a header, a subprotocol, and the value of a header (RFC 9110, 5.6.2 and 5.5).
+#: The characters of names and of values in headers (RFC 9110, 5.6.2 and 5.5). A subprotocol is written like a name.
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 
-#: Match the user and the password in a URL, even with slashes in them. The second is for a URL that cannot be parsed.
+#: Match the user and the password in a URL, even if they contain slashes. The second pattern is for URLs that cannot be
+#: parsed.
 _CREDENTIALS = re.compile(r"(?:(?<=//)|\A(?!.*//))[^?#]*@", re.DOTALL)
 _PERHAPS_CREDENTIALS = re.compile(r"(?:(?<=//)|\A(?!.*//)).*@", re.DOTALL)
 
@@ -28,7 +29,7 @@ _IN_QUERY = _IN_PATH + "?"
 
 
 class Handshake(NamedTuple):
-    """Where to connect, and the request to send."""
+    """Where to connect, and which request to send."""
 
     secure: bool
     address: tuple[str, int]
@@ -41,16 +42,16 @@ def make_handshake(
     headers: Sequence[tuple[str, str]],
     subprotocols: Sequence[str],
 ) -> Handshake:
-    """The handshake with a URL. Raises `UsageError` for a value that HTTP does not allow.
+    """Returns the handshake for a URL. Raises `UsageError` for a value that HTTP does not allow.
 
-    `parameters` are added to the query. A user and a password in the URL make an Authorization header, unless there is
-    one in `headers`.
+    `parameters` are added to the query. A user and a password in the URL become the header Authorization, unless
+    `headers` has one.
     """
     parts, address = _parsed(url)
     credentials, _, host = parts.netloc.rpartition("@")
     pairs = [_checked_header(name, value) for name, value in headers]
     host = next((value.decode("latin-1") for name, value in pairs if name.lower() == b"host"), host)
-    extra = [(name, value) for name, value in pairs if name.lower() != b"host"]  # wsproto adds Host itself
+    extra = [(name, value) for name, value in pairs if name.lower() != b"host"]  # wsproto adds the header Host itself
     _check_host(host)
     if credentials and not any(name.lower() == b"authorization" for name, _ in extra):
         extra.append((b"Authorization", _basic(credentials)))
@@ -65,7 +66,7 @@ def make_handshake(
 
 
 def shown(url: str) -> str:
-    """A URL without its secrets: the user and the password, and parameters that look like a token.
+    """Returns a URL without its secrets: without user and password, and without parameters that look like a token.
 
     >>> shown("ws://ann:pa55@localhost:5000/ws/chat?token=1")
     'ws://***@localhost:5000/ws/chat?token=***'
@@ -73,13 +74,13 @@ def shown(url: str) -> str:
     try:
         parts = urlsplit(url)
         pattern = _PERHAPS_CREDENTIALS if parts.port is None and not parts.netloc else _CREDENTIALS
-    except ValueError:  # for example, a password with a slash: the text before it is not a port
+    except ValueError:  # for example, a password with a slash in it, after which the port is no number
         pattern = _PERHAPS_CREDENTIALS
     return hide_secrets(pattern.sub("***@", url))
 
 
 def _parsed(url: str) -> tuple[SplitResult, tuple[str, int]]:
-    """The parts of a URL, and where to connect."""
+    """Returns the parts of a URL, and the host and port to connect to."""
     form = f"{shown(url)}: a WebSocket URL looks like ws://127.0.0.1:5000/ws/chat"
     try:
         _bytes_of(url)
@@ -95,7 +96,7 @@ def _parsed(url: str) -> tuple[SplitResult, tuple[str, int]]:
 
 def _check_host(host: str) -> None:
     try:
-        written = host.encode("idna")  # as wsproto writes it
+        written = host.encode("idna")  # in the form in which wsproto sends it
     except UnicodeError:
         written = b""
     if not re.fullmatch(rb"[!-~]+", written):
@@ -112,7 +113,7 @@ def _checked_header(name: str, value: str) -> tuple[bytes, bytes]:
 
 
 def _basic(credentials: str) -> bytes:
-    """Basic authentication (RFC 7617)."""
+    """Returns the value of the header Authorization for Basic authentication (RFC 7617)."""
     user, _, password = credentials.partition(":")
     pair = unquote_to_bytes(_bytes_of(user)) + b":" + unquote_to_bytes(_bytes_of(password))
     return b"Basic " + base64.b64encode(pair)
@@ -123,7 +124,7 @@ def _quoted(text: str, safe: str) -> str:
 
 
 def _bytes_of(text: str) -> bytes:
-    """The bytes of a text from the command line, which may not be UTF-8."""
+    """Returns the bytes of a text from the command line, which may not be valid UTF-8."""
     return text.encode("utf-8", "surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""The server's messages that wait until the application calls `Client.receive`."""
+"""The inbox: the server's messages that wait until the application calls `Client.receive`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from sys import getsizeof
 
 __all__ = ["READ_AHEAD_BYTES", "Inbox"]
 
-#: At this many bytes of messages beyond `max_received`, the client stops reading. A server with ``wsthreads.1`` stops
-#: sending earlier: at `max_resume_bytes` without an acknowledgement.
+#: The client stops reading when the messages beyond `max_received` have this many bytes. A server with ``wsthreads.1``
+#: stops sending earlier: when `max_resume_bytes` are not acknowledged.
 READ_AHEAD_BYTES = 16 * 1024 * 1024
 
 
 class Inbox:
-    """A queue of messages. The engine's lock guards it."""
+    """A queue of messages. Guarded by the engine's lock."""
 
     def __init__(self, max_received: int) -> None:
         self._max_received = max_received
@@ -25,16 +25,16 @@ class Inbox:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether the client must not acknowledge more messages."""
+        """Whether so many messages wait that the client must not acknowledge more."""
         return len(self._messages) >= self._max_received
 
     @property
     def is_full(self) -> bool:
-        """Whether the client must not read more messages."""
+        """Whether so many messages wait that the client must not read more."""
         return self._ahead_bytes >= READ_AHEAD_BYTES
 
     def put(self, message: str | bytes) -> None:
-        """Add a message. The caller checks `is_full` before it reads."""
+        """Add a message. The caller must check `is_full` before it reads."""
         self._messages.append(message)
         if self.is_crowded:
             self._ahead_bytes += getsizeof(message)

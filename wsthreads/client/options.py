@@ -1,4 +1,4 @@
-"""The arguments of a `Client`, and the connections and messages made with them."""
+"""The arguments of a `Client`, and the connections that are made with these arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Message = str | bytes
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `Client`: see there."""
+    """The arguments of `Client`. See there."""
 
     url: str | Callable[[], str]
     headers: Sequence[tuple[str, str]]
@@ -43,7 +43,7 @@ class Options:
     max_message_bytes: int
 
     def address(self) -> str:
-        """The address for the next connection. Raises `ConnectFailed` if the function for the address fails."""
+        """Returns the address for the next connection. Raises `ConnectFailed` if the function for the address fails."""
         if isinstance(self.url, str):
             return self.url
         try:
@@ -57,7 +57,7 @@ class Options:
         return url
 
     def connect(self, offers: bool, waiter: Waiter, is_wanted: Callable[[], bool]) -> Connection:
-        """Connect. Waits. Raises `ConnectFailed`, `UsageError` or `Abandoned`."""
+        """Connect, and wait for the connection. Raises `ConnectFailed`, `UsageError` or `Abandoned`."""
         return Connection(
             self.handshake(self.address(), offers),
             waiter,
@@ -69,12 +69,12 @@ class Options:
         )
 
     def handshake(self, url: str, offers: bool) -> Handshake:
-        """The request to an address. Raises `UsageError` for a value that HTTP does not allow."""
+        """Returns the handshake for an address. Raises `UsageError` for a value that HTTP does not allow."""
         return make_handshake(url, (), self.headers, [*([SUBPROTOCOL] if offers else []), *self.protocols])
 
 
 def checked(message: object) -> Message:
-    """A message in the form to send. A lone surrogate becomes U+FFFD. Raises `MessageTypeError`."""
+    """Returns a message in the form to send. A lone surrogate becomes U+FFFD. Raises `MessageTypeError`."""
     if isinstance(message, str):
         try:
             message.encode()

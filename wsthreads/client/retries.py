@@ -9,26 +9,27 @@ from wsthreads.errors import CloseCode, is_final
 
 __all__ = ["Retries"]
 
-#: If the server closes with one of these codes instead of a welcome, the session may still be resumed. 1005 means no
-#: code. After any other code, the session is over.
+#: If the server closes with one of these codes before its welcome, the session may still be resumed. (1005 means that
+#: there was no code.) After any other code, the session is over.
 UNDECIDED_CODES = frozenset({1001, 1005, 1006, 1011, 1012, 1013})
 
-#: A connection that lasts this many seconds is stable: afterwards, delays begin again with the shortest.
+#: A connection that lasts for this many seconds is stable. After a stable connection, the delays begin again with the
+#: shortest.
 STABLE_S = 5.0
 
-#: The only statuses from 400 to 499 that may be temporary: timeout, too early, too many requests.
+#: The statuses from 400 to 499 that may be temporary: timeout, too early, too many requests.
 TEMPORARY_STATUSES = frozenset({408, 425, 429})
 
 _RANDOM = SystemRandom().random
 
 
 class Retries:
-    """The delays between attempts. They double up to `max_delay_s`.
+    """The delays between two attempts to connect. Each is twice as long as the one before, up to `max_delay_s`.
 
-    Each delay is random, between its half and its full length, so that many clients do not return at once.
+    Each delay is a random part of its full length, at least half of it, so that many clients do not return at once.
 
-    `has_source`: a function returns the address, which may contain a fresh token. So a client whose token was refused
-    or has expired connects once more.
+    `has_source` says that a function returns the address, which may contain a fresh token. So a client whose token was
+    refused or has expired connects once more.
     """
 
     def __init__(
@@ -42,22 +43,25 @@ class Retries:
         self._min_delay_s, self._max_delay_s, self._max_attempts = min_delay_s, max_delay_s, max_attempts
         self._has_source = has_source
         self._random = random
-        #: The attempts since the last stable connection.
+        #: How many attempts there were since the last stable connection.
         self.attempts = 0
         self._has_asked_again = False
 
     def stable(self) -> None:
-        """The connection is stable: delays begin again with the shortest."""
+        """Note that the connection is stable. The delays begin again with the shortest."""
         self.attempts, self._has_asked_again = 0, False
 
     def after_close(self, code: int) -> float | None:
-        """The delay after the end of a connection; None if the client must not connect again."""
+        """Returns the delay after the end of a connection. Returns None if the client must not connect again."""
         return self._next(is_final(code), code == CloseCode.EXPIRED)
 
     def after_refusal(self, status: int | None, retry_after_s: float = 0.0) -> float | None:
-        """The delay after an attempt without a connection. `status` is the HTTP status of a refusal.
+        """Returns the delay after an attempt without a connection.
 
-        A server may ask for `retry_after_s`. At most `max_delay_s` of it is added, so that the delay is still random.
+        `status` is the HTTP status, if the server has refused.
+
+        A server may ask the client to wait for `retry_after_s`. At most `max_delay_s` of this is added to the random
+        delay.
         """
         is_mistake = status is not None and 400 <= status <= 499 and status not in TEMPORARY_STATUSES
         delay_s = self._next(is_mistake, True)

@@ -1,4 +1,4 @@
-"""Waits for a socket, or until another thread ends the wait."""
+"""Waits for a socket. Another thread can end the wait."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import suppress
 
 __all__ = ["READ", "WRITE", "Waiter"]
 
-#: The longest wait of one call. Operating systems take no timeouts of months, which a server may ask for.
+#: At most this long in one wait. Operating systems accept no timeouts of months, and a server may ask for such a time.
 LONGEST_S = 3600.0
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Waiter:
-    """`wake` may be called in any thread, everything else in one thread."""
+    """Waits for a socket in one thread. Any thread may call `wake`. All other methods are for one thread."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -26,7 +26,10 @@ class Waiter:
         self._watched: tuple[socket.socket | None, int] = (None, 0)
 
     def wait(self, sock: socket.socket | None, events: int, timeout_s: float | None) -> int:
-        """Wait. Returns the events that the socket is ready for; 0 after `timeout_s` (or an hour), or after `wake`."""
+        """Wait, and return the events that the socket is ready for.
+
+        Returns 0 after `timeout_s`, after an hour, or if woken.
+        """
         self._watch(sock, events)
         ready = 0
         timeout_s = LONGEST_S if timeout_s is None else min(max(timeout_s, 0.0), LONGEST_S)
@@ -39,12 +42,12 @@ class Waiter:
         return ready
 
     def wake(self) -> None:
-        """End the current wait, or else the next one."""
-        with suppress(OSError):  # many wake-ups are pending, or the waiter is closed
+        """End the current wait. If no thread is waiting, end the next wait."""
+        with suppress(OSError):  # many wake-ups wait already, or the waiter is closed
             self._theirs.send(b"\0")
 
     def forget(self) -> None:
-        """Call this before the socket is closed."""
+        """Forget the socket. Call this before the socket is closed."""
         self._watch(None, 0)
 
     def close(self) -> None:
@@ -52,14 +55,14 @@ class Waiter:
         self.give_up()
 
     def give_up(self) -> None:
-        """`close` for a forked process: the sockets that the selector watches are the parent's."""
+        """Close the waiter in a forked process, because the sockets that the selector watches are the parent's."""
         self._selector.close()
         self._ours.close()
         self._theirs.close()
 
     def _watch(self, sock: socket.socket | None, events: int) -> None:
         before, events_before = self._watched
-        after = sock if events else None  # a selector cannot wait for nothing
+        after = sock if events else None  # a selector cannot wait for no event at all
         if (after, events if after else 0) == (before, events_before):
             return
         if after is not None and after is before:

@@ -23,7 +23,7 @@ class WSThreadsConfig(AppConfig):  # type: ignore[misc]  # Django has no annotat
 
 
 def check_runserver(app_configs: Any, **options: Any) -> list[checks.CheckMessage]:
-    """Warn if ``manage.py runserver`` will not serve WebSockets."""
+    """Return a warning if ``manage.py runserver`` will not serve WebSockets."""
     found = []
     owner = get_commands()["runserver"]
     if owner != _COMMAND:

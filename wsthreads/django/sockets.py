@@ -10,7 +10,7 @@ __all__ = ["HandsOverSocket"]
 
 
 class HandsOverSocket:
-    """A mixin for Django's request handlers."""
+    """A mixin for Django's request handlers that adds these."""
 
     connection: Any
     rfile: Any
@@ -18,6 +18,6 @@ class HandsOverSocket:
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()  # type: ignore[misc]
-        if cookies := self.headers.get_all("Cookie"):  # Django joins them by commas; see RFC 9113, 8.2.3
+        if cookies := self.headers.get_all("Cookie"):  # Django would join the cookies by commas; see RFC 9113, 8.2.3
             environ["HTTP_COOKIE"] = "; ".join(filter(None, map(str.strip, cookies)))
         return {**environ, SOCKET_KEY: self.connection, INPUT_KEY: self.rfile}

@@ -1,9 +1,9 @@
-"""Django's live server for tests, with the WebSockets of WSGI_APPLICATION.
+"""Django's live server for tests, with the WebSockets of the setting WSGI_APPLICATION.
 
     from wsthreads.django.test import LiveServerTestCase
 
-Django's own live server ignores WSGI_APPLICATION, so it answers 404 for endpoints. To use another of Django's test
-classes, such as `StaticLiveServerTestCase`, set its ``server_thread_class = LiveServerThread``.
+Django's own live server ignores WSGI_APPLICATION, so it answers 404 for endpoints. If you use another test class of
+Django, such as `StaticLiveServerTestCase`, set its attribute ``server_thread_class = LiveServerThread``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class _RequestHandler(HandsOverSocket, QuietWSGIRequestHandler):  # type: ignore
 
 class _Server(ThreadedWSGIServer):  # type: ignore[misc]
     def set_app(self, application: Any) -> None:
-        """Replace the `WSGIHandler` by WSGI_APPLICATION. The handlers of static files and media stay around it.
+        """Replace Django's `WSGIHandler` by WSGI_APPLICATION. The handlers for static files and media stay around it.
 
-        A handler of files at ``/`` is left out, because it would answer every request itself. By default, media is at
-        ``/``, because MEDIA_URL is empty.
+        A handler for files at the path ``/`` is left out, because it would answer every request itself. Without a
+        MEDIA_URL, the path of media files is ``/``.
         """
         self.inner = get_internal_wsgi_application()
         super().set_app(_chain(application, self.inner))
@@ -46,7 +46,7 @@ def _chain(handler: Any, inner: Any) -> Any:
 
 
 class LiveServerThread(_Thread):  # type: ignore[misc]
-    """Serves WSGI_APPLICATION. When the test ends, closes remaining sessions with 1001."""
+    """Serves WSGI_APPLICATION. At the end of the tests, closes remaining sessions with the code 1001."""
 
     def _create_server(self, connections_override: Any = None) -> _Server:
         address = (self.host, self.port)
@@ -56,12 +56,12 @@ class LiveServerThread(_Thread):  # type: ignore[misc]
         inner = getattr(getattr(self, "httpd", None), "inner", None)
         for endpoint in getattr(inner, "endpoints", ()):
             for session in endpoint.sessions():
-                with suppress(Exception):  # the session has ended meanwhile
+                with suppress(Exception):  # the session has ended in the meantime
                     session.close(CloseCode.GOING_AWAY, "the test is over")
         super().terminate()
 
 
 class LiveServerTestCase(_TestCase):  # type: ignore[misc]
-    """Django's `LiveServerTestCase`, with WebSockets at ``"ws" + self.live_server_url[4:] + "/ws/chat"``."""
+    """Django's `LiveServerTestCase`, with WebSockets, such as ``"ws" + self.live_server_url[4:] + "/ws/chat"``."""
 
     server_thread_class = LiveServerThread
