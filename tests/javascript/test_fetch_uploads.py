@@ -24,7 +24,7 @@ from tests.wire import self_signed
 from wsthreads.hosts import AllowedHosts
 from wsthreads.javascript.fetch_requests import FetchFailed, checked_request
 from wsthreads.javascript.http_connections import Connection, Connections
-from wsthreads.javascript.http_uploads import is_answer, send_in_pieces
+from wsthreads.javascript.http_uploads import EarlyAnswer, send_in_pieces
 
 SIZE = 12_000_000  # more than the buffers of the kernel take
 POST = f"fetch(base + '/x', {{ method: 'POST', body: 'x'.repeat({SIZE}) }})"
@@ -252,7 +252,7 @@ def test_what_came_before_a_reset_is_read_with_the_response_and_then_the_error(c
     server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     server.close()
     early = bytearray()
-    assert send_in_pieces(client, bytes(SIZE), early, monotonic() + DEADLINE_S) is False
+    assert send_in_pieces(client, bytes(SIZE), early, monotonic() + DEADLINE_S, SIZE) is False
     client.settimeout(DEADLINE_S)
     with pytest.raises(ConnectionResetError):  # and no end, which would be the end of a body without a length
         while early := early + client.recv(1000):
@@ -301,6 +301,46 @@ def test_a_server_that_reads_slowly_gets_the_whole_body(
     assert origin.connections == 1
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_server_may_send_the_body_back_while_it_reads_it(origin: Origin, js: Asking, is_chunked: bool) -> None:
+    def send_back(early: Early, connection: socket.socket, reader: Any) -> bytes:
+        while early.received < SIZE:
+            data = reader.read(min(8192, SIZE - early.received))
+            early.received += len(data)
+            connection.sendall(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
+        return b"0\r\n\r\n" if is_chunked else b""
+
+    Early(origin, send_back, CHUNKED if is_chunked else b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+    told = js(f"const r = await {POST}; const text = await r.text(); return [text.length, text === 'x'.repeat({SIZE})]")
+    assert told == [SIZE, True]
+    assert js("return (await fetch(base + '/echo')).status") == 200
+    assert origin.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "changes to another protocol"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH"),
+    ],
+)
+def test_input_that_is_no_answer_ends_the_upload(origin: Origin, js: Asking, answer: bytes, told: str) -> None:
+    early = Early(origin, silence, answer)
+    assert told in js(TEXT)
+    early.go_on.set()
+
+
+def test_no_more_is_sent_to_a_server_that_has_sent_more_than_the_longest_response(connected: Pair) -> None:
+    client, server = connected
+    client.settimeout(DEADLINE_S)
+    thread = threading.Thread(target=server.sendall, args=(CHUNKED + b"fffff\r\n" + bytes(80_000),))
+    thread.start()
+    early = bytearray()
+    assert send_in_pieces(client, bytes(SIZE), early, monotonic() + DEADLINE_S, 1000) is False
+    assert len(early) > 66_000
+    thread.join(DEADLINE_S)
+
+
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_pieces_that_are_sent_in_part_make_up_the_body(connected: Pair, tmp_path: Path, is_tls: bool) -> None:
     client, server = connected
@@ -316,7 +356,7 @@ def test_pieces_that_are_sent_in_part_make_up_the_body(connected: Pair, tmp_path
     thread.start()
     with contexts[1].wrap_socket(client) if contexts else client as sending:
         early = bytearray()
-        assert send_in_pieces(sending, body, early, monotonic() + DEADLINE_S) is True
+        assert send_in_pieces(sending, body, early, monotonic() + DEADLINE_S, SIZE) is True
         thread.join(DEADLINE_S)
     assert (received, early) == (body, b"")
 
@@ -366,8 +406,18 @@ def test_a_body_that_is_not_read_ends_without_the_isolate_too(origin: Origin) ->
         (CHUNKED + b"0\r\nA: b\r\n\r\n", True),
         (CHUNKED + b"5\r\n0\r\n\r\n", False),
         (CHUNKED + b"A;x=y\r\n0\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n", True),
-        (b"nonsense\r\n\r\n", False),
+        (b"nonsense", False),
+        (b"nonsense\r\n\r\n...", True),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 60_000, False),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, True),
     ],
 )
 def test_what_counts_as_an_early_answer(early: bytes, is_one: bool) -> None:
-    assert is_answer(early) is is_one
+    assert EarlyAnswer(bytearray(early)).has_come() is is_one
+    growing = bytearray()
+    answer = EarlyAnswer(growing)
+    for byte in early:
+        growing.append(byte)
+        has_come = answer.has_come()
+    assert early == b"" or has_come is is_one

@@ -37,6 +37,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes | None
     expires: float  # on the monotonic clock
+    max_bytes: int  # the longest body of the response
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -77,4 +78,4 @@ def checked_request(
     sent = {"accept": "*/*", "user-agent": "wsthreads"}
     sent.update((name.lower(), value) for name, value in headers.items())
     sent["accept-encoding"] = "gzip, deflate"
-    return Request(method, scheme, host, port, found[4], sent, body, expires)
+    return Request(method, scheme, host, port, found[4], sent, body, expires, max_bytes)

@@ -118,7 +118,8 @@ class Connection:
             headers["Content-Length"] = str(len(pieces))
             body = None
         self.http.request(request.method, request.target, body, headers, preload_content=False, decode_content=True)
-        if pieces and not send_in_pieces(self.http.sock, pieces, self._early, monotonic() + _left_s(request)):
+        ends = monotonic() + _left_s(request)
+        if pieces and not send_in_pieces(self.http.sock, pieces, self._early, ends, request.max_bytes):
             self._has_more = True  # no other request must follow on this connection
 
     @property
