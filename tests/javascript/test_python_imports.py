@@ -469,6 +469,51 @@ def test_a_generator_whose_end_got_no_thread_is_ended_later() -> None:
     calls.stop()
 
 
+def test_a_generator_is_ended_by_one_thread_only() -> None:
+    """If two jobs had its number, the pool would count a thread that has ended."""
+    gate, steps = threading.Event(), []
+
+    def rows() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            steps.append("ends")
+            gate.wait(10 * DEADLINE_S)
+
+    def wait(n: int) -> None:
+        steps.append(n)
+        if n:
+            gate.wait(10 * DEADLINE_S)
+
+    store = ModuleType("store")
+    vars(store).update(rows=rows, wait=wait, __all__=["rows", "wait"])
+    functions, schedule = PythonFunctions({"store": store}), Schedule()
+    functions.embedded_source("store", "runtime")
+    calls = PythonCalls("x", functions, schedule, print, str, threads=2, wait_s=5)
+    call = calls.functions()
+    for ticket, name, *arguments in ((1, "call_function", 0, "[]"), (2, "next_of", 1)):
+        assert call[name](ticket, *arguments) is None
+        assert schedule.take(DEADLINE_S) is not None
+        calls.settle(ticket)
+    for ticket in (3, 4):
+        assert call["call_function"](ticket, 1, f"[{ticket}]") is None
+    eventually(lambda: sorted(steps) == [3, 4])
+    assert call["end_of"](5, 1) is None
+    calls.expire(time.monotonic() + 6)  # 5 got no thread, but gets one now
+    eventually(lambda: steps[2:] == ["ends"])
+    assert call["drop_generator"](1) is None  # the script has lost it with the call
+    assert call["call_function"](6, 1, "[0]") is None  # after what the line above may have begun
+    eventually(lambda: steps[3:] == [0])
+    gate.set()
+    eventually(lambda: calls._pool.abandoned == 0 and not calls._pool._running)
+    gate.clear()
+    for ticket in (7, 8):
+        assert call["call_function"](ticket, 1, f"[{ticket}]") is None
+    eventually(lambda: sorted(steps[4:]) == [7, 8])
+    gate.set()
+    calls.stop()
+
+
 def test_when_too_many_are_given_up_calls_fail_at_once(tmp_path: Path) -> None:
     python = "import threading\ngate = threading.Event()\ndef wait(): gate.wait()\n"
     source = """
@@ -585,6 +630,32 @@ def ends(): return ended
         told = '0|1|2|0|1|3|9|0 false|1 false|end true|undefined true|1|at 2|{"value":"r","done":true}|{"done":true}'
         assert script.answer(script.open()) == told
         assert names_in(script)["ended"] == [3, 9, 2]
+
+
+def test_a_generator_keeps_its_context_variables(tmp_path: Path) -> None:
+    """Each step may run in another thread, but a token is only good in its context: `with app.app_context(): yield`."""
+    python = """
+from contextvars import ContextVar
+user = ContextVar("user", default="nobody")
+def rows(name):
+    token = user.set(name)
+    try:
+        while True:
+            yield user.get()
+    finally:
+        user.reset(token)
+def now(): return user.get()
+"""
+    source = """
+    import { now, rows } from "./store.py";
+    export async function onMessage(session) {
+      const ann = rows("ann"), bob = rows("bob"), found = [];
+      for (const each of [ann, bob, ann, bob]) found.push((await each.next()).value, await now());
+      found.push((await ann.return("end")).value, await now());
+      session.send(found.join(" "));
+    }"""
+    with with_store(tmp_path, python, source) as script:
+        assert script.answer(script.open()) == "ann nobody bob nobody ann nobody bob nobody end nobody"
 
 
 ENDLESS = "ended = []\ndef g():\n    try:\n        while True: yield 1\n    finally:\n        ended.append(1)\n"
@@ -1131,6 +1202,11 @@ def other() -> list[rows.Row]: pass
 def session(session: wsthreads.Session) -> Session: pass
 def blank() -> TypedDict("1 row", {"id": int}): pass
 def word() -> TypedDict("delete", {"id": int}): pass
+def keyword() -> TypedDict("class", {"id": int}): pass
+def square() -> TypedDict("m²", {"id": int}): pass
+def digits() -> TypedDict("٣x", {"id": int}): pass
+def empty() -> TypedDict("", {"id": int}): pass
+def named() -> TypedDict("Größe", {"id": int}): pass
 class string(TypedDict): id: int
 def text() -> string: pass
 def none() -> Literal[()]: pass
@@ -1141,19 +1217,29 @@ def delete_(new, new_): pass
     (tmp_path / "chat.js").write_text('import * as store from "./store.py"; export function onMessage() {}')
     with Program([sys.executable, "-m", "wsthreads", "check", "--types", "chat.js"], cwd=tmp_path) as check:
         assert check.wait() == 0
-    lines = (tmp_path / "store.py.d.ts").read_text().splitlines()
+    lines = (tmp_path / "store.py.d.ts").read_text("utf-8").splitlines()
     assert [line for line in lines if line.startswith(("export", "declare"))] == [
         "export interface Row {",
         "export interface Row$ {",
         "export interface Session$ {",
         "export interface _1_row {",
         "export interface delete$ {",
+        "export interface class$ {",
+        "export interface m_ {",
+        "export interface _٣x {",
+        "export interface _ {",
+        "export interface Größe {",
         "export interface string$ {",
         "export function mine(): Promise<Row>;",
         "export function other(): Promise<Row$[]>;",
         "export function session(session: Session): Promise<Session$>;",
         "export function blank(): Promise<_1_row>;",
         "export function word(): Promise<delete$>;",
+        "export function keyword(): Promise<class$>;",
+        "export function square(): Promise<m_>;",
+        "export function digits(): Promise<_٣x>;",
+        "export function empty(): Promise<_>;",
+        "export function named(): Promise<Größe>;",
         "export function text(): Promise<string$>;",
         "export function none(): Promise<never>;",
         "declare function delete$(): Promise<any>;",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Generator, Mapping
+from contextvars import Context, copy_context
 from functools import partial
 from itertools import takewhile
 from threading import Lock, Thread
@@ -53,12 +54,14 @@ MAX_ERRORS = 20
 class _Generator:
     """A generator that a script iterates."""
 
-    __slots__ = ("idle_since", "iterator", "running", "what")
+    __slots__ = ("context", "end_job", "idle_since", "iterator", "running", "what")
 
     def __init__(self, what: PythonFunction) -> None:
         self.what = what
         self.iterator: Generator[Any, Any, Any] = (each for each in "")  # a placeholder until the function was called
         self.running = Lock()  # held by the thread that runs the generator
+        self.context = Context()  # the generator's context variables; entered while `running` is held
+        self.end_job = 0  # the number of the pool's job that ends the generator; 0 if there is none
         self.idle_since = NEVER  # when its last step ended; `NEVER` during a step, and until the function has returned
 
 
@@ -159,7 +162,7 @@ class PythonCalls:
             error = error_of("TimeoutError", f"{function} {state} in {self._wait_s:g} s")
             self._schedule.post(result_event(ticket, False, error))
             if generator is not None and not is_running:
-                self._close_later(generator)  # the script gets no further value from this generator
+                self._close_later(generator, instead_of=ticket)  # the script gets no further value from this generator
 
     def stop(self) -> None:
         """Begin no more calls, and end the generators that do not run now. Any thread."""
@@ -202,7 +205,8 @@ class PythonCalls:
         def make() -> int:
             try:
                 with generator.running:
-                    generator.iterator = function.function(*arguments)
+                    generator.context = copy_context()
+                    generator.iterator = generator.context.run(function.function, *arguments)
             except BaseException:
                 self._generators.pop(number, None)
                 raise
@@ -236,7 +240,7 @@ class PythonCalls:
         def go_on() -> dict[str, Any]:
             try:
                 with generator.running:
-                    return {"done": False, "value": next(generator.iterator)}
+                    return {"done": False, "value": generator.context.run(next, generator.iterator)}
             except StopIteration as end:
                 self._generators.pop(number, None)
                 return {"done": True, "value": end.value}
@@ -255,13 +259,13 @@ class PythonCalls:
         generator = self._generators.pop(number, None)
         if generator is None:
             return "the generator has ended"
-
         self._ending[number] = generator
+        generator.end_job = ticket
 
         def close() -> None:
             try:
                 with generator.running:
-                    generator.iterator.close()
+                    generator.context.run(generator.iterator.close)
             finally:
                 self._ending.pop(number, None)
 
@@ -274,7 +278,7 @@ class PythonCalls:
         refusal = self._pool.submit(ticket, lambda: self._work(ticket, function, work, generator))
         if refusal is not None:
             if generator is not None:
-                self._close_later(generator)
+                self._close_later(generator, instead_of=ticket)
             return f"{function} cannot be called: {refusal}"
         self._deadlines[ticket] = (monotonic() + self._wait_s, function, generator)
         return None
@@ -294,14 +298,20 @@ class PythonCalls:
             self._close_later(number)
         return is_idle
 
-    def _close_later(self, number: int) -> None:
-        """Let a thread of the pool end a generator that the script no longer uses."""
-        generator = self._generators.pop(number, None) or self._ending.get(number)
+    def _close_later(self, number: int, instead_of: int = 0) -> None:
+        """Let a thread of the pool end a generator that the script no longer uses.
+
+        Does nothing if there is a job that ends it, except the job `instead_of`, which the pool has not begun.
+        """
+        generator = self._generators.pop(number, None)
         if generator is None:
-            return
+            generator = self._ending.get(number)
+            if generator is None or generator.end_job != instead_of:
+                return
         self._ending[number] = generator
+        generator.end_job = -number
         if self._pool.submit(-number, partial(self._end_dropped, number, generator)) is not None:
-            generator.idle_since = monotonic()
+            generator.idle_since, generator.end_job = monotonic(), 0
             self._generators[number] = generator  # it is ended later, because this thread must not run its `finally`
             self._ending.pop(number, None)
 
@@ -313,7 +323,7 @@ class PythonCalls:
         """End a generator, unless a thread that was given up still runs it."""
         if generator.running.acquire(blocking=False):
             try:
-                generator.iterator.close()
+                generator.context.run(generator.iterator.close)
             except BaseException as error:  # raised by the user's `finally`
                 what = "the generator of %s raised an error when it was ended"
                 self._log.error(what, generator.what, exc_info=exc_info_of(error))
