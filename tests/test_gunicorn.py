@@ -330,6 +330,25 @@ def test_a_hup_to_master_and_workers_is_one_to_the_master(tmp_path):
         assert server.closes() == [1012]
 
 
+def test_programs_that_the_application_starts_do_not_ignore_hup(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import subprocess, sys\n"
+        "from wsthreads import WebSocketApp\n"
+        "class Own:\n"
+        "    def on_open(self, session):\n"
+        "        code = 'import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)'\n"
+        "        session.send(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout)\n"
+        "app = WebSocketApp()\n"
+        "app.add_handler('/ws/own', Own())\n"
+    )
+    with Program([*command(OURS, threads=3), "--bind", "127.0.0.1:0", "--chdir", tmp_path, "own:app"]) as server:
+        port = int(server.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)")[1])
+        with RawClient(port, "/ws/own") as client:
+            assert client.receive_text() == "True\n"
+            client.leave()
+        assert server.end() == 0
+
+
 def test_without_free_descriptors_new_clients_wait(tmp_path):
     limit = ["bash", "-c", 'ulimit -n 60; exec "$@"', "bash"]
     (tmp_path / "own.py").write_text(CONTEXT)

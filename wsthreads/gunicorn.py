@@ -148,9 +148,10 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 
     def init_signals(self) -> None:
         super().init_signals()
-        # At a HUP, the master ends its workers by TERM. Workers ignore HUP, which a closing terminal or pkill may send
-        # to them.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # At a HUP, the master ends its workers by TERM. A terminal that closes, and pkill, send HUP to workers, too.
+        # Programs that the application starts would inherit SIG_IGN, but they do not inherit a function.
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
+        signal.siginterrupt(signal.SIGHUP, False)
 
     def load_wsgi(self) -> None:
         log_to_gunicorn()

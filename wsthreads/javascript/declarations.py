@@ -8,10 +8,10 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import json
-import re
 import types
 import typing
 from collections.abc import Callable, Iterable
+from keyword import iskeyword
 from typing import Any, Literal, get_args, get_origin
 
 from wsthreads.javascript.crossings import hints_of, may_cross
@@ -154,8 +154,10 @@ class _Writer:
     def _interface(self, hint: Any) -> str:
         name = self._names.get(hint)
         if name is None:
-            name = re.sub(r"\W|^(?=[0-9])", "_", str(hint.__name__))
-            while name in self.interfaces or name in _TYPES or name in _RESERVED:
+            name = "".join(each if f"_{each}".isidentifier() else "_" for each in str(hint.__name__))
+            if not name.isidentifier():  # empty, or it begins with a digit
+                name = f"_{name}"
+            while name in self.interfaces or name in _TYPES or name in _RESERVED or iskeyword(name):
                 name += "$"
             self._names[hint] = name
             self.interfaces[name] = ""  # the type may contain itself
