@@ -400,9 +400,10 @@ def quick(): return 1
     with with_store(tmp_path, python, script_wait_s=SHORT_S, script_threads=1) as script:
         session = script.open()
         assert ask(script, session, "spin") == f"TimeoutError: spin (store.py) has not returned in {SHORT_S:g} s"
-        assert ask(script, session, "quick") == "1"
-        assert ask(script, session, "wait") == f"TimeoutError: wait (store.py) has not returned in {SHORT_S:g} s"
-        assert ask(script, session, "quick") == "1"
+        eventually(lambda: ask(script, session, "quick") == "1")  # beside one that spins, it may get no core in time
+        given_up = f"TimeoutError: wait (store.py) has not returned in {SHORT_S:g} s"
+        eventually(lambda: ask(script, session, "wait") == given_up)
+        eventually(lambda: ask(script, session, "quick") == "1")
         names = names_in(script)
         names["gate"].set()
         names["is_over"] = True
@@ -526,9 +527,13 @@ def test_when_too_many_are_given_up_calls_fail_at_once(tmp_path: Path) -> None:
     settings = {"script_wait_s": SHORT_S, "script_threads": MAX_ABANDONED}
     with with_store(tmp_path, python, source, **settings) as script:
         session = script.open()
-        script.answer(session, f"{MAX_ABANDONED}")
         text = f"wait (store.py) cannot be called: {MAX_ABANDONED} calls of Python functions have taken too long, and "
-        assert script.answer(session, "1") == text + "still run"
+
+        def fails_at_once() -> Any:
+            script.answer(session, f"{MAX_ABANDONED}")
+            return script.answer(session, "1") == text + "still run"
+
+        eventually(fails_at_once)  # only those count whose threads got a core in that time
         names_in(script)["gate"].set()
         eventually(lambda: script.answer(session, "1") == "null")
 
