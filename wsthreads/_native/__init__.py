@@ -1,6 +1,6 @@
-"""The optional C modules. They are None if they are not built, or if WSTHREADS_PURE_PYTHON is set (and not 0).
+"""The optional C modules. They are None if they were not built, or if WSTHREADS_PURE_PYTHON is set (and not 0).
 
-Each function and type in these modules has a Python version, which passes the same tests. The C files, by job:
+Each function and each type in these modules also has a Python version, which passes the same tests. The C files are:
 
 - ``_speedups.c``: the module. ``_outboxes.c``, ``_sending.c``: sending. ``_reading.c``, ``_frames.h``: receiving.
   ``_fast_path.c``: messages of sessions that survive. ``_inbox.c``, ``_intake.c``, ``_loop.c``: messages for scripts.
@@ -25,14 +25,14 @@ def _optional(name: str) -> Any:
         return None
     try:
         return import_module(name)
-    except ImportError:  # not built: the Python versions do the same
+    except ImportError:  # the module was not built; the Python versions do the same
         return None
 
 
-#: `wsthreads._native._speedups`: functions and types that run for each message or each delivery.
+#: `wsthreads._native._speedups`: functions and types that are used for each message or each delivery.
 speedups: Any = _optional("wsthreads._native._speedups")
 
 
 def bridge() -> Any:
-    """`wsthreads._native._bridge`: how scripts call Python. It is loaded with the first script."""
+    """Returns `wsthreads._native._bridge`, by which scripts call Python. It is loaded with the first script."""
     return _optional("wsthreads._native._bridge")

@@ -22,7 +22,7 @@ __all__ = ["Announcement"]
 
 log = get_logger(__name__)
 
-#: Browsers open no connections to these ports: https://fetch.spec.whatwg.org/#port-blocking.
+#: Browsers refuse to connect to these ports: https://fetch.spec.whatwg.org/#port-blocking.
 BAD_PORTS = frozenset(
     (
         *(1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109),
@@ -34,9 +34,10 @@ BAD_PORTS = frozenset(
 
 
 class Announcement:
-    """Call this object when the port is bound: a reader of the announcement can connect at once.
+    """Prints the announcement when it is called. Call it when the port is bound, so that readers can connect at once.
 
-    `made_token` is the token of the page, if one was made. With `to_log`, the lines go to the log, without the token.
+    `made_token` is the token of the page, if one was made for this run. With `to_log`, the lines go to the log, without
+    the token.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Announcement:
             for line in self._lines():
                 say(line)
             sys.stdout.flush()
-        except OSError as error:  # nobody reads the output; the server runs nevertheless
+        except OSError as error:  # nobody reads the output, and the server runs nevertheless
             discard_output()
             log.warning("serving at %s; %s", self._server.url, output_failure(error))
         if self._server.port in BAD_PORTS:
@@ -98,7 +99,7 @@ class Announcement:
 
 
 def _other_urls(server: Server) -> list[str]:
-    """The URL for other machines, if the server listens on all addresses."""
+    """Returns the URL for other machines, if the server listens on all addresses."""
     if server.host not in ("0.0.0.0", "::", ""):
         return []
     address = get_interface_ip(socket.AF_INET)

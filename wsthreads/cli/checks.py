@@ -1,4 +1,4 @@
-"""Loads a handler file for ``wsthreads check``: finds its handler functions, and likely mistakes in names."""
+"""Loads a handler file for ``wsthreads check``: finds its handler functions, and names that are probably misspelt."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ __all__ = ["Finding", "all_logs_hidden", "check_target", "console_shown", "remar
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The handler functions of a file, in its language's spelling. Remarks begin with ``file:line:column``."""
+    """What was found in a file: the names of its handler functions, as its language spells them, and remarks.
+
+    Each remark begins with ``file:line:column``.
+    """
 
     functions: tuple[str, ...]
     remarks: tuple[str, ...]
-    #: For each Python file that a script imports: the path and the text of its ``.d.ts`` file.
+    #: For each Python file that a script imports: the path and the text of a ``.d.ts`` file for it.
     declarations: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
 def all_logs_hidden() -> Iterator[None]:
-    """A context without logging, because `check_target` reports the mistakes of a Python handler itself."""
+    """A context manager that hides all log lines, because `check_target` reports mistakes of Python handlers itself."""
     before = logging.root.manager.disable
     logging.disable()
     try:
@@ -46,9 +49,9 @@ def all_logs_hidden() -> Iterator[None]:
 
 @contextmanager
 def console_shown(stream: IO[str]) -> Iterator[None]:
-    """A context that writes a script's console to `stream`, each message with its file, line and column.
+    """A context manager that writes a script's console output to `stream`, each message with its file, line and column.
 
-    The console includes errors in timers and promises.
+    The console output includes errors in timers and promises.
     """
     handler, logger = logging.StreamHandler(stream), logging.getLogger("wsthreads.script")
     handler.setFormatter(_ConsoleFormatter())
@@ -65,7 +68,7 @@ def console_shown(stream: IO[str]) -> Iterator[None]:
 
 
 class _ConsoleFormatter(logging.Formatter):
-    """``file:line:column:``, the level unless it is info, and the message, escaped."""
+    """Writes ``file:line:column:``, the level (unless it is info), and the escaped message."""
 
     def format(self, record: logging.LogRecord) -> str:
         told = record.__dict__
@@ -81,7 +84,7 @@ def check_target(
     config: Config | None = None,
     modules: Mapping[str, ModuleType] | None = None,
 ) -> Finding:
-    """Load a handler file without serving it. Raises what `add_target` raises."""
+    """Load a handler file without serving it. Raises the errors of `add_target`."""
     declarations: Mapping[str, str] = {}
     remarks: tuple[str, ...] = ()
     try:
@@ -104,10 +107,12 @@ def check_target(
 
 
 def remarks_on(target: Target, hooks: Collection[str], *, resumes: bool) -> tuple[str, ...]:
-    """Remarks on likely mistakes in a handler file: misspelled handler functions, and functions that are never called.
+    """Returns remarks on probable mistakes in a handler file.
 
-    `hooks` are the handler functions of the file. Without `resumes`, the server resumes no sessions, and never calls
-    some of these functions.
+    These are misspelt names of handler functions, and handler functions that are never called.
+
+    `hooks` are the names of the handler functions in the file. If `resumes` is False, the server resumes no sessions,
+    and never calls some of these functions.
     """
     known = SCRIPT_HOOKS if target.is_script else HOOKS
     missing = spelled([hook for hook in known if hook not in hooks], in_script=target.is_script)

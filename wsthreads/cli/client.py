@@ -14,7 +14,7 @@ from wsthreads.monitoring.logs import printable
 
 __all__ = ["Client", "ConnectFailed", "describe_close"]
 
-#: No limit: a terminal may show a message of any size.
+#: No real limit, because a terminal may show a message of any size.
 MAX_MESSAGE_BYTES = 2**40
 
 _WORDS = {
@@ -26,7 +26,7 @@ _WORDS = {
 
 
 def describe_close(code: int, reason: str = "") -> str:
-    """A close code in words.
+    """Returns a close code in words.
 
     >>> describe_close(1009, "2 MiB")
     '1009 message too big: 2 MiB'
@@ -41,10 +41,11 @@ def describe_close(code: int, reason: str = "") -> str:
 class Client:
     """A connection to a WebSocket server that sends only what the user types. Not thread-safe.
 
-    `wsthreads.Client` reconnects, so it would hide close codes and lost connections, which the user wants to see.
+    `wsthreads.Client` is not used, because it reconnects. It would hide close codes and lost connections, which the
+    user wants to see.
 
     The first four arguments are those of `make_handshake`. Raises `UsageError` if one of them is not valid, and
-    `ConnectFailed` if there is no connection within `timeout_s`. A `send` blocks for at most `timeout_s`.
+    `ConnectFailed` if there is no connection within `timeout_s`. `send` blocks for at most `timeout_s`.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Client:
 
     @property
     def closed(self) -> tuple[int, str] | None:
-        """Close code and reason, once the connection is over."""
+        """The close code and the reason. None until the connection is over."""
         return self._connection.closed
 
     def fileno(self) -> int:
@@ -85,13 +86,13 @@ class Client:
         return self._connection.has_input
 
     def receive(self) -> list[str | bytes]:
-        """The messages that the next input completes. Does not wait for input."""
+        """Returns the messages that the next input completes. Does not wait for input."""
         messages, _ = self._connection.read()
         self._flush()
         return messages
 
     def send(self, text: str) -> bool:
-        """Send a text message. False if the connection is over, or if the server does not read."""
+        """Send a text message. Returns False if the connection is over, or if the server does not read."""
         if not self._connection.is_open:
             return False
         self._connection.write(text)
@@ -108,7 +109,7 @@ class Client:
         self._waiter.close()
 
     def _flush(self) -> bool:
-        """Send all queued bytes. False if the server does not read for too long."""
+        """Send all queued bytes. Returns False if the server does not read for too long."""
         connection, deadline = self._connection, monotonic() + self._timeout_s
         connection.flush()
         while connection.unsent_bytes and not connection.is_over and monotonic() < deadline:

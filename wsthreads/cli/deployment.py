@@ -18,10 +18,10 @@ from wsthreads.sessions.source_names import names_in
 
 __all__ = ["Served", "deployment_files", "find_served", "needs_of"]
 
-#: A WSGI application as gunicorn names it.
+#: Matches a WSGI application as gunicorn names it: ``module:name``.
 _APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
-#: Calls of wsthreads that make a WSGI application.
+#: The names of wsthreads that make a WSGI application when they are called.
 _MAKERS = ("WebSocketApp", "create_app")
 
 #: Match a script that imports `env`, and a script that calls `fetch`.
@@ -48,21 +48,23 @@ wsgi_app = "{app}\""""
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What gunicorn serves: handler files and the static files of a folder, or a WSGI application."""
+    """What gunicorn will serve: handler files and the static files of a folder, or a WSGI application."""
 
     handlers: tuple[str, ...] = ()
     static: str = ""
     app: str = ""
-    #: For scripts: the file with the names of `env`, and the hosts to fetch from.
+    #: For scripts: the file with the names of `env`, and the hosts that the scripts may fetch from.
     env_file: str = ""
     allow_net: tuple[str, ...] = ()
 
 
 def find_served(folder: Path, app: str = "") -> Served | None:
-    """What to serve from a folder: `app` if it is given, else an application or handlers in it. Runs no code.
+    """Returns what to serve from a folder: `app` if it is given, otherwise an application or handlers in the folder.
 
-    None if there is nothing to serve. Raises `UsageError` for an `app` that is not like ``module:name``, for several
-    applications, and for Python files without a handler or an application that gunicorn could name.
+    Runs no code of the folder.
+
+    Returns None if there is nothing to serve. Raises `UsageError` for an `app` that is not like ``module:name``, for
+    several applications, and for Python files without a handler and without an application that gunicorn could name.
     """
     if app:
         if not _APP.fullmatch(app):
@@ -87,7 +89,7 @@ def find_served(folder: Path, app: str = "") -> Served | None:
 
 
 def deployment_files(name: str, served: Served) -> dict[str, str]:
-    """The text of each file, by its path in the folder.
+    """Returns the text of each file, by the file's path in the folder.
 
     `name` is the name of the service, and of its folder in /srv.
     """
@@ -113,10 +115,12 @@ def deployment_files(name: str, served: Served) -> dict[str, str]:
 def needs_of(
     folder: Path, *, app: str = "", env_file: str = "", allow_net: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
-    """What the scripts in a folder use without its setting, such as `fetch` without `allow_net`. Runs no code.
+    """Returns what the scripts in a folder use without the setting for it, such as `fetch` without `allow_net`.
 
-    Returns pairs: what the scripts use, and the setting to add. Empty if an application serves the scripts, because it
-    passes the settings itself.
+    Runs no code of the folder.
+
+    Each pair has what the scripts use, and the setting to add. Returns no pairs if an application serves the scripts,
+    because the application passes the settings itself.
     """
     served = find_served(folder, app)
     if served is None or served.app:
@@ -144,10 +148,12 @@ def _has_hooks(target: Target) -> bool:
 
 
 def _app_in(file: Path) -> str:
-    """The WSGI application with a `WebSocketApp` that a Python file makes, as ``module:name``. Empty without one.
+    """Returns the application with a `WebSocketApp` that a Python file makes, as ``module:name``.
 
-    Raises `UsageError` for an application that is made inside a function. Also for one that may have another
-    application around it, such as a login, because clients of the inner application would bypass the login.
+    Empty if there is none.
+
+    Raises `UsageError` for an application that is made inside a function. Also raises it if another application may be
+    around the application, such as a login, because clients of the inner application would bypass the login.
     """
     if file.suffix != ".py":
         return ""
@@ -161,8 +167,8 @@ def _app_in(file: Path) -> str:
             makers |= {alias.asname or alias.name for alias in node.names if alias.name in _MAKERS}
     if not _calls(tree, makers):
         return ""
-    made: list[str] = []  # app = WebSocketApp(…)
-    around: list[str] = []  # app.wsgi_app = WebSocketApp(…)
+    made: list[str] = []  # names of applications that are made by ``app = WebSocketApp(…)``
+    around: list[str] = []  # names of applications that are made by ``app.wsgi_app = WebSocketApp(…)``
     for node in tree.body:
         for target in node.targets if isinstance(node, ast.Assign) else ():
             if isinstance(target, ast.Attribute) and target.attr == "wsgi_app":
@@ -183,9 +189,10 @@ def _app_in(file: Path) -> str:
 
 
 def _use_of(name: str, tree: ast.Module) -> int:
-    """The first line that calls an application or passes it on; 0 if there is none.
+    """Returns the first line that calls an application or passes it on. Returns 0 if no line does.
 
-    The result of the call may be another application around the first one."""
+    The result of such a call may be another application around the first one.
+    """
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     renewed = {
         inner

@@ -1,4 +1,4 @@
-"""An option of the command line for each setting of `Config`, the options of several commands, and grouped help."""
+"""The options of the command line: one for each setting of `Config`, options of several commands, and grouped help."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = [
     "setting_options",
 ]
 
-#: Settings with several values: their options take one value and can be repeated.
+#: Settings that have several values. The option for each takes one value, and can be repeated.
 REPEATED_OPTIONS = {"allowed_origins": "--origin", "subprotocols": "--subprotocol", "allow_net": "--allow-net"}
 
 
-#: The name of the value in the help, for settings that take text.
+#: What the help shows as the value of a setting that is text.
 _METAVARS = {
     "allowed_origins": "URL",
     "subprotocols": "NAME",
@@ -40,10 +40,10 @@ _METAVARS = {
     "metrics_token": "TEXT",
 }
 
-#: The width of the first column of the help, in all sections.
+#: The width of the first column of the help, the same in all sections.
 COLUMN_WIDTH = 31
 
-#: The options of ``wsthreads run`` as its help groups them.
+#: The sections in the help of ``wsthreads run``, with their options.
 SECTIONS = (
     ("Serving", (
         "host", "port", "path", "static", "serve_client", "reload", "cert", "key", "trusted_proxies", "cpu_affinity",
@@ -77,7 +77,7 @@ SECTIONS = (
     )),
 )  # fmt: skip
 
-# For commands that load handlers.
+# For commands that load handlers
 path_option = click.option("--path", metavar="PATH", help="Path of a single handler, in place of /ws/<name>.")
 env_file_option = click.option(
     "--env-file", metavar="FILE", help="Scripts may import the names in this file of lines NAME=value, as env."
@@ -90,7 +90,7 @@ module_option = click.option(
     help="Scripts may import the functions of this Python file by this name; repeatable.",
 )
 
-# For commands that reach servers through their Redis.
+# For commands that reach servers through Redis
 endpoint_option = click.option(
     "--endpoint", required=True, metavar="PATH", help="Path of the endpoint, such as /ws/chat."
 )
@@ -129,7 +129,7 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Option(click.Option):
-    """An option whose help shows a flag as ``--[no-]reload``, and a short default."""
+    """An option whose help shows a flag as ``--[no-]reload``, and a short form of the default."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         record = super().get_help_record(ctx)
@@ -147,7 +147,7 @@ class _Option(click.Option):
 
 
 def config_of(settings: Mapping[str, Any]) -> Config:
-    """The `Config` with these settings. Raises `ConfigError`, with the option in its text."""
+    """Returns the `Config` with these settings. Raises `ConfigError`, whose text names the option."""
     try:
         return Config(**settings)
     except ConfigError as error:
@@ -159,9 +159,9 @@ def config_of(settings: Mapping[str, Any]) -> Config:
 
 
 def env_of(path: str) -> dict[str, str]:
-    """The names and values in the file of ``--env-file``.
+    """Returns the names and values in the file of ``--env-file``.
 
-    Raises `UsageError`, whose text has the line's number and no value.
+    Raises `UsageError`, whose text has the number of the line, but not the value.
     """
     from wsthreads.javascript.environment import read_env_file  # only an app with scripts needs it
 
@@ -169,7 +169,10 @@ def env_of(path: str) -> dict[str, str]:
 
 
 def modules_of(options: Iterable[str]) -> dict[str, ModuleType]:
-    """The modules of ``--module NAME=FILE``. Raises `UsageError`, and `ScriptError` if a file does not load."""
+    """Returns the modules of the options ``--module NAME=FILE``.
+
+    Raises `UsageError` for an invalid option, and `ScriptError` if a file does not load.
+    """
     from wsthreads.sessions.python_files import load_module
 
     modules: dict[str, ModuleType] = {}
@@ -185,7 +188,7 @@ def modules_of(options: Iterable[str]) -> dict[str, ModuleType]:
 
 
 class CommandWithSections(click.Command):
-    """A command whose help lists the options under the titles in `SECTIONS`, and all others at the end."""
+    """A command whose help lists the options under the titles in `SECTIONS`, and all other options at the end."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         options = {option.name or "": option for option in self.get_params(ctx) if isinstance(option, click.Option)}

@@ -1,8 +1,10 @@
 """Watches the files of the handlers for ``wsthreads run --reload``.
 
-A script that changes is loaded again: its sessions stay, and the next call runs the new code. Python code cannot be
-replaced while threads run it. So the server restarts if a Python handler changes, or if handler files in a directory
-come or go.
+A script that changes is loaded again. Its sessions stay, and the next call runs the new code. Python code cannot be
+replaced while threads run it. So the server restarts if a Python handler changes, or if a handler file appears in a
+directory or disappears from it.
+
+A *stamp* identifies a version of a file. The *check* is a run of ``wsthreads check`` with the new files.
 """
 
 from __future__ import annotations
@@ -29,21 +31,25 @@ __all__ = ["Reloader"]
 
 log = get_logger(__name__)
 
-#: The longest time for the check of the files before a restart.
+#: The check of the files before a restart may take at most this long, in seconds.
 CHECK_TIMEOUT_S = 30.0
 
 #: Identifies a file and its last change. None if the file does not exist.
 Stamp = tuple[int, ...] | None
 
-#: While the check fails, the most files and folders beside the handlers to watch. A missing import may appear there.
+#: While the check fails, at most this many files and folders around the handlers are watched. If the check fails
+#: because an import is missing, the missing file may appear there.
 MAX_BESIDE = 5000
 
 
 class Reloader:
-    """Polls the files in a thread from `start` to `stop`. Loads scripts again, and calls `restart` for other changes.
+    """Looks at the files again and again, in a thread that runs from `start` to `stop`.
 
-    `find` returns the current targets. A mistake must not end the server. So before a restart, the reloader runs
-    ``wsthreads check`` with `check_arguments`. If the check fails, the reloader logs the error, and the old code stays.
+    Loads scripts again when they change, and calls `restart` for all other changes.
+
+    `find` returns the current targets, which are the handler files. A mistake in a file must not end the server. So
+    before a restart, the reloader runs ``wsthreads check`` with `check_arguments`. If this check fails, the reloader
+    logs the error, and the old code stays in use.
     """
 
     def __init__(
@@ -62,10 +68,11 @@ class Reloader:
         self._interval_s = interval_s
         self._done = Event()
         self._thread = Thread(target=self._run, name="wsthreads-reloader", daemon=True)
-        # Only the thread uses the following.
-        self._unserved: set[str] = set()  # changed files whose check has failed; the server restarts when it passes
-        self._gone: set[Path] = set()  # files that were missing at the last look
-        self._beside: dict[Path, Stamp] = {}  # only while the check fails
+        # Only the reloader's thread uses the following attributes.
+        # changed files whose check has failed; the server restarts when the check passes
+        self._unserved: set[str] = set()
+        self._gone: set[Path] = set()  # files that did not exist at the last look
+        self._beside: dict[Path, Stamp] = {}  # files around the handlers; watched only while the check fails
         served = {endpoint.path for endpoint in app.endpoints}
         self._targets = tuple(target for target in find() if target.path in served)  # a new file may not be served yet
         self._scripts = {target: _stamps(self._files_of(target)) for target in self._targets if target.is_script}
@@ -75,7 +82,7 @@ class Reloader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread, and wait for it. A second call does nothing."""
+        """Stop the thread, and wait for its end. A second call does nothing."""
         self._done.set()
         if self._thread.ident is not None:
             self._thread.join(self._interval_s + 1)
@@ -106,14 +113,14 @@ class Reloader:
         self._gone = gone
         changed |= {file.name for file in now if file in self._others and now[file] != self._others[file]}
         self._others = now
-        if self._unserved:  # the check has failed, perhaps because of a missing import: its file may exist by now
+        if self._unserved:  # the check has failed, perhaps because of an import whose file exists by now
             beside = _stamps(self._files_beside())
             changed |= {file.name for file in beside if beside[file] != self._beside.get(file)}
             self._beside = beside
         if not changed:
             return
         log.info("changed: %s; checking", ", ".join(sorted(changed)))
-        beside = _stamps(self._files_beside())  # before the check reads them
+        beside = _stamps(self._files_beside())  # taken before the check reads these files
         complaint = _complaint(self._check_arguments)
         if complaint:
             self._unserved |= changed
@@ -125,9 +132,10 @@ class Reloader:
             self._restart()
 
     def _stamps_now(self, files: Iterable[Path], before: dict[Path, Stamp], gone: set[Path]) -> dict[Path, Stamp]:
-        """The stamp of each file. Adds missing files to `gone`.
+        """Returns the stamp of each file. Adds missing files to `gone`.
 
-        A file that is missing for the first time keeps its stamp from `before`: an editor may be saving it.
+        A file that is missing for the first time keeps its stamp from `before`, because an editor may be saving the
+        file.
         """
         now = _stamps(files)
         missing = {file for file, stamp in now.items() if stamp is None}
@@ -137,15 +145,17 @@ class Reloader:
     def _reload(self, target: Target, now: dict[Path, Stamp]) -> dict[Path, Stamp]:
         """Load a script again.
 
-        Returns the stamps to watch: those in `now`, and those of new imports. The stamps in `now` are from before the
-        load, so a change during the load is not missed. The log line is written after all stamps were taken, because a
-        reader of the log may change the files at once.
+        Returns the stamps to watch: those in `now`, and those of files that the script imports newly.
+
+        The stamps in `now` were taken before the load, so a change during the load is not missed. The log line is
+        written after all stamps were taken, because a reader of the log may change the files at once.
         """
         handler: Any = self._app.endpoint(target.path).handler
         try:
             handler.reload()
         except WSThreadsError as error:
-            at_fault = [Path(error.path)] if isinstance(error, ScriptError) else []  # it may be a new import
+            # this file may be one that the script imports newly
+            at_fault = [Path(error.path)] if isinstance(error, ScriptError) else []
             watched = {**_stamps([*at_fault, *self._files_of(target)]), **now}
             shown = placed(error, target) if isinstance(error, HandlerError) else error
             context = {"kind": "reload", "endpoint": target.path, **_place_of(shown)}
@@ -159,7 +169,7 @@ class Reloader:
         return watched
 
     def _place_in(self, complaint: str) -> dict[str, Any]:
-        """The first place in a target's file that the output of the check names, as fields of a log record."""
+        """Returns the first place in a target's file that the output of the check names, as fields of a log record."""
         for target in self._targets:
             file = str(target.file)
             found = re.search(rf"(?<!\S){re.escape(file)}(?::(\d+)(?::(\d+))?)?: ", complaint)
@@ -169,14 +179,17 @@ class Reloader:
         return {}
 
     def _files_of(self, target: Target) -> Iterable[Path]:
-        """A script and its imports. The script also has its name as given, which may contain symbolic links."""
+        """Yields a script and its imports.
+
+        Also yields the script's name as it was given, which may contain symbolic links.
+        """
         handler: Any = self._app.endpoint(target.path).handler
         return [target.file, *map(Path, handler.files())]
 
     def _files_beside(self) -> Iterator[Path]:
-        """At most `MAX_BESIDE` files that targets could import and that are not watched yet.
+        """Yields at most `MAX_BESIDE` files that targets could import, and that are not watched yet.
 
-        Leaves out installed packages.
+        Leaves out the files of installed packages.
         """
         watched = {file.absolute() for files in (self._others, *self._scripts.values()) for file in files}
         folders = sorted({target.file.absolute().parent for target in self._targets})
@@ -184,7 +197,7 @@ class Reloader:
         return islice((file for file in found if file.suffix in SUFFIXES and file not in watched), MAX_BESIDE)
 
     def _other_files(self) -> list[Path]:
-        """The Python handlers, imported modules beside them, and new scripts."""
+        """Returns the Python handlers, the modules beside them, and new scripts."""
         files = [target.file.absolute() for target in self._targets if target not in self._scripts]
         folders = {file.parent for file in files if file.suffix == ".py"}
         for module in list(sys.modules.values()):
@@ -203,10 +216,10 @@ def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _stamps(files: Iterable[Path]) -> dict[Path, Stamp]:
-    """The stamp of each file.
+    """Returns the stamp of each file.
 
-    A stamp includes the inode and the time of the inode's change. They differ if a file is replaced by one of the same
-    size and time, or if a symbolic link in its path is replaced.
+    A stamp includes the inode, and the time of the last change of the inode. These differ if a file is replaced by
+    another file of the same size and time, or if a symbolic link in its path is replaced.
     """
     stamps: dict[Path, Stamp] = {}
     for file in files:
@@ -222,14 +235,14 @@ def _stamps(files: Iterable[Path]) -> dict[Path, Stamp]:
 
 
 def _place_of(error: Exception) -> dict[str, Any]:
-    """The place of an error, as fields of a log record."""
+    """Returns the place of an error, as fields of a log record."""
     places = {"file": "path", "line": "line", "column": "column"}
     found = {name: getattr(error, attribute, None) for name, attribute in places.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _complaint(check_arguments: Sequence[str]) -> str:
-    """The errors of ``wsthreads check``, which runs in its own process. Empty if there are none."""
+    """Returns the errors of ``wsthreads check``, which runs in a process of its own. Empty if there are none."""
     command = [sys.executable, "-m", "wsthreads", "check", *check_arguments]
     try:
         check = subprocess.run(

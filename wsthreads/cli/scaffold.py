@@ -1,4 +1,4 @@
-"""The files that ``wsthreads new`` writes: a chat to start from, with a page, a test, and types for the editor."""
+"""Makes the files that ``wsthreads new`` writes: a chat to start from, with a page, a test, and types for editors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from wsthreads.errors import UsageError
 
 __all__ = ["LANGUAGES", "editor_files", "scaffold"]
 
-#: The suffix of a handler's file, by its language.
+#: The suffix of a handler's file, for each language.
 LANGUAGES = {"javascript": ".js", "typescript": ".ts", "python": ".py"}
 
-#: The file by which an editor finds a folder's types, by the suffix of a script.
+#: The file through which an editor finds the types of a folder, for each suffix of a script.
 _CONFIGS = {".js": "jsconfig.json", ".mjs": "jsconfig.json", ".ts": "tsconfig.json"}
 
-#: Names that need no escape in a URL and are valid for Python modules.
+#: Matches names that need no escape in a URL, and are also valid for Python modules.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -35,13 +35,13 @@ def scaffold(
 ) -> list[Path]:
     """Make a folder with a handler, its page, its test and its types. Returns the files, the handler first.
 
-    `deploy` adds the files for deployment. If the folder already has handlers, or if `app` names an application, only
-    the files for deployment are written. JavaScript is the default language. `env_file` and `allow_net` are for the
-    scripts that gunicorn will serve.
+    With `deploy`, the files for deployment are added. If the folder has handlers already, or if `app` names an
+    application, only the files for deployment are written. The default language is JavaScript. `env_file` and
+    `allow_net` are settings of the scripts that gunicorn will serve.
 
-    Raises `UsageError` and writes no file if the name is not valid for a handler, if one of the files exists, or if
-    `find_served` raises it. Also if `env_file` or `allow_net` is given for an application: an application passes these
-    itself.
+    Raises `UsageError`, and writes no file, if the name is not valid for a handler, if one of the files exists already,
+    or if `find_served` raises the error. Also raises it if `env_file` or `allow_net` is given for an application,
+    because an application passes these settings itself.
     """
     if not os.fspath(folder):
         raise UsageError("the folder has no name; . is the current directory")
@@ -66,7 +66,7 @@ def scaffold(
 
 
 def _chat_files(name: str, language: str) -> dict[str, str]:
-    """The text of each file, by its path in the folder. The handler is the first one."""
+    """Returns the text of each file, by the file's path in the folder. The handler is the first file."""
     if not _NAME.fullmatch(name):
         raise UsageError(f"a name has letters, digits, - and _, and begins with a letter; not {name!r}")
     suffix = LANGUAGES[language]
@@ -83,7 +83,10 @@ def _chat_files(name: str, language: str) -> dict[str, str]:
 
 
 def editor_files(script: Path) -> dict[Path, str]:
-    """Types for editors, beside a script: a ``wsthreads.d.ts``, and a configuration if there is none."""
+    """Returns the files that tell an editor a script's types.
+
+    These are a ``wsthreads.d.ts``, and a configuration if there is none.
+    """
     folder, texts = script.parent, _types_for(script.suffix)
     if any((folder / config).exists() for config in _CONFIGS.values()):
         del texts[_CONFIGS[script.suffix]]
@@ -96,7 +99,10 @@ def _types_for(suffix: str) -> dict[str, str]:
 
 
 def _template(name: str) -> str:
-    """The text of a template. Those in Python end with .txt, so that tools do not check them with our own code."""
+    """Returns the text of a template.
+
+    Templates in Python end with .txt, so that tools do not check them as our own code.
+    """
     return (resources.files(__package__) / "templates" / name).read_text("utf-8")
 
 

@@ -1,8 +1,8 @@
 """Finds and loads the targets of the command line: handler files and directories of them, each served at a path.
 
-A target is a ``.js``, ``.mjs``, ``.ts`` or ``.py`` file, or a directory that has some. ``chat.js`` is served at
-``/ws/chat``. In a directory, these files are not handlers: names that begin with ``_`` or ``.``, which other files
-import; the files of pytest (``test_*.py``, ``conftest.py``) and of gunicorn (``gunicorn.conf.py``); and types
+A *target* is a ``.js``, ``.mjs``, ``.ts`` or ``.py`` file, or a directory with such files. ``chat.js`` is served at
+``/ws/chat``. In a directory, these files are not handlers: files whose name begins with ``_`` or ``.``, which other
+files import; the files of pytest (``test_*.py``, ``conftest.py``) and of gunicorn (``gunicorn.conf.py``); and types
 (``*.d.ts``).
 """
 
@@ -45,7 +45,7 @@ __all__ = [
 SCRIPT_SUFFIXES = (".js", ".mjs", ".ts")
 SUFFIXES = (*SCRIPT_SUFFIXES, ".py")
 
-#: Names that need no escape in a URL (RFC 3986, 2.3: unreserved).
+#: Matches names that need no escape in a URL (RFC 3986, 2.3: unreserved characters).
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
 
 
@@ -62,17 +62,18 @@ class Target:
 
 
 def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = None) -> tuple[Target, ...]:
-    """The handler files of all `targets`, each with its path, which is ``/ws/<name>`` unless `path` is given.
+    """Returns the handler files of all `targets`. Each has its path, which is ``/ws/<name>`` unless `path` is given.
 
     Reads directories, but opens no file. Leaves out ``.d.ts`` files beside other targets. A `path` may have parameters,
-    as in ``/ws/rooms/<name>``.
+    such as ``/ws/rooms/<name>``.
 
-    Raises `UsageError` for a target that does not exist or is not a handler file, a directory without handlers, a name
-    that needs an escape in a URL, two files with the same path, and a `path` that is invalid or given for several
-    files.
+    Raises `UsageError` for a target that does not exist or is not a handler file, for a directory without handlers, for
+    a name that needs an escape in a URL, for two files with the same path, and for a `path` that is invalid or is given
+    for several files.
     """
     paths = [_path_of(target) for target in targets]
-    named = [each for each in paths if not each.name.endswith(".d.ts")] or paths  # a shell's *.ts includes them
+    # the pattern *.ts of a shell includes the .d.ts files
+    named = [each for each in paths if not each.name.endswith(".d.ts")] or paths
     files = [file for target in named for file in _files_of(target)]
     if path is not None:
         if len(files) != 1:
@@ -108,13 +109,13 @@ def _files_of(target: Path) -> list[Path]:
         raise UsageError(f"{target}: a .d.ts file has types, and no handler")
     if target.suffix not in SUFFIXES:
         raise UsageError(f"{target}: a handler is a {kinds} file, or a directory of them")
-    if not os.path.isfile(target):  # reading a pipe or a device could take forever
+    if not os.path.isfile(target):  # reading from a pipe or a device could take forever
         raise UsageError(f"{target}: not a regular file")
     return [target]
 
 
 def is_handler_file(file: Path) -> bool:
-    """Whether a file in a directory is a handler, judged by its name."""
+    """Whether a file in a directory is a handler, according to its name."""
     name = file.name
     is_tool = name in ("conftest.py", "gunicorn.conf.py") or (name.startswith("test_") and file.suffix == ".py")
     return not (name[0] in "._" or name.endswith(".d.ts") or is_tool) and file.is_file()
@@ -138,12 +139,12 @@ def add_target(
     *,
     env: Mapping[str, str] | None = None,
 ) -> Endpoint:
-    """Load a handler file and add it to `app`. A Python file is run by `load_module`.
+    """Load a handler file, and add it to `app`. `load_module` runs a Python file.
 
-    `modules` and `env` are for scripts, as in `WebSocketApp.add_script`.
+    `modules` and `env` are for scripts: see `WebSocketApp.add_script`.
 
     Raises `ScriptError` if the file does not load, `HandlerError` if it has no handler function, `IsolateError` if
-    JavaScript cannot run here, `UsageError` if the file cannot be read.
+    JavaScript cannot run here, and `UsageError` if the file cannot be read.
     """
     try:
         if target.is_script:
@@ -158,7 +159,7 @@ def add_target(
 
 
 def check_module(module: ModuleType) -> None:
-    """Raise `HandlerError` for a module without handler functions that has a `WebSocketApp` for a WSGI server."""
+    """Raise `HandlerError` for a module that has no handler functions, but a `WebSocketApp` for a WSGI server."""
     from wsthreads.app import WebSocketApp
 
     parts = vars(module)
@@ -166,7 +167,7 @@ def check_module(module: ModuleType) -> None:
         return
     for name, app in parts.items():
         if isinstance(app, WebSocketApp):
-            # Suggest no application: a login could be around it, and clients would bypass the login.
+            # No application is suggested: a login could be around this application, and clients would bypass the login.
             raise HandlerError(
                 f"it has a WebSocketApp, which a WSGI server serves: gunicorn -k wsthreads.gunicorn.ThreadWorker "
                 f"{Path(module.__file__ or '').stem}:APPLICATION, where APPLICATION is the outermost WSGI application, "
@@ -176,18 +177,18 @@ def check_module(module: ModuleType) -> None:
 
 
 def placed(error: HandlerError, target: Target) -> HandlerError:
-    """The error's text after its place: the file as the user named it, line and column."""
+    """Returns the error with its place before its text: the file as the user has named it, the line and the column."""
     names = names_in(source_of(target), in_script=target.is_script)
     line_and_column = names.get(error.about or "", (None, None))
     place = ":".join(str(part) for part in (target.file, *line_and_column) if part is not None)
-    message = re.sub(rf"\A{re.escape(target.file.name)}(#\d+)*[ .]", "", str(error))  # the place names the file
+    message = re.sub(rf"\A{re.escape(target.file.name)}(#\d+)*[ .]", "", str(error))  # the place names the file already
     better = HandlerError(f"{place}: {message}", error.about)
     better.path, (better.line, better.column) = str(target.file), line_and_column
     return better
 
 
 def source_of(target: Target) -> str:
-    """The text of a handler file. Empty if it can no longer be read."""
+    """Returns the text of a handler file. Empty if it cannot be read any more."""
     try:
         return target.file.read_text("utf-8", "replace")
     except OSError:
@@ -205,20 +206,23 @@ def create_app(
     env_file: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> WebSocketApp:
-    """A `WebSocketApp` that serves handler files, for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
+    """Returns a `WebSocketApp` that serves handler files.
 
-    - `targets` and `path` mean the same as for ``wsthreads run``. `settings` are those of `Config`.
-    - `static` is a folder. Its files are served, too.
-    - `wsgi_app` gets all other requests. Without it, they get a 404, and `serve_health` is on by default.
-    - `redis` is the URL of a Redis through which all processes share their rooms. The default is WSTHREADS_REDIS. False
-      means no Redis.
-    - `modules` are Python modules whose functions scripts may import, by the names that scripts use for them.
+    It is for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
+
+    - `targets` and `path` mean the same as for ``wsthreads run``. `settings` are the settings of `Config`.
+    - `static` is a folder whose files are served, too.
+    - `wsgi_app` gets all other requests. Without it, these requests get a 404, and `serve_health` is on by default.
+    - `redis` is the URL of the Redis through which all processes share their rooms. The default is WSTHREADS_REDIS.
+      False means no Redis.
+    - `modules` are Python modules whose functions scripts may import, by the names that the scripts use for them.
     - `env` maps names to texts, for ``import { env } from "wsthreads"`` in scripts. No log shows the texts.
-    - `env_file` is a file of lines NAME=value with more such names and texts. Names in `env` take precedence.
+    - `env_file` is a file of lines NAME=value with more such names and texts. If a name is in both, the text in `env`
+      is used.
 
-    Under gunicorn, the console of scripts and all warnings go to its error log, unless you have configured logging.
-    Raises `ScriptError`, `HandlerError` or `IsolateError` if a target does not load, `UsageError` if a target or
-    `static` does not exist, `ConfigError` for a setting that is not valid.
+    Under gunicorn, the console output of scripts and all warnings go to gunicorn's error log, unless you have
+    configured logging. Raises `ScriptError`, `HandlerError` or `IsolateError` if a target does not load, `UsageError`
+    if a target or `static` does not exist, and `ConfigError` for a setting that is not valid.
     """
     from wsthreads.app import WebSocketApp
     from wsthreads.servers.static import StaticFiles

@@ -1,7 +1,7 @@
-"""Sends the input's lines for ``wsthreads connect``, and shows the messages that arrive.
+"""Sends the lines of the input for ``wsthreads connect``, and shows the messages that arrive.
 
-One thread reads and writes the connection, because two threads must not use a TLS connection at once. Another thread
-reads the input. Every wait has a deadline.
+One thread uses the connection, because two threads must not use a TLS connection at the same time. Another thread reads
+the input. Every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from wsthreads.cli.client import Client
 
 __all__ = ["converse"]
 
-#: How long the server has to answer a close frame.
+#: How long to wait for the server's answer to a close frame.
 CLOSE_TIMEOUT_S = 3.0
 
-#: The most lines that wait to be sent.
+#: At most this many lines wait to be sent.
 MAX_LINES_AHEAD = 100
 
-#: The longest wait for a message: `select` does not take an infinite timeout.
+#: The longest wait for a message, because `select` accepts no infinite timeout.
 MAX_SELECT_S = 3600.0
 
-#: The most to read from the input at once.
+#: At most this many bytes are read from the input at once.
 READ_BYTES = 65536
 
 
@@ -42,11 +42,11 @@ def converse(
     wait_s: float = 0.0,
     on_start: Callable[[], None] = lambda: None,
 ) -> tuple[int, str]:
-    """Send the lines of `input_fd` and show each message. Returns the close code and the reason.
+    """Send the lines of `input_fd`, and show each message. Returns the close code and the reason.
 
     After the end of the input, messages are shown for `wait_s` more seconds. Then the connection is closed. The first
-    Ctrl-C closes the connection at once, the second one ends it without a close handshake. `on_start` is called as soon
-    as Ctrl-C is handled in this way.
+    Ctrl-C closes the connection at once. The second one ends it without a close handshake. `on_start` is called when
+    Ctrl-C has this effect.
     """
     lines = _Lines(input_fd)
     try:
@@ -80,7 +80,7 @@ def converse(
 
 
 def _next_messages(client: Client, lines: _Lines | None, deadline: float | None) -> list[str | bytes]:
-    """Wait for a message, a line or the deadline. Returns the messages."""
+    """Wait for a message, a line of the input or the deadline. Returns the messages."""
     if not client.pending:
         waiting: list[Any] = [client, lines.wake] if lines else [client]
         timeout_s = None if deadline is None else min(max(0.0, deadline - monotonic()), MAX_SELECT_S)
@@ -90,10 +90,10 @@ def _next_messages(client: Client, lines: _Lines | None, deadline: float | None)
 
 
 class _Lines(Queue["str | None"]):
-    """The lines of a file descriptor, and None at its end. The socket `wake` is readable while there is a line.
+    """A queue with the lines of a file descriptor, and None at its end. The socket `wake` is readable while lines wait.
 
-    A daemon thread reads the lines, because a reading thread cannot be woken. It does not use `sys.stdin`, whose lock
-    Python needs when the process ends.
+    A daemon thread reads the lines, because a thread that is reading cannot be woken. It does not use `sys.stdin`,
+    because Python needs the lock of `sys.stdin` when the process ends.
     """
 
     def __init__(self, fd: int) -> None:
@@ -112,7 +112,7 @@ class _Lines(Queue["str | None"]):
         self._waker.close()
 
     def _read(self) -> None:
-        with suppress(OSError):  # the input or the waker is closed
+        with suppress(OSError):  # the input or the socket `wake` is closed
             for line in self._split():
                 self.put(line)
                 self._waker.send(b"\0")

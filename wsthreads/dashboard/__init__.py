@@ -1,10 +1,12 @@
 """The dashboard: a page about the running server.
 
-It shows endpoints, sessions, rooms, load and errors, and has a client for trying an endpoint.
+The page shows endpoints, sessions, rooms, load and errors, and has a client for trying an endpoint. A *viewer* is an
+open page.
 
-Its path is ``/_wsthreads/``. Under ``wsthreads run``, ``/`` redirects to it unless ``/`` is in use. The page loads
-nothing from other servers, and its Content-Security-Policy allows connections only to its own server. Its data comes
-over a WebSocket, see `wsthreads.dashboard.live`. `wsthreads.dashboard.access` decides who may use it.
+The path of the page is ``/_wsthreads/``. With ``wsthreads run``, ``/`` redirects to this path unless ``/`` is in use.
+The page loads nothing from other servers, and its Content-Security-Policy allows connections only to its own server.
+Its data comes over a WebSocket: see `wsthreads.dashboard.live`. `wsthreads.dashboard.access` decides who may use the
+page.
 """
 
 from __future__ import annotations
@@ -47,52 +49,53 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_VIEWERS", "PREFIX", "Dashboard", "function_names", "spelled"]
 
-#: The paths of the page, of its WebSocket, and of the check whether a token is needed and correct.
+#: The paths of the page, of its WebSocket, and of the check whether a token is needed and whether it is correct.
 PREFIX = "/_wsthreads/"
 LIVE_PATH = PREFIX + "live"
 STATUS_PATH = PREFIX + "status.json"
 CLIENT_PATH = PREFIX + "wsthreads.js"
 
-#: The most pages that may be open at once. Each one uses a thread, like every session.
+#: At most this many pages may be open at once. Each page uses a thread, like every session.
 MAX_VIEWERS = 8
 
-#: Limits for a viewer's messages (a broadcast from the page can be this large) and for a slow viewer's queue.
+#: The largest message of a viewer, which can contain a broadcast, and the limit for the queue of a slow viewer.
 MAX_MESSAGE_BYTES = 1024 * 1024
 MAX_MESSAGES_PER_S = 20
 MAX_OUTBOX_BYTES = 4 * 1024 * 1024
 
-#: The interval of samples while no page is open. A page that opens shows these samples.
+#: The seconds between two samples while no page is open. A page shows these samples when it opens.
 IDLE_INTERVAL_S = 5.0
 
-#: At shutdown, how long the server waits for a page's close frame.
+#: At the shutdown, the server waits for a page's close frame for at most this long.
 CLOSE_TIMEOUT_S = 1.0
 
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+")
 
 
 class ShownApp(Protocol):
-    """The part of an app, such as `wsthreads.WebSocketApp`, that the dashboard uses."""
+    """The part of an app, such as `wsthreads.WebSocketApp`, that the dashboard needs."""
 
     @property
     def config(self) -> Config:
-        """The settings."""
+        """The settings of the app."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """All endpoints."""
+        """All endpoints of the app."""
 
 
 class Dashboard:
     """The dashboard of one app: a WSGI application for the paths that it `owns`, and an endpoint. Any thread.
 
-    Viewers need `token`, unless it is empty. `reloads` says whether the server reloads changed handlers; the page shows
-    this. From now until `stop`, the dashboard reads what `logger` and its child loggers log. The app calls `serve`.
+    Viewers need `token`, unless it is empty. `reloads` says whether the server reloads handlers that change, which the
+    page shows. From the constructor to `stop`, the dashboard reads what `logger` and its child loggers log. The app
+    calls `serve`.
     """
 
     def __init__(self, token: str = "", *, logger: str = "wsthreads", reloads: bool = False) -> None:
         self._reloads = reloads
         self.access = Access(token)
-        #: Admits viewers. They do not count as sessions of the app.
+        #: Counts and limits the viewers, which are not counted as sessions of the app.
         self.admission = Admission(MAX_VIEWERS)
         self._files = StaticFiles(Path(__file__).parent / "page")
         self._events = Events(but=LIVE_PATH)
@@ -103,9 +106,9 @@ class Dashboard:
     def serve(
         self, app: ShownApp, make_endpoint: Callable[..., Endpoint], others: OtherProcesses | None = None
     ) -> Endpoint:
-        """Create the endpoint that sends the page its data about `app`.
+        """Create the endpoint that sends the page the data about `app`.
 
-        The endpoint also asks the `others` for the data of other processes.
+        The endpoint also asks the `others`, which are other processes, for their data.
         """
         self._app = app
         self._sampler = Sampler(lambda: app.endpoints)
@@ -118,19 +121,24 @@ class Dashboard:
             metrics,
             config=_config_for_viewers(app.config, with_token=self.access.needs_token),
             admission=self.admission,
-            log_level=logging.DEBUG,  # viewers need no lines at the level info
+            log_level=logging.DEBUG,  # viewers need no log lines at the level info
         )
         return self.endpoint
 
     def start(self, flusher: Flusher) -> None:
-        """Begin to take samples in this process, by a timer of the app's running `flusher`. Idempotent."""
+        """Begin to take samples in this process, with a timer of `flusher`, which is running. Idempotent."""
         if self._sampled_in != os.getpid():
             self._sampled_in = os.getpid()
             self._sampler.forget()
             self._tick(flusher)
 
     def _tick(self, flusher: Flusher) -> None:
-        """Called by the flusher. Slow samples are taken less often, so that they use at most a thousandth of a core."""
+        """Take a sample.
+
+        If samples take long, they are taken less often, so that they use at most a thousandth of a core.
+
+        Called by the flusher.
+        """
         began_s = thread_time()
         self._events.attach_again()
         self._sampler.take(IDLE_INTERVAL_S * 0.9)
@@ -144,14 +152,14 @@ class Dashboard:
                 connection.channel.hasten_close(CLOSE_TIMEOUT_S)
 
     def stop(self, timeout_s: float) -> None:
-        """Wait at most `timeout_s` for the pages to close, then cut them off. Stops reading the log."""
+        """Wait for at most `timeout_s` until the pages are closed, then cut off the rest. Stops reading the log."""
         if not self.admission.wait_empty(timeout_s):
             self.endpoint.cut_off()
             self.admission.wait_empty(CLOSE_TIMEOUT_S)
         self._events.detach()
 
     def owns(self, path: str) -> bool:
-        """Whether a path belongs to the dashboard."""
+        """Whether the dashboard serves this path."""
         return path.startswith(PREFIX) or path == PREFIX.rstrip("/")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -159,7 +167,7 @@ class Dashboard:
         return (response or NotFound())(environ, start_response)
 
     def lead_here(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """A WSGI application that redirects ``/`` to the page, and answers all other paths with 404."""
+        """A WSGI application that redirects ``/`` to the page, and answers all other paths with a 404."""
         is_root = environ.get("PATH_INFO", "") in ("", "/") and environ["REQUEST_METHOD"] in ("GET", "HEAD")
         response = redirect(environ.get("SCRIPT_NAME", "") + PREFIX) if is_root else NotFound()
         return response(environ, start_response)
@@ -180,7 +188,10 @@ class Dashboard:
         return response
 
     def _status(self, environ: WSGIEnvironment) -> Response:
-        """Whether a token is needed and correct. Browsers do not tell a page why the server refused a WebSocket."""
+        """Returns a response that says whether a token is needed, and whether the given one is correct.
+
+        The page asks for this, because browsers do not tell a page why the server has refused a WebSocket.
+        """
         complaint = self.access.complaint(environ, bearer_token(environ))
         status: dict[str, Any] = {"token": self.access.needs_token}
         if complaint:
@@ -190,9 +201,9 @@ class Dashboard:
         return response
 
     def _specification(self) -> dict[str, Any]:
-        """What the page needs to know about the app."""
+        """Returns what the page needs to know about the app."""
         return {
-            "version": sys.modules["wsthreads"].__version__,  # an import would be circular
+            "version": sys.modules["wsthreads"].__version__,  # an import of the package would be circular
             "reload": self._reloads,
             "process": "development" if gunicorn_worker() is None else f"gunicorn worker {os.getpid()}",
             "subprotocols": list(self._app.config.subprotocols),
@@ -209,15 +220,15 @@ class Dashboard:
 
 
 def _config_for_viewers(config: Config, *, with_token: bool) -> Config:
-    """The settings for the page's endpoint.
+    """Returns the settings for the page's endpoint.
 
-    Pages of `allowed_origins` are not the operator's pages, so they may connect only if the dashboard needs a token.
+    Pages of `allowed_origins` are not pages of the operator. So they may connect only if the dashboard needs a token.
     """
     return replace(
         config,
         allowed_origins=config.allowed_origins if with_token else (),
         subprotocols=(),
-        compression=False,  # compressed sizes could reveal what TLS hides
+        compression=False,  # the size of compressed messages could reveal what TLS hides
         max_message_bytes=MAX_MESSAGE_BYTES,
         max_messages_per_s=MAX_MESSAGES_PER_S,
         max_outbox_bytes=MAX_OUTBOX_BYTES,
@@ -232,7 +243,7 @@ def _language_of(endpoint: Endpoint) -> str:
 
 
 def _security_headers(host: str) -> dict[str, str]:
-    # Some browsers do not apply 'self' to WebSockets of the same host.
+    # Some browsers do not allow WebSockets to the same host because of 'self' alone.
     sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
     return {
         "Content-Security-Policy": (
@@ -246,12 +257,12 @@ def _security_headers(host: str) -> dict[str, str]:
 
 
 def function_names(endpoint: Endpoint) -> list[str]:
-    """The names of an endpoint's handler functions, in the handler's language."""
+    """Returns the names of an endpoint's handler functions, as the language of the handler spells them."""
     return spelled(endpoint.handler.hooks, in_script=not isinstance(endpoint.handler, PythonHandler))
 
 
 def spelled(hooks: Collection[str], *, in_script: bool) -> list[str]:
-    """Names of handler functions, in the order of a session's life and in the handler's language.
+    """Returns names of handler functions as the handler's language spells them, in the order of a session's life.
 
     >>> spelled({"on_message", "on_open"}, in_script=True)
     ['onOpen', 'onMessage']

@@ -1,6 +1,6 @@
-"""The actions of a viewer: close one session, or all of a user or a room; broadcast, send and read messages.
+"""What a viewer can do: close one session, or all of a user or a room; broadcast, send and read messages.
 
-Over a broker, actions reach the sessions of all processes. Each action is logged with the viewer's address.
+If there is a broker, actions reach the sessions of all processes. Each action is logged with the viewer's address.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ Action = Close | KickUser | CloseRoom | Send | Broadcast | ReadMessage
 
 
 class Actions:
-    """Does the viewers' actions on the `endpoints`. Any thread; may wait for the broker."""
+    """Does the actions of viewers on the `endpoints`. May wait for the broker. Any thread."""
 
     def __init__(self, endpoints: Callable[[], tuple[Endpoint, ...]]) -> None:
         self._endpoints = endpoints
 
     def do(self, action: Action, viewer: str) -> str:
-        """Do an action of the viewer at the address `viewer`. Returns the text of the answer. Raises `Mistake`."""
+        """Do an action of the viewer whose address is `viewer`. Returns the text of the answer. Raises `Mistake`."""
         try:
-            # Not in the context of the viewer's own session, because log records of that session do not become events.
+            # Not with the log context of the viewer's own session, because log records of this session do not become
+            # events.
             with in_context({"address": viewer}):
                 return self._do(action, viewer)
         except (UsageError, BrokerError) as error:
@@ -63,7 +64,7 @@ class Actions:
         return f"closing with {action.code}"
 
     def _peer(self, session_id: str, path: str | None) -> Peer:
-        """A handle on an open session of any process. Raises `Mistake`."""
+        """Returns a handle, by which to reach an open session of any process. Raises `Mistake`."""
         found = find_session(self._endpoints(), session_id)
         if found is not None:
             if not found[1].is_open():
@@ -133,7 +134,7 @@ class Actions:
         return text
 
     def _endpoint(self, path: str) -> Endpoint:
-        """The endpoint of a path. Raises `Mistake`."""
+        """Returns the endpoint of a path. Raises `Mistake` if there is none."""
         endpoints = self._endpoints()
         endpoint = next((endpoint for endpoint in endpoints if endpoint.path == path), None)
         if endpoint is None:

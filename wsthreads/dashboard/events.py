@@ -1,7 +1,7 @@
-"""Keeps recent events: handler errors, console and log output of handlers, warnings, reloads, kicks and bans.
+"""Keeps recent events: errors and log output of handlers, warnings, reloads, kicks and bans.
 
-It reads log records and their attributes (`session`, `endpoint`, `file`, `line`, `column`, `stack`, see
-`wsthreads.monitoring.logs`). So the levels of the loggers decide which records it sees.
+The events come from log records and their attributes (`session`, `endpoint`, `file`, `line`, `column`, `stack`: see
+`wsthreads.monitoring.logs`). So the levels of the loggers decide which events there are.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from wsthreads.rooms.directory import KICKS_LOGGER
 
 __all__ = ["KEPT", "Events"]
 
-#: How many events are kept. Half of the places are reserved for errors, warnings and reloads, so that many other events
-#: cannot push them out.
+#: How many events are kept. Half of this number is reserved for errors, warnings and reloads, so that many other events
+#: cannot remove these.
 KEPT = 200
 
-#: The most events per second that are kept in each half, averaged over ten seconds. More would cost too much.
+#: In each half, at most this many events per second are kept, averaged over ten seconds. More would cost too much.
 MAX_PER_S = 20
 
 MAX_TEXT_CHARS = 4_000
 MAX_DETAIL_CHARS = 16_000
 
-#: The most characters in one message to the page. Clients can make error texts long, and the message must fit into an
-#: outbox.
+#: At most this many characters of events are in one message to the page. Clients can cause long error texts, and the
+#: message must fit into an outbox.
 TOLD_CHARS = 200_000
 
 _LEVELS = ((logging.ERROR, "error"), (logging.WARNING, "warning"), (logging.INFO, "info"), (0, "debug"))
 
 
 def _nobody() -> None:
-    """Default callback: does nothing."""
+    """The default of `Events.on_event`: does nothing."""
 
 
 class Events(logging.Handler):
-    """Keeps the last events as plain data. Any thread; the logging handler's own lock guards them.
+    """Keeps the last events as plain data. Any thread. Guarded by the lock that each logging handler has.
 
-    An event's `n` is its number; events that were not kept have numbers, too. Ignores events of the endpoint `but`.
+    Each event has a number `n`. Events that were not kept have numbers, too. Events of the endpoint `but` are ignored.
     """
 
     #: For `wsthreads.monitoring.logs`: this handler writes no log.
@@ -70,22 +70,24 @@ class Events(logging.Handler):
         logger.addHandler(self)
 
     def attach_again(self) -> None:
-        """Add this handler again if the application has configured logging and removed it. Does nothing after `detach`.
+        """Add this handler again, if the application has removed it by configuring logging.
 
-        `logging.config` calls `close` of every handler. So `close` does nothing here.
+        Does nothing after `detach`.
+
+        `logging.config` calls the method `close` of every handler. So `close` does nothing in this class.
         """
         logger = self._logger
         if logger is not None and self not in logger.handlers:
             logger.addHandler(self)
 
     def detach(self) -> None:
-        """Stop reading the log. Kept events stay. Idempotent."""
+        """Stop reading the log. Events that were kept stay. Idempotent."""
         logger, self._logger = self._logger, None
         if logger is not None:
             logger.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called by logging, under the lock."""
+        """Called by logging for each record, with the lock held."""
         try:
             kind = self._kind_of(record)
             if kind is not None:
@@ -103,13 +105,14 @@ class Events(logging.Handler):
 
     @property
     def newest(self) -> int:
-        """The number of the last event; 0 before the first one."""
+        """The number of the last event. 0 before the first event."""
         return self._n
 
     def since(self, n: int) -> tuple[list[dict[str, Any]], int, int]:
-        """The kept events after number `n`, the number of the last one, and how many in between were not kept.
+        """Returns the kept events after number `n`, the number of the last one, and how many were not kept.
 
-        If the events have more than `TOLD_CHARS`, returns only the first ones, and the number of the last of these.
+        If the events have more than `TOLD_CHARS` characters, returns only the first of them, and the number of the last
+        one that is returned.
         """
         self.acquire()
         try:
@@ -128,7 +131,7 @@ class Events(logging.Handler):
         return events, newest, newest - n - len(events)
 
     def _kind_of(self, record: logging.LogRecord) -> str | None:
-        """The kind of event; None for a record that is not an event, such as a routine line of wsthreads."""
+        """Returns the kind of an event. None for a record that is not an event, such as a routine line of wsthreads."""
         if getattr(record, "endpoint", None) == self._but:
             return None
         if record.exc_info:
@@ -145,7 +148,7 @@ class Events(logging.Handler):
         return "log" if record.levelno >= logging.WARNING else None
 
     def _is_alone(self, record: logging.LogRecord) -> bool:
-        """Whether no other handler gets the record. Then logging would print it if this handler were not there."""
+        """Whether no other handler gets the record. Without this handler, logging would print such a record itself."""
         handlers = list(_handlers_of(record.name))
         return handlers[:1] == [self] and all(isinstance(handler, Events) for handler in handlers)
 
@@ -158,9 +161,9 @@ def _handlers_of(name: str) -> Iterable[logging.Handler]:
 
 
 def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
-    """An event for the page, made from a record."""
+    """Returns an event for the page, made from a log record."""
     place = record.__dict__
-    if not record.name.startswith("wsthreads."):  # attributes of an application's record have other meanings
+    if not record.name.startswith("wsthreads."):  # in other records, the application decides what the attributes mean
         place = {"file": record.pathname, "line": record.lineno}
     text, detail = record.getMessage(), place.get("stack")
     if detail:
@@ -184,8 +187,8 @@ def _described(n: int, kind: str, record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _plain(value: Any, kind: type = str) -> Any:
-    """The value of a record's attribute if it has the type `kind`, else None.
+    """Returns the value of a record's attribute if it has the type `kind`, otherwise None.
 
-    The application or a library may set an attribute of the same name with another type.
+    An application or a library may set an attribute with the same name and another type.
     """
     return value if type(value) is kind else None

@@ -1,6 +1,7 @@
-"""Makes the page's lists of this process: sessions, rooms, one session, one user's sessions, the persons in a room.
+"""Makes the page's lists: sessions, rooms, one session, one user's sessions, the persons in a room.
 
-The lists contain no secrets: see `redaction`. `workers` combines the lists of all processes.
+The lists are about this process. `workers` combines the lists of all processes. The lists contain no secrets: see
+`redaction`. A *person* is a user with all sessions in a room, or a session without a user.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ if TYPE_CHECKING:
 
 __all__ = ["LISTS", "find_session", "persons_list", "rooms_list", "session_details", "sessions_list", "sort_key"]
 
-#: The most rooms that a session's row names.
+#: At most this many of a session's rooms are in its row.
 ROOMS_SHOWN = 5
 
-#: A longer parameter or attribute does not count as a user's name.
+#: A parameter or attribute that is longer does not count as the name of a user.
 MAX_USER_CHARS = 100
 
-#: The shortest time between two pings of a listed session.
+#: The shortest time between two pings to a session that is in a list.
 MEASURED_S = 10.0
 
 USER_NAMES = ("user", "name")
 
 
 def sessions_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The message with the sessions that `watch` requests: filtered, or those of one user."""
+    """Returns the message with the sessions that `watch` asks for: those that match a filter, or those of a user."""
     total = 0
     found: list[tuple[Endpoint, Session, Served]] = []
     for endpoint in endpoints:
@@ -72,9 +73,9 @@ def _matching(
 
 
 def _finder(endpoint: Endpoint, needle: str) -> Callable[[Session], bool]:
-    """Returns a function that tells whether a session matches `needle`.
+    """Returns a function that says whether a session matches the text `needle`.
 
-    The function is fast, for lists of many sessions.
+    The function is fast, because a list may have many sessions.
     """
     if needle in endpoint.path.lower():
         return lambda session: True
@@ -93,12 +94,12 @@ def _finder(endpoint: Endpoint, needle: str) -> Callable[[Session], bool]:
 
 
 def sort_key(sort: str) -> Callable[[dict[str, Any]], Any]:
-    """The sort key of rows, in the order of `sessions_list`."""
+    """Returns a key function that sorts rows in the same order as `sessions_list`."""
     return lambda row: (row["since"] if sort == "since" else row[sort] or 0, row["since"])
 
 
 def _key_for(sort: str) -> Callable[[tuple[Endpoint, Session, Served]], Any]:
-    """The sort key of sessions. Sessions with the same value are sorted by age."""
+    """Returns a key function that sorts sessions. Sessions with the same value are sorted by age."""
     if sort == "since":
         return lambda entry: entry[1].opened_at
     value = attrgetter(sort)
@@ -117,7 +118,7 @@ def _row(endpoint: Endpoint, session: Session, served: Served) -> dict[str, Any]
         "address": session.remote_addr,
         "path": session.request_path,
         "user": _user_of(session),
-        "has_user": session.user is not None,  # else the name is a guess
+        "has_user": session.user is not None,  # otherwise the name is a guess
         "since": session.opened_at,
         "rooms": rooms[:ROOMS_SHOWN],
         "room_count": len(rooms),
@@ -128,13 +129,16 @@ def _row(endpoint: Endpoint, session: Session, served: Served) -> dict[str, Any]
 
 
 def _user_of(session: Session) -> str | None:
-    """The session's user. Without a user, a guess: an attribute, or else a parameter, called `user` or `name`."""
+    """Returns the session's user.
+
+    If there is none, guesses: an attribute, or else a parameter, called `user` or `name`.
+    """
     if session.user is not None:
         return session.user
     query = session.request.environ.get("QUERY_STRING", "")
     for name in USER_NAMES:
         user = session.attributes.get(name)
-        if user is None and f"{name}=" in query:  # parse only if needed: the session keeps the result
+        if user is None and f"{name}=" in query:  # parsed only if needed, because the session keeps the result
             user = session.get_parameter(name)
         if isinstance(user, str) and 0 < len(user) <= MAX_USER_CHARS:
             return user
@@ -142,7 +146,7 @@ def _user_of(session: Session) -> str | None:
 
 
 def find_session(endpoints: Iterable[Endpoint], session_id: str) -> tuple[Endpoint, Session, Served] | None:
-    """The session of that id, with its endpoint and its `Served`; None if it has ended."""
+    """Returns the session with this id, with its endpoint and its `Served`. None if the session has ended."""
     for endpoint in endpoints:
         for session, served in endpoint.served().items():
             if session.id == session_id:
@@ -151,7 +155,7 @@ def find_session(endpoints: Iterable[Endpoint], session_id: str) -> tuple[Endpoi
 
 
 def session_details(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The message with the details of the session that `watch` requests, with secrets hidden."""
+    """Returns the message with the details of the session that `watch` asks for. Secrets are hidden."""
     found = find_session(endpoints, watch.session_id)
     head = {"type": "session", "request": watch.request, "id": watch.session_id, "gone": found is None}
     if found is None:
@@ -179,9 +183,10 @@ def _attributes_of(endpoint: Endpoint, session: Session) -> dict[str, str]:
 
 
 def rooms_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The message with the rooms that `watch` requests, the largest first. Counts the members in this process.
+    """Returns the message with the rooms that `watch` asks for, the largest first. Counts the members in this process.
 
-    A row has the size of the room's history in this process, and the owner's state if this process owns the room.
+    A row contains the size of the room's history in this process. If this process owns the room, the row also contains
+    the state of the owner.
     """
     endpoints = list(endpoints)
     total = 0
@@ -206,16 +211,18 @@ def rooms_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
 
 
 def _held(history: Histories[Any] | None, states: dict[str, OwnedState], name: str) -> dict[str, Any]:
-    """The fields of a room's row for its history and its owner, as far as they exist."""
+    """Returns the fields of a room's row about its history and its owner, as far as these exist."""
     held = {} if history is None else {"history": history.size_of(name)[0]}
     owner = owner_of(states.get(name))
     return held if owner is None else {**held, "owner": owner}
 
 
 def persons_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The message with the persons, of all processes, in the room that `watch` requests. In order of arrival.
+    """Returns the message with the persons in the room that `watch` asks for, in the order of their arrival.
 
-    Secrets in presence values are hidden, and long values are cut.
+    Includes the persons of all processes.
+
+    Secrets in presence values (values that persons show to others) are hidden, and long values are cut.
     """
     endpoint = next((endpoint for endpoint in endpoints if endpoint.path == watch.endpoint), None)
     persons = [] if endpoint is None or watch.room is None else endpoint.roster.persons(watch.room)
@@ -239,7 +246,7 @@ def persons_list(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
     }
 
 
-#: The function that makes each list, by the list's name.
+#: For each list: the function that makes it.
 LISTS: dict[str, Callable[[Iterable[Endpoint], Watch], dict[str, Any]]] = {
     "sessions": sessions_list,
     "rooms": rooms_list,

@@ -1,9 +1,10 @@
 """The page's WebSocket: sends data to open pages, and handles their requests.
 
-A viewer is a session whose handler is `Live`. The session's thread handles its requests. Two threads send to viewers:
-one sends samples and events, the other sends lists, for which it may wait for other processes. They run while there are
-viewers. A slow viewer misses messages that do not fit into its queue. Each thread measures how long its work takes, and
-pauses long enough in between to be busy only for a small part of the time.
+A viewer is an open page. For the server, it is a session whose handler is `Live`. The session's thread handles the
+requests of the page. Two common threads send to all viewers: one sends samples and events (the *news*), the other sends
+lists, for which it may wait for other processes. They run while there are viewers. A slow viewer misses messages that
+do not fit into its queue. Each of the two threads measures how long its work takes, and then pauses long enough to be
+busy for only a small part of the time.
 """
 
 from __future__ import annotations
@@ -39,29 +40,33 @@ __all__ = ["Live"]
 
 log = get_logger(__name__)
 
-#: Seconds between two samples while a page is open, and between two checks of a watched list.
+#: The seconds between two samples while a page is open, and between two checks of a list that a viewer watches.
 INTERVAL_S = 1.0
 LIST_INTERVAL_S = 2.0
 
-#: Seconds between two messages with events.
+#: The seconds between two messages with events.
 EVENTS_INTERVAL_S = 0.1
 
-#: Samples use at most 1/100 of a core's time, lists at most 1/40.
+#: Samples use at most 1/100 of the time of a core, lists at most 1/40.
 SAMPLES_SHARE = 100
 LISTS_SHARE = 40
 
-#: How long the last viewer's thread waits for the end of each common thread.
+#: How long the thread of the last viewer waits for the end of each common thread.
 JOIN_S = 2.0
 
 
 class _Watching:
-    """A list that a viewer watches. Only the thread of the lists uses it, except where a comment says otherwise."""
+    """A list that a viewer watches.
+
+    Only the thread of the lists uses it, except for attributes whose comment says more.
+    """
 
     __slots__ = ("due", "sent", "watch")
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
-        self.due = 0.0  # by `monotonic`; the viewer's thread may set it to 0, to send at once
+        # when to send the list, by `monotonic`; the viewer's thread may set this to 0, so that it is sent at once
+        self.due = 0.0
         self.sent = ""
 
 
@@ -74,11 +79,12 @@ class _Viewer:
         self.session = session
         self.specification = ""  # the last hello that was sent, without its history
         self.events_seen = -1
-        self.watching: dict[str, _Watching] = {}  # by the list's name; each single operation is atomic
+        # the lists that the viewer watches, by name; each single operation on the dict is atomic
+        self.watching: dict[str, _Watching] = {}
 
     @property
     def is_behind(self) -> bool:
-        """Whether earlier messages still wait in the viewer's queue. Then sending more is useless."""
+        """Whether earlier messages still wait in the viewer's queue, so that it has no use to send more."""
         return self.session._outbox.is_blocked
 
     def send(self, text: str) -> bool:
@@ -86,11 +92,12 @@ class _Viewer:
 
 
 class _Term:
-    """One life of the two common threads, from the first viewer to the last. Only these threads use the due times."""
+    """The two common threads, from the first viewer to the last. Only these threads use the times in it."""
 
     def __init__(self, serve_news: Callable[[_Term], None], serve_lists: Callable[[_Term], None]) -> None:
         self.done, self.wake, self.wake_lists = Event(), Event(), Event()
-        self.sample_at = self.lists_at = self.events_at = 0.0  # monotonic
+        # when each kind of message is due, by the monotonic clock
+        self.sample_at = self.lists_at = self.events_at = 0.0
         self._threads = [
             Thread(target=self._run, args=(serve_news,), name="wsthreads-dashboard", daemon=True),
             Thread(target=self._run, args=(serve_lists,), name="wsthreads-dashboard-lists", daemon=True),
@@ -108,7 +115,7 @@ class _Term:
             raise
 
     def end(self) -> None:
-        """End the threads. Waits for `JOIN_S` at most for each."""
+        """End the two threads. Waits for at most `JOIN_S` for each."""
         self.done.set()
         self.wake.set()
         self.wake_lists.set()
@@ -120,8 +127,8 @@ class _Term:
 class Live:
     """The handler of the page's endpoint. Any thread.
 
-    `endpoints` returns the endpoints to show, and `workers` makes lists of them. `specify` returns more fields for the
-    hello message.
+    `endpoints` returns the endpoints to show, and `workers` makes the lists about them. `specify` returns more fields
+    for the hello, the first message to a page.
     """
 
     def __init__(
@@ -140,14 +147,15 @@ class Live:
         self._sampler = sampler
         self._access = access
         self._started = time()
-        self._lock = Lock()  # guards _pid, _viewers and _term; the only slow call under it starts a thread
+        # guards _pid, _viewers and _term; nothing under it is slow, except for the start of a thread
+        self._lock = Lock()
         self._pid = os.getpid()
         self._viewers: dict[Session, _Viewer] = {}
         self._term: _Term | None = None
-        self._has_news = False  # whether the thread of news was woken for new events
-        events.on_event = weakly(self._on_event)  # loggers keep `events` alive, but must not keep this object alive
+        self._has_news = False  # whether new events have woken the thread of the news
+        events.on_event = weakly(self._on_event)  # loggers refer to `events`, but must not keep this object alive
 
-    # Called in a viewer's thread.
+    # Called in the thread of a viewer
 
     def on_handshake(self, request: Request) -> str | None:
         complaint = self._access.complaint(request.environ, offered_token(request.subprotocols))
@@ -157,7 +165,7 @@ class Live:
 
     def on_open(self, session: Session) -> None:
         with self._lock:
-            if self._pid != os.getpid():  # after a fork: the threads and the viewers are the parent's
+            if self._pid != os.getpid():  # after a fork, the threads and the viewers are the parent's
                 self._pid, self._viewers, self._term = os.getpid(), {}, None
             self._viewers[session] = _Viewer(session)
             if self._term is None:
@@ -185,7 +193,7 @@ class Live:
         term.end()
 
     def _do(self, session: Session, request: PageRequest) -> str:
-        """Do a viewer's request. Returns the text of the answer. Raises `Mistake`."""
+        """Do what a viewer asks for. Returns the text of the answer. Raises `Mistake`."""
         viewer = self._viewers[session]
         if isinstance(request, Watch):
             viewer.watching[request.list] = _Watching(request)
@@ -212,9 +220,9 @@ class Live:
             term.wake_lists.set()
 
     def _on_event(self) -> None:
-        """Called in the thread that logs.
+        """Note that there is a new event. Called in the thread that logs.
 
-        Many events wake the thread of news only once for each message that it sends.
+        Many events wake the thread of the news only once for each message that it sends.
         """
         if not self._has_news:
             self._has_news = True
@@ -224,7 +232,7 @@ class Live:
         with self._lock:
             return list(self._viewers.values())
 
-    # Called in the thread of news.
+    # Called in the thread of the news
 
     def _serve_news(self, term: _Term) -> None:
         while not term.done.is_set():
@@ -235,7 +243,10 @@ class Live:
             term.wake.clear()
 
     def _greeted(self, term: _Term, viewers: list[_Viewer]) -> list[_Viewer]:
-        """Send a hello to new viewers, and to all if it has changed. Returns the viewers that have one."""
+        """Send a hello to new viewers, and to all viewers if it has changed.
+
+        Returns the viewers that have got a hello.
+        """
         fields = self._specification()
         specification = _encoded(fields)
         hello = ""
@@ -272,7 +283,10 @@ class Live:
         term.sample_at = max(term.sample_at + interval_s, now + interval_s / 2)
 
     def _send_events(self, term: _Term, viewers: list[_Viewer]) -> float:
-        """Send new events if a message is due. Returns when the next one is due (monotonic)."""
+        """Send new events, if a message with events is due.
+
+        Returns when the next one is due, by the monotonic clock.
+        """
         self._has_news = False
         newest = self._events.newest
         waiting = [viewer for viewer in viewers if viewer.events_seen != newest and not viewer.is_behind]
@@ -292,11 +306,11 @@ class Live:
                 if viewer.events_seen == seen and viewer.send(text):
                     viewer.events_seen = newest
         if any(viewer.events_seen != self._events.newest and not viewer.is_behind for viewer in waiting):
-            self._has_news = True  # one message could not hold all events
+            self._has_news = True  # some events were too many for this message
             return term.events_at
         return float("inf")
 
-    # Called in the thread of the lists.
+    # Called in the thread of the lists
 
     def _serve_lists(self, term: _Term) -> None:
         while not term.done.is_set():
@@ -305,7 +319,7 @@ class Live:
             term.wake_lists.clear()
 
     def _send_lists(self, term: _Term, viewers: list[_Viewer]) -> float:
-        """Send the lists that are due. Returns when the next one is due (monotonic)."""
+        """Send the lists that are due. Returns when the next list is due, by the monotonic clock."""
         now = monotonic()
         if now >= term.lists_at:
             began = thread_time()
@@ -321,7 +335,7 @@ class Live:
         watching.due = monotonic() + LIST_INTERVAL_S
         try:
             content = self._workers.list(watching.watch)
-        except BaseException as error:  # raised by values in sessions' attributes; other lists continue
+        except BaseException as error:  # raised by values in the attributes of sessions; other lists are not affected
             watching.due = float("inf")
             text = f"the list of {watching.watch.list} failed (see the log); request it again to retry"
             log.error("%s", text, exc_info=exc_info_of(error))

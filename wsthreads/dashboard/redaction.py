@@ -1,6 +1,6 @@
-"""Hides secrets in the data that the page shows of a session.
+"""Hides secrets in the data that the page shows about a session.
 
-If a value's name suggests a secret, only the length of the value is shown.
+If the name of a value suggests a secret, only the length of the value is shown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from wsthreads.rooms.handles import Room, SessionRoom
 
 __all__ = ["public_attribute", "public_headers", "public_json", "public_values", "shown_values"]
 
-#: Headers that always hold secrets. Sec-WebSocket-Protocol can hold a token, because browsers can set no other header.
+#: Headers that always contain secrets. Sec-WebSocket-Protocol can contain a token, because browsers can set no other
+#: header for a WebSocket.
 SECRET_HEADERS = frozenset(
     {"authorization", "cookie", "proxy-authorization", "sec-websocket-key", "sec-websocket-protocol"}
 )
@@ -24,22 +25,26 @@ MAX_CHARS = 1_000
 MAX_ITEMS = 100
 MAX_DEPTH = 4
 
-#: The most nested values that are shown of one attribute. MAX_ITEMS at each depth alone would allow a hundred million.
+#: At most this many nested values of one attribute are shown. Without this limit, MAX_ITEMS at each depth would allow a
+#: hundred million.
 MAX_PARTS = 1_000
 
-#: Values of these types are shown by `repr`. Of all others, only the type's name is shown: their `repr` is foreign
-#: code.
+#: Values of these types are shown by their `repr`. Of all other values, only the name of the type is shown, because
+#: their `repr` is code of the application.
 PLAIN_TYPES = (int, float, complex, bool, type(None))
 PLAIN_MODULES = ("datetime", "decimal", "fractions", "uuid")
 
 
 def public_values(values: Mapping[str, str]) -> dict[str, str]:
-    """Parameters, with secrets hidden and long values cut."""
+    """Returns parameters in which secrets are hidden and long values are cut."""
     return {name: _public(name, value) for name, value in islice(values.items(), MAX_ITEMS)}
 
 
 def public_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers, with secrets hidden and long values cut. Hides secrets in the queries of URLs, too, as in Referer."""
+    """Returns headers in which secrets are hidden and long values are cut.
+
+    Secrets in the queries of URLs, for example in Referer, are hidden, too.
+    """
     return {
         name: _hidden(value) if name in SECRET_HEADERS else _public(name, hide_secrets(value))
         for name, value in islice(headers.items(), MAX_ITEMS)
@@ -47,9 +52,9 @@ def public_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def shown_values(values: Mapping[str, Any]) -> dict[str, str]:
-    """Attributes as text, with secrets hidden and long values cut.
+    """Returns attributes as text, in which secrets are hidden and long values are cut.
 
-    The attributes may be of any type, and may change meanwhile.
+    The attributes may be of any type, and another thread may change them at the same time.
     """
     shown = {}
     for key, value in islice(list(values.items()), MAX_ITEMS):
@@ -59,18 +64,21 @@ def shown_values(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def public_json(value: Any) -> str:
-    """A JSON value as text, with secrets hidden, cut if it is long."""
+    """Returns a JSON value as text, in which secrets are hidden. Long text is cut."""
     text = json.dumps(_open_parts(value), ensure_ascii=False)
     return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}… ({len(text)} characters)"
 
 
 def public_attribute(key: str, value: Any) -> str:
-    """A JSON value of an attribute as text, cut if it is long; hidden if its key looks like the name of a secret."""
+    """Returns an attribute's JSON value as text.
+
+    Long text is cut. Hidden if the key looks like the name of a secret.
+    """
     return _hidden(json.dumps(value, ensure_ascii=False)) if is_secret(key) else public_json(value)
 
 
 def _open_parts(value: Any, depth: int = 0) -> Any:
-    """A JSON value with nested secrets hidden. Its size has a limit already, `max_presence_bytes`."""
+    """Returns a JSON value in which nested secrets are hidden. `max_presence_bytes` limits its size already."""
     if depth > MAX_DEPTH and isinstance(value, (dict, list)):
         return "…"
     if isinstance(value, dict):
@@ -96,7 +104,7 @@ def _hidden(value: str) -> str:
 
 
 def _written(value: Any, depth: int = 0, left: list[int] | None = None) -> str:
-    """A value as text, similar to `repr`, with nested secrets hidden. `left` counts down from MAX_PARTS."""
+    """Returns a value as text, similar to `repr`, with nested secrets hidden. `left` counts down from MAX_PARTS."""
     kind: Any = type(value)
     left = [MAX_PARTS] if left is None else left
     left[0] -= 1

@@ -1,6 +1,6 @@
-"""The page's requests: parses and checks their JSON. An error names the value and the limit.
+"""The page's requests: parses and checks their JSON. An error names the value that is wrong, and the limit.
 
-Processes that share their rooms send each other `Watch` requests in the same form.
+Processes that share their rooms send `Watch` requests to each other in the same form.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = [
     "watch_of",
 ]
 
-#: `session` is one session, `user` the sessions of one user, `room` the persons in one room, `room_state` the room's
-#: attributes, history and owner.
+#: The lists that a page can ask for: `session` is one session, `user` the sessions of one user, `room` the persons in
+#: one room, and `room_state` the attributes, the history and the owner of one room.
 LISTS = ("sessions", "rooms", "session", "user", "room", "room_state")
 SORTS = ("since", "messages_in", "messages_out", "bytes_waiting", "round_trip_s")
 MAX_LIMIT = 500
@@ -38,7 +38,7 @@ KICKED = (1008, "kicked by the operator")
 
 
 class Mistake(Exception):
-    """Why a request cannot be done. `request` is its number, or None if it has none."""
+    """The reason why a request cannot be done. `request` is the number of the request, or None if it has none."""
 
     def __init__(self, text: str, request: int | None = None) -> None:
         super().__init__(text)
@@ -46,9 +46,9 @@ class Mistake(Exception):
 
 
 class Watch(NamedTuple):
-    """Send a list now and after each change; or all details of one session.
+    """Asks for a list, now and after each change. The list `session` has all details of one session.
 
-    The list `user` needs an `endpoint` and a `user`, the lists `room` and `room_state` an `endpoint` and a `room`.
+    The list `user` needs an `endpoint` and a `user`. The lists `room` and `room_state` need an `endpoint` and a `room`.
     """
 
     request: int | None
@@ -69,7 +69,10 @@ class Unwatch(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Close a session of any process. `endpoint` is its path; None if the page does not know it."""
+    """Asks to close a session of any process.
+
+    `endpoint` is the path of its endpoint, or None if the page does not know it.
+    """
 
     request: int | None
     session_id: str
@@ -79,7 +82,7 @@ class Close(NamedTuple):
 
 
 class KickUser(NamedTuple):
-    """Close all sessions of a user, and refuse new sessions of the user for `ban_s` seconds, which may be 0."""
+    """Asks to close all sessions of a user, and to refuse new ones for `ban_s` seconds, which may be 0."""
 
     request: int | None
     endpoint: str
@@ -90,7 +93,7 @@ class KickUser(NamedTuple):
 
 
 class CloseRoom(NamedTuple):
-    """Close all members of a room."""
+    """Asks to close all members of a room."""
 
     request: int | None
     endpoint: str
@@ -100,7 +103,7 @@ class CloseRoom(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send a message to a session, or to all sessions of a user. Exactly one of `session_id` and `user` is None."""
+    """Asks to send a message to a session, or to all sessions of a user. Either `session_id` or `user` is None."""
 
     request: int | None
     endpoint: str
@@ -117,7 +120,7 @@ class Broadcast(NamedTuple):
 
 
 class ReadMessage(NamedTuple):
-    """Show the content of a message in the history of a room."""
+    """Asks for the content of a message in the history of a room."""
 
     request: int | None
     endpoint: str
@@ -129,7 +132,7 @@ PageRequest = Watch | Unwatch | Close | KickUser | CloseRoom | Send | Broadcast 
 
 
 def parse(message: str | bytes) -> PageRequest:
-    """Parse one request. Raises `Mistake`."""
+    """Parse a request. Raises `Mistake`."""
     if isinstance(message, bytes):
         raise Mistake("a request must be JSON text, not binary")
     try:
@@ -152,14 +155,14 @@ def parse(message: str | bytes) -> PageRequest:
 
 
 def watch_of(fields: Any) -> Watch:
-    """The `Watch` request of another process, from the result of its `fields_of`. Raises `Mistake`."""
+    """Returns the `Watch` request that another process has sent as `fields_of`. Raises `Mistake`."""
     if not isinstance(fields, dict):
         raise Mistake(f"a request must be a JSON object, not {_shown(fields)}")
     return _watch(None, fields)
 
 
 def fields_of(watch: Watch) -> dict[str, Any]:
-    """A `Watch` as JSON for another process."""
+    """Returns a `Watch` request as JSON, for another process."""
     return {**watch._asdict(), "id": watch.session_id}
 
 
@@ -238,7 +241,7 @@ _READERS: dict[str, Callable[[int | None, dict[str, Any]], PageRequest]] = {
 
 
 def _ending(fields: dict[str, Any]) -> tuple[int, str]:
-    """A close code and a reason."""
+    """Returns a close code and a reason."""
     return _whole(fields, "code", 1000, 1000, 4999), _text(fields, "reason", "")
 
 
@@ -286,7 +289,7 @@ def _number(fields: dict[str, Any], name: str, default: float) -> float:
 
 
 def _shown(value: Any) -> str:
-    """A request's value as JSON, cut if it is long."""
+    """Returns a value of a request as JSON. Long text is cut."""
     if value is None:
         return "nothing"
     text = json.dumps(value, ensure_ascii=False)

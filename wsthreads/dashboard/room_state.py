@@ -1,7 +1,7 @@
 """The state of one room for the page: its attributes, its history, and which process owns it.
 
-The page gets only the times and sizes of the history's messages. It gets the content of a message when a viewer
-requests it.
+Of the messages in the history, the page gets only times and sizes. It gets the content of a message when a viewer asks
+for it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["merge_states", "message_text", "owner_of", "room_owner", "room_state"]
 
-#: A longer message is cut.
+#: A message that is longer is cut.
 MAX_CHARS = 20_000
 
 
 def room_state(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The message with the state of the room that `watch` requests.
+    """Returns the message with the state of the room that `watch` asks for.
 
-    Over a broker, this may wait a second for the broker.
+    If there is a broker, this may wait for the broker for a second.
     """
     found = room_owner(endpoints, watch)
     endpoint, name = _endpoint(endpoints, watch), watch.room
@@ -46,7 +46,7 @@ def room_state(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
 
 
 def room_owner(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
-    """The part of the state that only the owner's process knows."""
+    """Returns the part of the state that only the process of the room's owner knows."""
     endpoint, name = _endpoint(endpoints, watch), watch.room
     state = None if endpoint is None or name is None else endpoint.ownership.states().get(name)
     return {
@@ -62,7 +62,7 @@ def room_owner(endpoints: Iterable[Endpoint], watch: Watch) -> dict[str, Any]:
 
 
 def owner_of(state: OwnedState | None) -> dict[str, Any] | None:
-    """This process's state of a room that it owns; None for other rooms."""
+    """Returns what this process knows about a room as its owner. None if it does not own the room."""
     if state is None:
         return None
     lag_s = state.tick_lag_s
@@ -74,10 +74,10 @@ def owner_of(state: OwnedState | None) -> dict[str, Any] | None:
 
 
 def merge_states(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
-    """The state from this process, completed with the owner's part from any process."""
+    """Returns the state from this process, with the owner's part from any process."""
     own = parts[0]
     owners = [part["owner"] for part in parts if part.get("owner")]
-    # While the ownership moves, the previous owner may not know yet.
+    # While the ownership moves to another process, the process before may not know this yet.
     owner = max(owners, key=lambda owner: owner["fencing_number"], default=None)
     waiting = own.pop("posts_elsewhere", 0)
     if owner is not None and isinstance(waiting, int):
@@ -86,7 +86,7 @@ def merge_states(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
 
 
 def message_text(endpoint: Endpoint, name: str, number: int) -> str:
-    """The content of a message in the history of a room. Raises `Mistake` and `BrokerError`."""
+    """Returns the content of a message in the history of a room. Raises `Mistake` and `BrokerError`."""
     history = endpoint.rooms.history
     found = [] if history is None else history.recent(name, history.limits.messages)
     frame = next((frame for its_number, _, frame in found if its_number == number), None)
@@ -129,7 +129,7 @@ def _history(endpoint: Endpoint, name: str, limit: int) -> dict[str, Any] | None
         return None
     found, now = history.recent(name, limit), time()
     sizes = [payload_bytes(frame) for _, _, frame in found]
-    messages, size = history.size_of(name)  # of this process; empty without members in it
+    messages, size = history.size_of(name)  # in this process; empty if the room has no members in it
     return {
         "messages": max(messages, len(found)),
         "bytes": max(size, sum(sizes)),

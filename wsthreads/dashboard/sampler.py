@@ -1,4 +1,4 @@
-"""Samples for the plots: rates and counts of each endpoint over the last minutes."""
+"""Samples for the plots: rates and numbers of each endpoint in the last minutes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Sampler", "Snapshot", "sample_of"]
 
-#: Snapshots are kept for HISTORY_S: all snapshots of the last FINE_S, and one older snapshot for every COARSE_S.
+#: Snapshots are kept for HISTORY_S: all snapshots of the last FINE_S, and for the time before, one for each COARSE_S.
 HISTORY_S = 600.0
 FINE_S = 120.0
 COARSE_S = 5.0
 
-#: The most `Totals` that are kept, over all endpoints. Each needs about 2 kB.
+#: At most this many `Totals` are kept for all endpoints together. Each needs about 2 kB.
 MAX_TOTALS = 3_000
 
 QUANTILES = {"handler_p50_s": 0.5, "handler_p99_s": 0.99}
@@ -35,7 +35,7 @@ RATES = ("messages_in", "bytes_in", "messages_out", "bytes_out", "errors")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The totals of all endpoints at one time: `at` in seconds since the epoch, `clock` on the monotonic clock."""
+    """The totals of all endpoints at one time: `at` in seconds since the epoch, `clock` by the monotonic clock."""
 
     at: float
     clock: float
@@ -43,26 +43,27 @@ class Snapshot:
 
 
 class Sampler:
-    """Takes snapshots of `endpoints` and keeps the recent ones. Any thread.
+    """Takes snapshots of `endpoints`, and keeps the recent ones. Any thread.
 
-    A snapshot holds totals, which only grow. A sample is the difference of two snapshots, so it is complete even if
-    snapshots between them were dropped.
+    A snapshot contains totals, which only grow. A sample is the difference between two snapshots. So the sample is
+    complete even if snapshots between these two were dropped.
     """
 
     def __init__(self, endpoints: Callable[[], Iterable[Endpoint]]) -> None:
         self._endpoints = endpoints
-        self._lock = Lock()  # guards writes of _snapshots; held while a snapshot is taken, so that they are in order
+        self._lock = Lock()  # guards writes to _snapshots; held while a snapshot is taken, so that they stay in order
         self._snapshots: list[Snapshot] = []
 
     def take(self, least_age_s: float) -> dict[str, Any] | None:
-        """Take a snapshot unless the last one is younger than `least_age_s`.
+        """Take a snapshot, unless the last one is younger than `least_age_s`.
 
         Returns the sample since the last snapshot, or None.
 
-        Takes some milliseconds with thousands of sessions. Waits for no other thread.
+
+        With thousands of sessions, this takes some milliseconds. Waits for no other thread.
         """
         if not self._lock.acquire(blocking=False):
-            return None  # another thread is taking one
+            return None  # another thread is taking a snapshot
         try:
             at, now, last = time(), monotonic(), self._snapshots[-1] if self._snapshots else None
             if last is not None and now - last.clock < least_age_s:
@@ -75,12 +76,12 @@ class Sampler:
         return None if last is None else sample_of(last, snapshot)
 
     def history(self) -> list[dict[str, Any]]:
-        """The samples of the last minutes, oldest first."""
-        snapshots = self._snapshots  # `take` replaces the list and never changes it
+        """Returns the samples of the last minutes, the oldest first."""
+        snapshots = self._snapshots  # `take` replaces this list, and never changes it
         return [sample_of(before, after) for before, after in pairwise(snapshots)]
 
     def forget(self) -> None:
-        """Drop all snapshots, as needed in a forked process."""
+        """Drop all snapshots. A forked process needs this."""
         self._lock = Lock()
         self._snapshots = []
 
@@ -96,7 +97,7 @@ def _thinned(snapshots: list[Snapshot], now: float) -> list[Snapshot]:
 
 
 def sample_of(before: Snapshot, after: Snapshot) -> dict[str, Any]:
-    """The message with the rates and counts between two snapshots."""
+    """Returns the message with the rates and numbers between two snapshots."""
     span_s = max(after.clock - before.clock, 1e-6)
     return {
         "type": "sample",
@@ -124,7 +125,7 @@ def _of_endpoint(before: Totals | None, after: Totals, span_s: float) -> dict[st
 
 
 def _handler_times(before: Totals | None, after: Totals) -> Distribution | None:
-    """Durations of all handler calls that ended between the two snapshots."""
+    """Returns the durations of all handler calls that have ended between two snapshots."""
     earlier = {} if before is None else before.handler_seconds
     grown = [
         times.since(earlier[function]) if function in earlier else times

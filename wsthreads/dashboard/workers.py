@@ -1,4 +1,4 @@
-"""The page's lists of all processes: over a broker, each process asks the others for their part of a list.
+"""Makes the page's lists for all processes: over a broker, each process asks the others for their parts of a list.
 
 Each part has at most as many rows as the page shows. So the amount of data does not grow with the number of sessions.
 """
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
 __all__ = ["OtherProcesses", "Workers"]
 
-#: The kind of the question. Its number changes with the fields of the lists, so that processes with another version of
-#: wsthreads do not answer.
+#: The kind of the question to other processes. Its number is changed when the fields of the lists change. So processes
+#: with another version of wsthreads do not answer.
 KIND = "dashboard-2"
 
-#: How long to wait for a process that does not answer.
+#: How long to wait for processes that do not answer.
 TIMEOUT_S = 1.0
 
 
 class OtherProcesses(Protocol):
-    """The part of `Link` that asks other processes."""
+    """The part of `Link`, the connection to other processes, that asks them questions."""
 
     def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
-        """Answer questions of this kind."""
+        """From now on, answer questions of this kind."""
 
     def ask(
         self, kind: str, argument: Any, timeout_s: float = ..., enough: Callable[[Any], bool] | None = ...
     ) -> list[dict[str, Any]]:
-        """Ask the other processes. Each answer has `pid`, `host` and `value`."""
+        """Ask the other processes. Each answer has the fields `pid`, `host` and `value`."""
 
 
 class Workers:
-    """Makes the lists of `endpoints`, in this process and in the `others`, if there may be any. Any thread."""
+    """Makes the lists of `endpoints` in this process, and in the `others` if there may be any. Any thread."""
 
     def __init__(self, endpoints: Callable[[], Iterable[Endpoint]], others: OtherProcesses | None) -> None:
         self._endpoints = endpoints
@@ -51,10 +51,10 @@ class Workers:
             others.answer(KIND, self._answer)
 
     def list(self, watch: Watch) -> dict[str, Any]:
-        """The message that `watch` requests. Waits at most `TIMEOUT_S` for the other processes."""
+        """Returns the message that `watch` asks for. Waits for the other processes for at most `TIMEOUT_S`."""
         own = LISTS[watch.list](self._endpoints(), watch)
         if watch.list == "room":
-            return own  # each process knows all persons already
+            return own  # each process knows the persons of all processes already
         parts = [own]
         _mark(own, os.getpid(), socket.gethostname())
         if self._others is not None and own.get("gone") is not False:
@@ -64,7 +64,7 @@ class Workers:
 
     def _ask(self, others: OtherProcesses, watch: Watch) -> Iterable[dict[str, Any]]:
         fields = fields_of(watch)
-        if watch.list == "rooms":  # members are added up, so each process must list its small rooms, too
+        if watch.list == "rooms":  # the numbers of members are added up, so each process must list its small rooms, too
             fields["limit"] = MAX_LIMIT
         enough = _is_found if watch.list == "session" else None
         for answer in others.ask(KIND, fields, TIMEOUT_S, enough):
@@ -74,18 +74,18 @@ class Workers:
                 yield part
 
     def _answer(self, fields: Any) -> dict[str, Any] | None:
-        """The part of this process. None for a malformed question."""
+        """Returns the part of this process. Returns None if the question is malformed."""
         try:
             watch = watch_of(fields)
         except Mistake:
             return None
-        if watch.list == "room_state":  # each process knows the rest of the state already
+        if watch.list == "room_state":  # the process that asks knows the rest of the state already
             return room_owner(self._endpoints(), watch)
         return LISTS[watch.list](self._endpoints(), watch)
 
 
 def _mark(part: dict[str, Any], pid: int, host: str) -> None:
-    """Add the process to the sessions and owners of its part."""
+    """Add the process to the sessions and the owners in the part that it has sent."""
     if part["type"] == "rooms":
         owners = [row["owner"] for row in part["rows"] if "owner" in row]
     else:
@@ -118,10 +118,10 @@ def _sessions(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
 
 
 def _rooms(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
-    """Adds up the members of each room.
+    """Returns the rooms of all processes. Adds up the members of each room.
 
-    The sums are exact unless a process has more than `MAX_LIMIT` rooms. Then members in its smallest rooms can be
-    missing. The number of rooms without the filter is not known, because some rooms are in several processes.
+    The sums are exact unless a process has more than `MAX_LIMIT` rooms. In this case, the members in its smallest rooms
+    can be missing. The number of rooms without the filter is not known, because some rooms are in several processes.
     """
     if len(parts) == 1:
         return parts[0]
@@ -145,9 +145,9 @@ def _rooms(parts: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
 
 
 def _add_held(held: dict[str, Any], row: dict[str, Any]) -> None:
-    """Add the history and the owner to a row.
+    """Add the history and the owner in `row` to a row for all processes.
 
-    Each process with members has the whole history. While an ownership moves, two processes may claim it.
+    Each process with members of the room has the whole history. While an ownership moves, two processes may claim it.
     """
     if "history" in row:
         held["history"] = max(held.get("history", 0), row["history"])

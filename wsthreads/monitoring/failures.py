@@ -1,7 +1,8 @@
-"""Makes any exception of a user's code safe to log, whatever its class and the length of its text.
+"""Makes any exception of an application's code safe to log, whatever its class and the length of its text.
 
-`logging` and `traceback` use an exception's truth value and attributes, and show its whole text. A user's exception
-class can raise an error at each of these steps. It can also have a text of many megabytes that a client sent.
+`logging` and `traceback` use the truth value and the attributes of an exception, and show its whole text. An exception
+class of an application can raise an error at each of these steps. It can also have a text of many megabytes, which a
+client has sent.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ __all__ = [
     "traceback_of",
 ]
 
-#: How many characters of an exception and its causes are shown at most. Errors of scripts have the same limit.
+#: At most this many characters of an exception and its causes are shown. Errors of scripts have the same limit.
 MAX_TEXT_CHARS = 20_000
 
-#: If an exception cannot be logged as it is, a copy is logged. The copy has at most this many causes.
+#: If an exception cannot be logged itself, a copy is logged, with at most this many causes.
 MAX_CAUSES = 10
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def exc_info_of(error: BaseException) -> ExcInfo:
-    """A safe `exc_info` for logging: of the error itself, or of a copy if logging the error would fail."""
+    """Returns a safe `exc_info` for logging: of the error itself, or of a copy if logging the error would fail."""
     try:
         plain = type(error), error, traceback_of(error)
         shown = TracebackException(*plain, limit=0)
@@ -47,13 +48,13 @@ def exc_info_of(error: BaseException) -> ExcInfo:
 
 
 def traceback_of(error: BaseException) -> TracebackType | None:
-    """The traceback of an exception, even if the exception's class overrides `__traceback__`."""
+    """Returns the traceback of an exception, even if its class overrides `__traceback__`."""
     found: TracebackType | None = _slot("__traceback__", error)
     return found
 
 
 def cause_of(error: BaseException) -> BaseException | None:
-    """The exception that a traceback shows before `error`: its cause or its context."""
+    """Returns the exception that a traceback shows before `error`: its cause or its context. None if there is none."""
     cause: BaseException | None = _slot("__cause__", error)
     if cause is not None or _slot("__suppress_context__", error):
         return cause
@@ -62,30 +63,30 @@ def cause_of(error: BaseException) -> BaseException | None:
 
 
 def members_of(error: BaseException) -> tuple[BaseException, ...]:
-    """The exceptions in an exception group. Empty for any other exception."""
+    """Returns the exceptions in an exception group. Empty for any other exception."""
     try:
         found = error.exceptions  # type: ignore[attr-defined]  # also of the package exceptiongroup, for Python 3.10
         return tuple(each for each in found if isinstance(each, BaseException)) if isinstance(found, tuple) else ()
-    except BaseException:  # no attribute, or anything that the class raises
+    except BaseException:  # there is no such attribute, or the class raises an exception
         return ()
 
 
 def notes_of(error: BaseException) -> list[str]:
-    """The texts of `BaseException.add_note`."""
+    """Returns the texts that were added by `BaseException.add_note`."""
     try:
         return [note for note in vars(error).get("__notes__", ()) if isinstance(note, str)]
-    except BaseException:  # anything that the class raises
+    except BaseException:  # the class may raise any exception
         return []
 
 
 def summary_of(error: BaseException) -> str:
-    """An exception's type and text, even if its `__str__` raises."""
+    """Returns the type and the text of an exception, even if its `__str__` raises an exception."""
     name, text = type(error).__name__, text_of(error)
     return f"{name} (no text: its __str__ failed)" if text is None else f"{name}: {text}"
 
 
 def bounded(text: str, limit: int = MAX_TEXT_CHARS) -> str:
-    """At most `limit` characters of a text. If characters are left out, says how many."""
+    """Returns at most `limit` characters of a text. If some are left out, the result says how many."""
     return text if len(text) <= limit else f"{text[:limit]}… ({counted(len(text) - limit, 'more character')})"
 
 
@@ -94,7 +95,7 @@ def _slot(name: str, error: BaseException) -> Any:
 
 
 def text_of(error: BaseException) -> str | None:
-    """`str(error)`, or None if that raises."""
+    """Returns `str(error)`, or None if this raises an exception."""
     try:
         text = str(error)
         return text if type(text) is str else str.__str__(text)
@@ -103,7 +104,7 @@ def text_of(error: BaseException) -> str | None:
 
 
 def _twin_of(error: BaseException) -> Exception:
-    """A copy of an exception that has only its name, traceback, text and causes."""
+    """Returns a copy of an exception that has only its name, traceback, text and causes."""
     first = last = _alone(error, left := MAX_TEXT_CHARS)
     seen = {id(error)}
     for _ in range(MAX_CAUSES):

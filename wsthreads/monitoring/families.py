@@ -1,4 +1,4 @@
-"""The metrics of an app in the form of Prometheus: counters, gauges and histograms with names and labels."""
+"""The metrics of an app in the form that Prometheus needs: counters, gauges and histograms, with names and labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Family", "families"]
 
-#: Maps each counter of handler errors to the value of the label `kind`.
+#: For each counter of handler errors: the value of the label `kind`.
 _ERRORS = {"handler_errors": "exception", "script_timeouts": "deadline", "unhandled_rejections": "rejection"}
 
 _SIMPLE = (
@@ -58,7 +58,7 @@ _SIMPLE = (
     ("wsthreads_deliveries_total", "counter", "Messages queued for members by broadcasts", "deliveries"),
 )
 
-#: Counters of an endpoint.
+#: The counters of an endpoint.
 _COUNTED = (
     ("sessions_suspended", "Times that a session lost its connection and began to wait for its client"),
     ("sessions_resumed", "Times that a session got another connection"),
@@ -82,7 +82,7 @@ _BROKER = (
 
 @dataclass(slots=True)
 class Family:
-    """One metric. `samples` maps label values to a number, or to a `Distribution` for a histogram."""
+    """One metric. `samples` has a number, or a `Distribution` for a histogram, for each combination of label values."""
 
     name: str
     kind: str
@@ -92,9 +92,9 @@ class Family:
 
 
 def families(app: MonitoredApp) -> list[Family]:
-    """The current metrics of an app. Clients cannot choose label values, so the number of series is bounded.
+    """Returns the current metrics of an app. Any thread.
 
-    Any thread.
+    Clients cannot choose the values of labels, so the number of time series is limited.
     """
     endpoints = [(endpoint, endpoint.totals()) for endpoint in app.endpoints]
     by_path = [(endpoint.path, totals) for endpoint, totals in endpoints]
@@ -184,23 +184,26 @@ def families(app: MonitoredApp) -> list[Family]:
 
 
 def _version() -> str:
-    version: str = sys.modules["wsthreads"].__version__  # an import would be circular
+    version: str = sys.modules["wsthreads"].__version__  # an import of the package would be circular
     return version
 
 
 _NOTHING = Distribution((0,) * (len(BOUNDS_S) + 1), 0.0)
 
-#: RFC 6455, 7.4.1, and the IANA registry.
+#: The close codes in RFC 6455, 7.4.1, and in the IANA registry.
 _KNOWN_CODES = frozenset(range(1000, 1016)) - {1004} | frozenset(map(int, CloseCode))
 
 
 def _counted_as(prefix: str, counters: dict[str, int]) -> dict[tuple[str, ...], int]:
-    """Counts by the rest of the counters' names after the prefix."""
+    """Returns counts by the part of the counters' names after the prefix."""
     return {(name.removeprefix(prefix),): count for name, count in counters.items() if name.startswith(prefix)}
 
 
 def _by_code(closed: dict[int, int]) -> dict[tuple[str, ...], int]:
-    """Counts by close code. Codes that the server never sends share a label: "3xxx", "4xxx" or "other"."""
+    """Returns counts by close code.
+
+    Codes that the server never sends have a common label: "3xxx", "4xxx" or "other".
+    """
     counts: dict[tuple[str, ...], int] = {}
     for code, count in closed.items():
         known = code in _KNOWN_CODES

@@ -1,6 +1,6 @@
 """The formats of log lines: text for people, JSON for programs.
 
-In both, data from a client cannot forge a line or control the terminal that shows it.
+In both formats, data from a client cannot look like another log line, and cannot control the terminal that shows it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
     "with_context",
 ]
 
-#: The characters that `escaped` checks.
+#: Matches the characters that `escaped` checks.
 _SUSPECT = re.compile(r"[^\x20-\x7e\t\n]")
 
 _SECRET = re.compile(
@@ -44,35 +44,35 @@ _SECRET = re.compile(
     r"|credential|cookie|otp|ticket(?!s\Z|s?_?(?:id|no|nr|num))|[cx]srf|bearer|assertion|saml|nonce|code\Z",
     re.I,
 )
-# Patterns for a parameter anywhere in a text: its name, and its value up to a character that ends it on every server.
+# Match a parameter anywhere in a text: its name, and its value, up to a character that ends it on every server.
 _NAME = re.compile(r"""(?<![^?&;#=\s"'(])([^?&;#=\s"'(]+)=""")
 _VALUE = re.compile(r"[^&\s]*")
 _PART = re.compile(r"[^&;#\s]*")
-#: Patterns for a name in a JSON value, and for a user and a password before a host.
+#: Match a name in a JSON value, and a user and a password before a host.
 _JSON_NAME = re.compile(r'"([^"\\]{1,100})"\s*:')
 _CREDENTIALS = re.compile(r'(?<=://)[^/?#\s"<>]*@')
 
-#: Characters that do not belong to a URL when they stand directly after it in a text.
+#: Characters that do not belong to a URL if they come directly after it in a text.
 _BEHIND = "\"')]>,"
 
-#: How many times a URL in a parameter of another URL may be percent-encoded.
+#: URLs in parameters of other URLs are found even if they are percent-encoded this many times.
 _TIMES_ENCODED = 3
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ACCESS_HEAD = re.compile(r"\A\S+ - \S+ \[[^\]]*\] ")
 
-#: The length of a short session id. It is enough to find the lines that contain the full id.
+#: The length of a short session id. It is long enough to find the lines that contain the full id.
 SHORT_ID_CHARS = 8
 
-#: The attributes that every record has. All other attributes come from `extra` or from a filter.
+#: The attributes that every log record has. All others come from `extra` or from a filter.
 _USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", "stack"})
 
 
 def escaped(text: str) -> str:
     """Escape characters that control a terminal or disguise a text.
 
-    These are control characters, line ends other than the newline, marks that change the direction (U+202E) or are
-    invisible (U+200B), and lone surrogates.
+    These are control characters, line ends other than the newline, marks that are invisible (U+200B) or change the
+    direction of the text (U+202E), and lone surrogates.
     """
     return _SUSPECT.sub(_escape, text)
 
@@ -86,17 +86,20 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def block(text: str) -> str:
-    """Escape a text, and indent all lines but the first. So no line looks like a new log line."""
+    """Escape a text, and indent all lines except the first, so that no line looks like a new log line."""
     return re.sub(r"\n(?![ \t])", "\n  ", escaped(text))
 
 
 def on_one_line(text: str) -> str:
-    """Escape a text, newlines included."""
+    """Escape a text, including its newlines."""
     return escaped(text).replace("\n", "\\n")
 
 
 def quoted(text: str) -> str:
-    """Escape foreign text, and begin all lines but the first with a bar. So no line looks like a log line."""
+    """Escape a client's text, and begin all lines except the first with a bar.
+
+    So no line looks like a log line.
+    """
     return escaped(text).replace("\n", "\n  | ")
 
 
@@ -106,14 +109,14 @@ def plain(text: str) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Whether the name of a parameter or header suggests a secret value: a token, a key, a password."""
+    """Whether the name of a parameter or header suggests a secret value, such as a token, a key or a password."""
     return _SECRET.search(name) is not None
 
 
 def hide_secrets(text: str) -> str:
-    """Replace the values of secret parameters (`is_secret`) in a text that contains URLs or queries.
+    """In a text with URLs or queries, replace the values of parameters whose names suggest a secret (`is_secret`).
 
-    Also looks into values that are URLs, queries or JSON themselves. Also replaces the user and the password before a
+    Also looks into values that are URLs, queries or JSON themselves, and replaces the user and the password before a
     host.
     """
     text = _CREDENTIALS.sub("***@", text)
@@ -157,7 +160,10 @@ def _has_secret(encoded: str) -> bool:
 
 
 def takes_colours(stream: IO[str], environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether to write colours to `stream`: only for a terminal with colours, unless NO_COLOR or FORCE_COLOR is set."""
+    """Whether to write colours to `stream`.
+
+    Only a terminal with colours gets them, unless NO_COLOR or FORCE_COLOR says otherwise.
+    """
     if environment.get("NO_COLOR"):
         return False
     if environment.get("FORCE_COLOR"):
@@ -166,9 +172,9 @@ def takes_colours(stream: IO[str], environment: Mapping[str, str] = os.environ) 
 
 
 def with_context(record: logging.LogRecord) -> str:
-    """The escaped message of a record.
+    """Returns the escaped message of a log record.
 
-    The first line ends with the session, the endpoint and the address, unless the message contains them.
+    The session, the endpoint and the address are added to the first line, unless the message contains them.
     """
     message = block(record.getMessage())
     first, newline, rest = message.partition("\n")
@@ -188,7 +194,7 @@ _LEVEL_COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;3
 
 
 def stack_of(exc_info: Any) -> str:
-    """An exception with its stack, as logging shows it. Works even if formatting the exception raises an error."""
+    """Returns an exception with its stack, as logging shows it, even if formatting the exception raises an error."""
     try:
         return logging.Formatter().formatException(exc_info)
     except BaseException:
@@ -196,14 +202,14 @@ def stack_of(exc_info: Any) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for people: time of day, level, logger, message, session, endpoint and address."""
+    """Writes lines for people: time of day, level, logger, message, session, endpoint and address."""
 
     def __init__(self, colours: bool = False) -> None:
         super().__init__(datefmt="%H:%M:%S")
         self._colours = colours
 
     def formatException(self, ei: Any) -> str:
-        """The traceback, indented, because the exception's text at its end can contain any line."""
+        """Returns the traceback, indented, because the text of the exception at its end can contain anything."""
         return indent(escaped(stack_of(ei)), "  ")
 
     def format(self, record: logging.LogRecord) -> str:
@@ -220,7 +226,7 @@ class TextFormatter(logging.Formatter):
 
 
 class AccessFormatter(logging.Formatter):
-    """The format of Werkzeug's access lines, which have their own time and colours. Hides secrets in URLs."""
+    """The format of Werkzeug's access lines, which contain a time and colours already. Hides secrets in URLs."""
 
     def __init__(self, colours: bool = False) -> None:
         super().__init__()
@@ -233,11 +239,11 @@ class AccessFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """Writes each record as one JSON object in ASCII, on one line.
+    """Writes each log record as one JSON object in ASCII, on one line.
 
-    Every object has `time` (ISO 8601, UTC), `level`, `logger`, `message` and `pid`. Where they apply, the object also
-    has `session`, `endpoint` and `address`, the `file`, `line` and `column` of a script, `exception` (the stack), and
-    the `method`, `path` and `status` of a request. Text, numbers and booleans of `extra` are added.
+    Every object has `time` (ISO 8601, UTC), `level`, `logger`, `message` and `pid`. Where it makes sense, an object
+    also has `session`, `endpoint` and `address`, the `file`, `line` and `column` of a script, `exception` (the stack),
+    and the `method`, `path` and `status` of a request. Text, numbers and booleans from `extra` are added.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -247,7 +253,8 @@ class JSONFormatter(logging.Formatter):
             message = message.removesuffix(f"\n{stack}")
         else:
             stack = stack_of(record.exc_info) if record.exc_info else None
-        if hasattr(record, "status"):  # a line of an access log: other fields have the content of its first part
+        # a line of an access log, for which other fields have the content of its first part
+        if hasattr(record, "status"):
             message = hide_secrets(plain(_ACCESS_HEAD.sub("", message)))
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         fields: dict[str, object] = {

@@ -1,7 +1,7 @@
 """Writes the lines of wsthreads to gunicorn's logs, and hides secrets in URLs there.
 
-The application uses the same loggers. So nothing here raises. And every record keeps the type and the shape of its
-`args`, because formatters and filters for access logs read ``record.args["U"]``.
+The application uses the same loggers. So the code here raises no exception. And the `args` of every log record keep
+their type and shape, because formatters and filters for access logs read ``record.args["U"]``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ __all__ = ["log_to_gunicorn"]
 
 
 class _ToGunicorn(logging.Handler):
-    """Passes records to the handlers of gunicorn's error log. Adds the logger's name, which their format does not show.
+    """Passes log records to the handlers of gunicorn's error log.
 
-    `levels` are the levels that `log_to_gunicorn` has set on the loggers.
+    Adds the name of the logger, which their format lacks.
+
+    `levels` has the level of each logger whose level `log_to_gunicorn` has set.
     """
 
     def __init__(self, levels: dict[logging.Logger, int]) -> None:
@@ -31,13 +33,13 @@ class _ToGunicorn(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if _writers(logging.getLogger()):
-            return  # the application has configured logging meanwhile, so its handlers get the record
+            return  # the application has configured logging in the meantime, so its handlers get the record
         try:
             named = logging.makeLogRecord(record.__dict__)
             named.msg, named.args = f"{record.name}: {with_context(record)}", ()
             if named.exc_info and not named.exc_text:
                 named.exc_text = TextFormatter().formatException(named.exc_info)
-        except Exception:  # a malformed record of the application: all handlers of logging do the same
+        except Exception:  # a malformed record of the application: all handlers of logging call handleError
             self.handleError(record)
             return
         for handler in logging.getLogger("gunicorn.error").handlers:
@@ -46,8 +48,8 @@ class _ToGunicorn(logging.Handler):
 
 
 def _hide_in_access_log(record: logging.LogRecord) -> bool:
-    """A filter for gunicorn's access log: hides secrets, and escapes characters that could forge a line."""
-    with suppress(Exception):  # raised by the application's own mapping
+    """A filter for gunicorn's access log, which hides secrets, and escapes characters that could begin a false line."""
+    with suppress(Exception):  # raised by a mapping of the application's own
         args: Any = record.args
         if isinstance(args, dict):
             hidden = {
@@ -66,11 +68,11 @@ def _hide_in_access_log(record: logging.LogRecord) -> bool:
 
 
 def _hide_in_error_log(record: logging.LogRecord) -> bool:
-    """A filter for gunicorn's error log: hides secrets.
+    """A filter for gunicorn's error log, which hides secrets.
 
-    Of a malformed request, it hides the parts that gunicorn quotes, except the method.
+    In a line about a malformed request, it hides what gunicorn quotes from the request, except the method.
     """
-    with suppress(Exception):  # raised by a value's `__str__`
+    with suppress(Exception):  # raised by the `__str__` of a value
         if isinstance(record.args, tuple) and record.args:
             record.args = tuple(map(_hide_in_value, record.args))
         elif not record.args:
@@ -94,7 +96,7 @@ def _hide_in_value(value: object) -> object:
 
 
 def _hide(text: str) -> str:
-    """Like `hide_secrets`, but fast for the many values of an access line that contain no secret."""
+    """Like `hide_secrets`, but fast, because an access line has many values without secrets."""
     return hide_secrets(text) if "=" in text or "@" in text else text
 
 
@@ -103,22 +105,23 @@ def _on_one_line(text: str) -> str:
 
 
 def _writers(logger: logging.Logger) -> list[logging.Handler]:
-    """The logger's handlers that write a log. An attribute marks the dashboard's handler, which writes none."""
+    """Returns the handlers of a logger that write a log. The dashboard's handler, which has a mark, writes none."""
     return [handler for handler in logger.handlers if not getattr(handler, "is_observer", False)]
 
 
 def log_to_gunicorn() -> None:
-    """Under gunicorn, send wsthreads's log to gunicorn's error log, unless the application has configured logging.
+    """Under gunicorn, send the log of wsthreads to gunicorn's error log, unless the application has configured logging.
 
-    Scripts, and lines about slow clients, kicks and bans, are logged at gunicorn's level. Other lines of wsthreads are
-    logged from the level warning, or all of them if gunicorn's level is debug. Also hides secrets in URLs in gunicorn's
-    logs. If the application configures logging later, the next call removes the handler and resets the levels. Does
-    nothing outside gunicorn.
+    Log lines of scripts, and lines about slow clients, kicks and bans, are logged from gunicorn's level upward. Other
+    lines of wsthreads are logged from the level warning upward, or all of them if gunicorn's level is debug. Secrets in
+    URLs are hidden in gunicorn's logs. If the application configures logging later, the next call removes the handler
+    and restores the levels. Does nothing outside gunicorn.
     """
     error_log, ours, scripts = map(logging.getLogger, ("gunicorn.error", "wsthreads", "wsthreads.script"))
     slow, kicks = map(logging.getLogger, ("wsthreads.sessions.life.slow", "wsthreads.rooms.directory.kicks"))
     if "gunicorn.glogging" in sys.modules:
-        logging.getLogger("gunicorn.access").addFilter(_hide_in_access_log)  # adding it again has no effect
+        # if this filter was added before, this has no effect
+        logging.getLogger("gunicorn.access").addFilter(_hide_in_access_log)
         error_log.addFilter(_hide_in_error_log)
     handler = next((handler for handler in ours.handlers if isinstance(handler, _ToGunicorn)), None)
     others = {*_writers(logging.getLogger()), *_writers(ours), *_writers(scripts)} - {handler}

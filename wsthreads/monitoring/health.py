@@ -19,17 +19,17 @@ __all__ = ["HEALTH_PATH", "READY_PATH", "Health"]
 
 log = get_logger(__name__)
 
-#: The path answers 200 as long as the process can respond.
+#: This path answers 200 as long as the process can respond.
 HEALTH_PATH = "/healthz"
 
-#: The path answers 200 while the app accepts new sessions. It answers 503 while the app shuts down, or if a script is
-#: not running and cannot be started. A full server still reports ready, because otherwise the load balancer would stop
-#: its HTTP traffic, too.
+#: This path answers 200 while the app accepts new sessions. It answers 503 while the app shuts down, or if a script is
+#: not running and cannot be started. A full server still answers 200, because a load balancer would otherwise send it
+#: no HTTP requests either.
 READY_PATH = "/readyz"
 
 
 class Health:
-    """A WSGI application for both paths. It calls `is_closing` and `endpoints` at each request. Any thread."""
+    """A WSGI application for both paths. It calls `is_closing` and `endpoints` for each request. Any thread."""
 
     def __init__(self, is_closing: Callable[[], bool], endpoints: Callable[[], Iterable[MonitoredEndpoint]]) -> None:
         self._is_closing = is_closing
@@ -47,7 +47,7 @@ class Health:
         return response(environ, start_response)
 
     def _lack(self) -> str:
-        """Why the app accepts no sessions. Empty if it accepts sessions."""
+        """Returns the reason why the app accepts no sessions. Empty if it accepts sessions."""
         if self._is_closing():
             return "shutting down"
         for endpoint in self._endpoints():

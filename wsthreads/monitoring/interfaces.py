@@ -1,4 +1,4 @@
-"""The parts of an app, its endpoints and handlers that monitoring uses, as protocol classes. Any thread."""
+"""The parts of an app, an endpoint and a handler that monitoring uses, as protocol classes. Any thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MonitoredHandler(Protocol):
         """Whether calls of the handler wait for each other in a queue, as calls of a script do."""
 
     def heap_bytes(self) -> int | None:
-        """The heap size of the script's interpreter. None for a Python handler."""
+        """The size of the heap of a script's interpreter. None for a Python handler."""
 
     def start(self) -> None:
         """Start the handler, unless it is running. Raises `WSThreadsError` if it cannot be started."""
@@ -34,14 +34,14 @@ class MonitoredEndpoint(Protocol):
 
     @property
     def path(self) -> str:
-        """Its path."""
+        """The path of the endpoint."""
 
     @property
     def handler(self) -> MonitoredHandler:
-        """Its handler."""
+        """The handler of the endpoint."""
 
     def totals(self) -> Totals:
-        """The endpoint's current numbers, and its sums since the process began."""
+        """Returns the endpoint's current numbers, and its sums since the process began."""
 
 
 class MonitoredApp(Protocol):
@@ -49,15 +49,15 @@ class MonitoredApp(Protocol):
 
     @property
     def endpoints(self) -> tuple[MonitoredEndpoint, ...]:
-        """All endpoints."""
+        """All endpoints of the app."""
 
     @property
     def metrics(self) -> Metrics:
-        """Counters that belong to no endpoint."""
+        """The counters that belong to no endpoint."""
 
     @property
     def places(self) -> int:
-        """The most sessions that the app accepts."""
+        """At most this many sessions are possible."""
 
     @property
     def shares_rooms(self) -> bool:
@@ -65,4 +65,4 @@ class MonitoredApp(Protocol):
 
     @property
     def broadcasts_waiting(self) -> int:
-        """The number of broadcasts that the broker has not accepted yet."""
+        """How many broadcasts the broker has not accepted yet."""

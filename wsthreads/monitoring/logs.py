@@ -1,8 +1,9 @@
-"""Sets up logging for the command line, and adds context to log records.
+"""Configures logging for the command line, and adds context to log records.
 
-An embedded `WebSocketApp` leaves the set-up to the application. Under gunicorn, `wsthreads.monitoring.gunicorn_logs`
-does it. `log_context` adds the attributes `session`, `endpoint` and `address` to every record about a session or a
-handshake. `AddContext` does the same for records of a Python handler. `printable` and `block` make a client's text safe
+The *context* of a record says what the record is about: the attributes `session`, `endpoint` and `address`. If an
+application uses a `WebSocketApp`, the application configures logging itself. Under gunicorn,
+`wsthreads.monitoring.gunicorn_logs` does it. `log_context` makes the context for each record about a session or a
+handshake. `AddContext` adds it to the records of a Python handler. `printable` and `block` make a client's text safe
 for a log.
 """
 
@@ -53,29 +54,32 @@ __all__ = [
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
-#: The environment variable with the format of log lines, which is one of `FORMATS`.
+#: The environment variable with the format of log lines: one of `FORMATS`.
 FORMAT_VARIABLE = "WSTHREADS_LOG_FORMAT"
 
 
 def printable(text: str) -> str:
-    """A client's text on one line. Quoted and escaped if it has unprintable characters."""
+    """Returns a client's text on one line. It is quoted and escaped if it has unprintable characters."""
     return text if text.isprintable() else repr(text)
 
 
-# The context of records.
+# The context of log records
 
 
-#: The key of the session's id in the WSGI environ, set at the handshake. Formats of access logs can use it, too.
+#: The key in the WSGI environ for the session's id, set at the handshake. Formats of access logs can use it, too.
 SESSION_KEY = "wsthreads.session"
 
-#: The key of the endpoint's path in the WSGI environ, which may be a rule, such as ``/ws/rooms/<name>``.
+#: The key in the WSGI environ for the endpoint's path, which may have parameters, such as ``/ws/rooms/<name>``.
 ENDPOINT_KEY = "wsthreads.endpoint"
 
 
 def log_context(environ: dict[str, Any], *, error: BaseException | None = None) -> dict[str, Any]:
-    """The `extra` of a record about a session or a handshake: `endpoint`, `address`, and `session` once it exists.
+    """Returns the `extra` for a log record about a session or a handshake.
 
-    A Python handler's `error` adds `file` and `line`: the innermost place in the handler's own file.
+    This is its `endpoint`, its `address`, and its `session` if there is one already.
+
+    If `error` is an exception of a Python handler, its `file` and `line` are added: the innermost place in the
+    handler's own file.
     """
     endpoint: str | None = environ.get(ENDPOINT_KEY)
     if endpoint is None:
@@ -91,7 +95,7 @@ def log_context(environ: dict[str, Any], *, error: BaseException | None = None) 
 
 
 def _place_of(traceback: TracebackType) -> dict[str, Any]:
-    """The `file` and `line` of the handler's frame, the first one after the frames of wsthreads itself."""
+    """Returns the `file` and `line` of the handler's frame, which is the first frame after those of wsthreads."""
     handlers: TracebackType | None = traceback
     while handlers is not None and str(handlers.tb_frame.f_globals.get("__name__")).startswith("wsthreads."):
         handlers = handlers.tb_next
@@ -106,7 +110,7 @@ def _place_of(traceback: TracebackType) -> dict[str, Any]:
 
 
 def access_context(address: str, method: str, path: str, status: int | str) -> dict[str, Any]:
-    """The `extra` of an access log's record."""
+    """Returns the `extra` for a record of an access log."""
     status = int(status) if str(status).isdigit() else str(status)
     return {"address": address, "method": method, "path": hide_secrets(path), "status": status}
 
@@ -115,7 +119,7 @@ _context: ContextVar[dict[str, Any] | None] = ContextVar("wsthreads.log_context"
 
 
 class in_context:
-    """A context manager for a session's thread: inside, `AddContext` adds the session's context to log records."""
+    """A context manager for the thread of a session. Inside, `AddContext` adds the session's context to log records."""
 
     __slots__ = ("_context", "_token")
 
@@ -130,9 +134,10 @@ class in_context:
 
 
 class AddContext(logging.Filter):
-    """A filter for handlers of `logging`. Adds `session`, `endpoint` and `address` to records of a session's thread.
+    """A filter for handlers of `logging`, which adds the context of a session to the records of the session's thread.
 
-    It works for every logger. Records of wsthreads itself have these attributes without the filter.
+    The context is `session`, `endpoint` and `address`. The filter works for every logger. The records of wsthreads
+    itself have these attributes without the filter.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -143,14 +148,14 @@ class AddContext(logging.Filter):
         return True
 
 
-# Set-up.
+# Configuration
 
 
 def log_to(stream: IO[str], level: str, *, quiet_below: str, form: str = "text") -> None:
     """Log to `stream` from `level` upward.
 
     `form` is one of `FORMATS`. In JSON, Python's warnings are logged, too. `takes_colours` decides whether text has
-    colours. A program calls this once; a library never does.
+    colours. A program calls this once. A library must not call it.
     """
     colours = takes_colours(stream)
     handler, access_handler = logging.StreamHandler(stream), logging.StreamHandler(stream)
@@ -176,5 +181,5 @@ def log_to(stream: IO[str], level: str, *, quiet_below: str, form: str = "text")
 def _is_loud(quiet: re.Pattern[str], record: logging.LogRecord) -> bool:
     try:
         return quiet.search(plain(record.getMessage())) is None
-    except Exception:  # a malformed record of the application, which the handler reports
+    except Exception:  # a malformed record of the application, about which the handler complains
         return True

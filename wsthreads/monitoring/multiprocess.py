@@ -1,4 +1,4 @@
-"""prometheus-client's multi-process mode: each process writes its counts to files that all processes read."""
+"""The multi-process mode of prometheus-client: each process writes its counts to files that all processes read."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 
 __all__ = ["DIRECTORY_VARIABLE", "SharedCounts"]
 
-#: How often each process writes its numbers for the others, in seconds.
+#: How often each process writes its numbers, in seconds.
 PUSH_S = 5.0
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class SharedCounts:
-    """Adds this process's new counts to prometheus-client's metrics. All processes read the files of these. Any thread.
+    """Adds the new counts of this process to the metrics of prometheus-client, whose files all processes read.
 
-    A forked process has its own files, and adds only its own counts.
+    Any thread.
 
-    Raises `ConfigError` if the directory does not exist.
+    A forked process has files of its own, and adds only its own counts.
+
+    Raises `ConfigError` if the directory for the files does not exist.
     """
 
     def __init__(self, app: MonitoredApp) -> None:
@@ -42,7 +44,7 @@ class SharedCounts:
         if not os.path.isdir(self.directory):
             raise ConfigError(f"{DIRECTORY_VARIABLE} must name a directory, empty at the start, not {self.directory!r}")
         self._app = app
-        self._lock = Lock()  # guards the rest; under it, only leaf locks are taken
+        self._lock = Lock()  # guards the rest; while it is held, only leaf locks are taken
         self._pushed: dict[tuple[str, tuple[str, ...]], Any] = {}
 
     def push_later(self, flusher: Flusher) -> None:
@@ -58,8 +60,8 @@ class SharedCounts:
                 self._push(family)
 
     def end(self, process: int) -> None:
-        """Write the last counts, and remove the gauges of this process, because it is about to end."""
-        if process == os.getpid():  # not a forked child
+        """Write the last counts, and remove the gauges of this process, because the process is about to end."""
+        if process == os.getpid():  # not in a forked child
             self.push()
             with suppress(OSError):  # the directory may not exist any more
                 mark_process_dead(process, self.directory)
@@ -72,8 +74,8 @@ class SharedCounts:
             child = metric.labels(*labels) if labels else metric
             if family.kind == "histogram":
                 news = value if before is None else value.since(before)
-                # prometheus-client has no public method to add more than one observation. These attributes have not
-                # changed since 0.2.
+                # prometheus-client has no public method to add more than one observation. These private attributes have
+                # not changed since version 0.2.
                 for bucket, count in zip(child._buckets, news.counts, strict=True):
                     if count:
                         bucket.inc(count)
@@ -89,15 +91,15 @@ class SharedCounts:
             try:
                 os.kill(pid, 0)
             except ProcessLookupError:
-                with suppress(OSError):  # another process has removed it
+                with suppress(OSError):  # another process has removed the file before
                     mark_process_dead(pid, self.directory)
-            except OSError:  # the process is alive and belongs to another user
+            except OSError:  # the process still runs, and belongs to another user
                 pass
 
 
 @cache
 def _metric(name: str, kind: str, about: str, labels: tuple[str, ...]) -> Any:
-    """The metric with this name in this process. Several apps share it."""
+    """Returns the metric with this name in this process. Several apps share it."""
     if kind == "histogram":
         return prometheus_client.Histogram(name, about, labels, buckets=BOUNDS_S, registry=None)
     if kind == "counter":

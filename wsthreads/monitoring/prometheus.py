@@ -1,9 +1,9 @@
 """Serves an app's metrics for Prometheus at ``/metrics``, through prometheus-client.
 
-In a single process, a scrape reads the app's counters. For several processes (gunicorn's workers), set
-PROMETHEUS_MULTIPROC_DIR to a directory. In this multi-process mode of prometheus-client, each process writes its new
-counts to the directory every few seconds, and when it is scraped. A scrape of any process returns the sums of all
-processes.
+A *scrape* is a request of Prometheus for the metrics. If there is a single process, a scrape reads the app's counters.
+For several processes (gunicorn's workers), PROMETHEUS_MULTIPROC_DIR must be set to a directory. In this multi-process
+mode of prometheus-client, each process writes its new counts to the directory every few seconds, and when it is
+scraped. So a scrape of any process returns the sums of all processes.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ METRICS_PATH = "/metrics"
 
 
 class WebSocketCollector:
-    """Collects the metrics of an app for a registry of your own: ``REGISTRY.register(WebSocketCollector(app))``.
+    """Collects the metrics of an app for your own registry: ``REGISTRY.register(WebSocketCollector(app))``.
 
-    Does not work in prometheus-client's multi-process mode. Use `serve_metrics` there.
+    Does not work in the multi-process mode of prometheus-client. Use `serve_metrics` in this mode.
     """
 
     def __init__(self, app: MonitoredApp) -> None:
@@ -89,7 +89,7 @@ _FORMS = {
 
 
 class MetricsPage:
-    """A WSGI application that serves the metrics. Requires the bearer `token`, unless it is empty. Any thread."""
+    """A WSGI application that serves the metrics. Requests need the bearer `token`, unless it is empty. Any thread."""
 
     def __init__(self, app: MonitoredApp, token: str = "") -> None:
         self._app = app
@@ -110,7 +110,7 @@ class MetricsPage:
         return Response(encode(self._registry()), content_type=content_type, headers={"Cache-Control": "no-store"})
 
     def _registry(self) -> Any:
-        """The metrics of wsthreads, and the metrics of prometheus-client's default registry."""
+        """Returns the metrics of wsthreads, and those of the default registry of prometheus-client."""
         registry = prometheus_client.CollectorRegistry()
         if self._shared is not None:
             self._shared.push()
@@ -121,11 +121,11 @@ class MetricsPage:
 
     @property
     def adds_up(self) -> bool:
-        """Whether a scrape shows the sum of all processes, and not only the numbers of this process."""
+        """Whether a scrape shows the sums of all processes. Otherwise, it shows the numbers of this process."""
         return self._shared is not None
 
     def start(self, flusher: Flusher) -> None:
-        """In multi-process mode, begin to write this process's numbers, by a timer of the running `flusher`.
+        """In multi-process mode, begin to write the numbers of this process, with a timer of the running `flusher`.
 
         Call this once in each process.
         """
@@ -138,7 +138,7 @@ class MetricsPage:
 
 
 class _Together:
-    """Combines several collectors into a registry. If two metrics have the same name, the first one is kept."""
+    """Combines several collectors into one registry. If two metrics have the same name, only the first is kept."""
 
     def __init__(self, collectors: Iterable[Any]) -> None:
         self._collectors = collectors

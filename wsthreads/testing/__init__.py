@@ -1,4 +1,4 @@
-"""Test helpers for handlers, without a socket or with a real server.
+"""Helpers for tests of handlers, without a socket or with a real server.
 
 ::
 
@@ -11,8 +11,9 @@
             assert bob.received[-1] == "hi"
 
 `play` runs the handler in the real server code, with its rooms, limits and close codes. Only TCP is left out. When a
-client's method returns, all its effects have happened, so a test need not wait. `live_server` serves the same handler
-on a port, for tests with your own client or a browser. `wsthreads.testing.fixtures` has pytest fixtures for both.
+method of a client returns, all its effects have happened, so a test need not wait. `live_server` serves the same
+handler on a port, for tests with your own client or a browser. `wsthreads.testing.fixtures` has pytest fixtures for
+both.
 """
 
 from wsthreads.testing.client import Client

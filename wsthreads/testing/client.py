@@ -1,4 +1,4 @@
-"""A client for tests: speaks ``wsthreads.1``, as `wsthreads.js` does, and keeps all messages that it receives."""
+"""A client for tests: it speaks ``wsthreads.1``, like `wsthreads.js`, and stores all messages that it receives."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
-#: A test's client has no limits of its own, because tests are about the server's limits.
+#: The client of a test has no limits of its own, because tests are about the limits of the server.
 _UNLIMITED = 2**53
 
 
 class Client:
-    """One client, as `Play.connect` returns it. When a method returns, all its effects have happened.
+    """One client, which `Play.connect` returns. When a method returns, all its effects have happened.
 
-    If the handler throws meanwhile, the method raises the handler's exception. Every wait raises `TimeoutError` after
-    the deadline of `play`.
+    If the handler raises an exception in the meantime, the method raises this exception in the test. Every wait raises
+    `TimeoutError` after the deadline of `play`.
     """
 
     def __init__(
@@ -55,10 +55,11 @@ class Client:
         self._settle, self._sessions, self._failed = settle, sessions, failed
         self._deadline_s = deadline_s
         self._callbacks = Callbacks("wsthreads-client-calls")
-        self._changed = Condition()  # guards everything below; no code of the test is called under it
+        self._changed = Condition()  # guards everything below; no code of the test is called while it is held
         self._dialogue = Dialogue(max_queued=_UNLIMITED, max_queued_bytes=_UNLIMITED)
-        self._lines: list[Line] = []  # the last line is the current one; the threads of earlier lines may still run
-        self._answering = 0  # how many calls of `on_request` have not returned
+        # the connections of this client; the last one is the current one, and threads of earlier ones may still run
+        self._lines: list[Line] = []
+        self._answering = 0  # how many calls of `on_request` have not returned yet
         self._taken = 0
         self._session: Session | None = None
         #: All messages received so far: text as str, binary as bytes.
@@ -69,10 +70,10 @@ class Client:
         #: called in a separate thread.
         self.on_request = on_request
 
-    # For tests.
+    # For tests
 
     def send(self, message: str | bytes) -> None:
-        """Send text (a str) or binary (bytes). Raises `ConnectionError` if the connection is closed.
+        """Send text (a str) or binary data (bytes). Raises `ConnectionError` if the connection is closed.
 
         After `lose`, messages wait for `come_back`, if the session can be resumed.
         """
@@ -85,7 +86,7 @@ class Client:
         self._settle()
 
     def request(self, message: str | bytes, timeout_s: float | None = None) -> str | bytes | None:
-        """Send a request, and return the answer of `on_request`. Waits for the answer, at most `timeout_s`.
+        """Send a request, and return the answer of the handler's `on_request`. Waits for at most `timeout_s`.
 
         Raises `RequestError` with the handler's text, `RequestTimeout`, or `SessionClosed` if the session ends.
         """
@@ -105,7 +106,7 @@ class Client:
             is_done, has_ended = pending.is_done, self._has_ended
             if not is_done:
                 self._dialogue.give_up(pending)
-        self._settle()  # raises the handler's exception, if there is one
+        self._settle()  # raises the exception of the handler, if there is one
         if pending.error is not None:
             raise pending.error
         if not is_done and has_ended:
@@ -115,7 +116,7 @@ class Client:
         return pending.answer
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close the connection with a close handshake. Does nothing if it is already closed."""
+        """Close the connection by a close handshake. Does nothing if it is closed already."""
         with self._changed:
             self._line.close(code, reason)
         self._settle()
@@ -123,20 +124,20 @@ class Client:
     def lose(self) -> None:
         """Lose the connection without a close handshake.
 
-        With `resume_s`, the session is suspended, and `come_back` resumes it. Otherwise, the session is closed with
-        1006.
+        With `resume_s`, the session is suspended, and `come_back` resumes it. Otherwise, the session is closed with the
+        code 1006.
         """
         self.vanish()
         self._settle()
 
     def come_back(self, *, headers: Mapping[str, str] | None = None, **parameters: str) -> None:
-        """Connect again and resume the session, as `wsthreads.js` does after a lost connection.
+        """Connect again and resume the session, like `wsthreads.js` after the loss of a connection.
 
-        Afterwards, `resumed` tells whether the session was resumed. If it was not, `session` is a new one. If the old
-        connection is still open, the new connection replaces it. `headers` and `parameters`, such as a token, replace
-        those of the first handshake. Raises `HandshakeRefused` if the client is refused with a status. In this case, it
-        may come back later. Raises `ConnectionError` if no session waits for the client, which is always so without
-        ``resume_s``.
+        Afterwards, `resumed` says whether the session was resumed. If it was not, `session` is a new session. If the
+        old connection is still open, the new connection replaces it. `headers` and `parameters`, such as a token,
+        replace those of the first handshake. Raises `HandshakeRefused` if the client is refused with a status. The
+        client may then come back later. Raises `ConnectionError` if no session waits for the client, which is always so
+        without ``resume_s``.
         """
         call = self._call
         if headers is not None:
@@ -161,16 +162,18 @@ class Client:
         self.meet()
 
     def receive(self, timeout_s: float | None = None) -> str | bytes:
-        """The next message that neither this method nor `take` has returned. Waits for a message, at most `timeout_s`.
+        """Returns the next message that neither this method nor `take` has returned.
 
-        Use it for messages that timers of a script or threads of a handler send later.
+        Waits for it, for at most `timeout_s`.
+
+        Use this for messages that timers of a script or threads of a handler send later.
         """
         timeout_s = self._deadline_s if timeout_s is None else timeout_s
         self._settle()
         with self._changed:
             has_come = self._changed.wait_for(lambda: self._taken < len(self.received) or self.closed, timeout_s)
         if not has_come:
-            self._settle()  # raises the handler's exception instead, if there is one
+            self._settle()  # raises the exception of the handler instead, if there is one
             raise TimeoutError(f"no message was received in {timeout_s:g} s")
         with self._changed:
             if self._taken == len(self.received):
@@ -179,18 +182,18 @@ class Client:
             return self.received[self._taken - 1]
 
     def take(self) -> list[str | bytes]:
-        """All messages that neither this method nor `receive` has returned."""
+        """Returns all messages that neither this method nor `receive` has returned yet."""
         self._settle()
         with self._changed:
             taken, self._taken = self._taken, len(self.received)
             return self.received[taken:]
 
     def take_json(self) -> list[Any]:
-        """Like `take`, with each message parsed as JSON."""
+        """Like `take`, but parses each message as JSON."""
         return [json.loads(message) for message in self.take()]
 
     def wait_closed(self, timeout_s: float | None = None) -> tuple[int, str]:
-        """Wait for the end of the connection, at most `timeout_s`. Returns the close code and the reason."""
+        """Wait for the end of the connection, for at most `timeout_s`. Returns the close code and the reason."""
         timeout_s = self._deadline_s if timeout_s is None else timeout_s
         with self._changed:
             if not self._changed.wait_for(lambda: self.closed is not None, timeout_s):
@@ -201,9 +204,9 @@ class Client:
 
     @property
     def closed(self) -> tuple[int, str] | None:
-        """The close code and the reason, as a browser reports them, or None while the connection is open.
+        """The close code and the reason, as a browser reports them. None while the connection is open.
 
-        The code is 1006 for a lost connection, and 1005 for a close without a code.
+        The code is 1006 after the loss of a connection, and 1005 after a close without a code.
         """
         return self._line.closed
 
@@ -219,7 +222,7 @@ class Client:
 
     @property
     def session(self) -> Session:
-        """The session of this client: its id, its rooms, and the attributes that a Python handler sets."""
+        """The session of this client: its id, its rooms, and the attributes that a Python handler has set."""
         if self._session is None:
             raise ConnectionError(f"this client has no session: it was closed at once, {self.closed}")
         return self._session
@@ -227,14 +230,14 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self.closed or 'open'}, {len(self.received)} messages>"
 
-    # For `Play`.
+    # For `Play`
 
     def begin(self, call: Call) -> None:
         """Send the handshake. `finish_handshake` waits for the response."""
         with self._changed:
             self._call = call
             if self._lines:
-                self._dialogue.disconnected()  # from the hello on, the old connection's messages are ignored
+                self._dialogue.disconnected()  # from the hello on, messages of the old connection are ignored
             number = len(self._lines)
             line = Line(call, self._changed, self._upgraded, lambda message: self._receive(message, number))
             self._lines.append(line)
@@ -250,7 +253,7 @@ class Client:
         self._callbacks.end(self._deadline_s)
 
     def finish_handshake(self) -> None:
-        """Wait for the response. Raises `HandshakeRefused` with its status and text unless it is a 101."""
+        """Wait for the response. Unless it is a 101, raises `HandshakeRefused` with its status and text."""
         line = self._line
         with self._changed:
 
@@ -264,7 +267,7 @@ class Client:
             if not line.is_upgraded:
                 raise HandshakeRefused(*line.answer, line.headers)
             if not self._dialogue.is_open and line.closed and line.closed[0] not in UNDECIDED_CODES:
-                self._dialogue.forget()  # the session has ended meanwhile
+                self._dialogue.forget()  # the session has ended in the meantime
 
     def meet(self) -> None:
         """Find this client's session."""
@@ -275,32 +278,32 @@ class Client:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the client is quiet until one side sends again."""
+        """Whether nothing will happen until the client or the server sends again."""
         return not self._answering and all(line.is_idle for line in self._lines)
 
     @property
     def is_over(self) -> bool:
-        """Whether the connection's thread has ended."""
+        """Whether the thread of the connection has ended."""
         return not self._answering and all(line.is_over for line in self._lines)
 
     @property
     def may_come_back(self) -> bool:
-        """Whether the client has lost its connection, and its session may be waiting for it."""
+        """Whether the client has lost its connection, and its session may be waiting."""
         with self._changed:
             return self._dialogue.token is not None and (self.closed is None or not is_final(self.closed[0]))
 
     @property
     def moved(self) -> int:
-        """A number that grows while something happens on the connection."""
+        """A number that grows while something happens on this connection."""
         return sum(line.moved for line in self._lines)
 
     def wait_idle(self, deadline: float) -> None:
-        """Wait until the server's thread of this connection waits for input or has ended."""
+        """Wait until the server's thread for this connection waits for input, or has ended."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.is_idle, max(0.0, deadline - monotonic())):
                 raise TimeoutError(f"a call of the handler for {self!r} has not returned in {self._deadline_s:g} s")
 
-    # With the lock held.
+    # Called with the lock held
 
     @property
     def _line(self) -> Line:
@@ -308,7 +311,7 @@ class Client:
 
     @property
     def _has_ended(self) -> bool:
-        """Whether the session has ended. If it has, no answer will come."""
+        """Whether the session has ended, so that no answer will come."""
         return self.closed is not None and not self.may_come_back
 
     def _check_open(self) -> None:
@@ -331,7 +334,7 @@ class Client:
 
     def _receive(self, message: str | bytes, number: int) -> None:
         if number != len(self._lines) - 1:
-            return  # the message is from a connection that has been replaced
+            return  # the message came over a connection that was replaced
         try:
             events = self._dialogue.receive(message)
         except PeerError as error:  # an error of the server, which the test should see
@@ -363,7 +366,7 @@ class Client:
                 raise MessageTypeError(f"an answer must be text, bytes or None, not {type(answer).__name__}")
         except RequestError as error:
             failure = str(error)
-        except BaseException as error:  # the test's next call raises it
+        except BaseException as error:  # the test's next call raises this exception
             self._failed(error)
             failure = "failed"
         with self._changed:

@@ -1,4 +1,4 @@
-"""One connection of a test's client: the handshake and WebSocket over a `Pipe`, and the thread that calls the app."""
+"""A line: one connection of a test's client. It has the handshake, the WebSocket, and the thread that calls the app."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LINE", "Call", "Line"]
 
-#: The key of the line in the environ of its request. A WSGI application may pass on a copy of the environ, and the copy
-#: has this key, too.
+#: The key of the line in the environ of its request. If an application passes on a copy of the environ, the copy has
+#: this key, too.
 LINE = "wsthreads.testing.line"
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a client connects to, and with which request."""
+    """Where a client connects to, and with which request."""
 
     app: WSGIApplication
     path: str
@@ -42,9 +42,10 @@ class Call:
 
 
 class Line:
-    """One connection. The constructor sends the handshake. `changed` guards everything, and is notified of each change.
+    """One connection. The constructor sends the handshake.
 
-    `upgraded` is called with the subprotocol, and `received` with each message, with the lock held.
+    The condition `changed` guards everything, and is notified of each change. `upgraded` is called with the
+    subprotocol, and `received` with each message, both while `changed` is held.
     """
 
     def __init__(
@@ -57,20 +58,20 @@ class Line:
         self._changed, self._call_upgraded, self._call_received = changed, upgraded, received
         self._pipe = Pipe(changed, self._feed)
         self._protocol = Protocol(ConnectionType.CLIENT)
-        self._head = b""  # the head of the server's response, as far as it has arrived
+        self._head = b""  # what has arrived of the head of the server's response
         self._parts: list[str | bytes] = []
         #: The status, the text and the headers of a response that is not a 101.
         self.answer = (0, "")
         self.headers: list[tuple[str, str]] = []
         self.is_upgraded = False
-        #: Whether the connection's thread has ended, and the exception that it has raised.
+        #: Whether the thread of the connection has ended, and which exception it has raised.
         self.is_over = False
         self.crash: BaseException | None = None
-        #: The close code and the reason, or None while the connection is open.
+        #: The close code and the reason. None while the connection is open.
         self.closed: tuple[int, str] | None = None
         Thread(target=self._serve, args=(call.app, self._environ(call)), name="wsthreads-play", daemon=True).start()
 
-    # For the client.
+    # For the client
 
     @property
     def is_open(self) -> bool:
@@ -79,12 +80,12 @@ class Line:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the connection is quiet until one side sends again."""
+        """Whether nothing will happen until the client or the server sends again."""
         return self.is_over or self._pipe.is_idle
 
     @property
     def moved(self) -> int:
-        """A number that grows while something happens on the connection."""
+        """A number that grows while something happens on this connection."""
         return self._pipe.moved
 
     def write(self, message: str | bytes) -> None:
@@ -101,10 +102,10 @@ class Line:
         self._feed(b"")
         self._pipe.end()
 
-    # The request.
+    # The request
 
     def _environ(self, call: Call) -> dict[str, Any]:
-        """The WSGI environ of the request, like that of gunicorn's gthread worker."""
+        """Returns the WSGI environ of the request, like that of gunicorn's gthread worker."""
         subprotocols = ", ".join(call.subprotocols)
         fields = {
             "Host": "localhost",
@@ -139,7 +140,7 @@ class Line:
         return environ
 
     def _serve(self, app: WSGIApplication, environ: dict[str, Any]) -> None:
-        """The connection's thread: calls the app like a WSGI server."""
+        """Call the app like a WSGI server. The connection's thread runs this."""
         body: list[bytes] = []
         status = [0]
 
@@ -166,10 +167,10 @@ class Line:
                 self.is_over = True
                 self._changed.notify_all()
 
-    # What the server sends.
+    # What the server sends
 
     def _feed(self, data: bytes) -> None:
-        """Take bytes from the server. Empty bytes mean the end."""
+        """Take bytes from the server. No bytes mean the end."""
         with self._changed:
             if self.closed is None and self.is_upgraded:
                 if data:

@@ -21,11 +21,11 @@ __all__ = ["live_server"]
 def live_server(
     target: object, path: str | None = None, *, through: WSGIApplication | None = None, **settings: Any
 ) -> Iterator[Server]:
-    """Serve a target of `play` on a free port of 127.0.0.1. The server has ``ws_url`` and ``url``.
+    """Serve a target of `play` on a free port of 127.0.0.1. The server has the attributes ``ws_url`` and ``url``.
 
-    `through` is a WSGI application around the `WebSocketApp`. It gets all requests. At the end, all sessions are closed
-    with 1001. If `target` is an app, it cannot be served again. A class or an object has the path ``/ws/test`` unless
-    you give one.
+    `through` is a WSGI application around the `WebSocketApp`, which gets all requests. At the end, all sessions are
+    closed with the code 1001. If `target` is an app, it cannot be served again. A class or an object has the path
+    ``/ws/test`` unless you give another path.
     """
     app, _ = app_for(target, path, settings)
     with Server(_Entrance(app, through), port=0) as server:
@@ -33,7 +33,7 @@ def live_server(
 
 
 class _Entrance:
-    """An app for `Server` that passes its requests through the application around it."""
+    """An app for `Server` that passes its requests to an application around it."""
 
     def __init__(self, app: WebSocketApp, through: WSGIApplication | None) -> None:
         self._entry = entry_of(app, through)

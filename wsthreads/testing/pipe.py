@@ -1,4 +1,4 @@
-"""The server's end of an in-memory connection, which is a transport without a socket."""
+"""The server's end of a connection in memory: a transport without a socket."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Pipe(PlainTransport):
     """A transport in memory. The server receives the bytes that the client passes to `put`.
 
     `deliver` is called with the bytes that the server sends, and with b"" at the end. The server's writes never block,
-    and their bytes arrive at once. `changed` guards everything here, and is notified when the server's thread begins to
-    wait. `deliver` is called with the session's lock held, so it must not call back.
+    and their bytes arrive at once. The condition `changed` guards everything here, and is notified when the server's
+    thread begins to wait. `deliver` is called while the session's lock is held, so it must not call the session.
     """
 
     __slots__ = ("_changed", "_deliver", "_ended", "_incoming", "_is_reading", "moved")
@@ -26,10 +26,10 @@ class Pipe(PlainTransport):
         self._incoming = bytearray()
         self._is_reading = False
         self._ended = False
-        #: The number of calls of `put` and `send`. While this is constant, the connection is quiet.
+        #: The number of calls of `put` and `send`. While it does not grow, nothing happens on the connection.
         self.moved = 0
 
-    # For the client.
+    # For the client
 
     def limit_unsent(self, size: int) -> None:
         """Does nothing, because no kernel holds data."""
@@ -41,7 +41,7 @@ class Pipe(PlainTransport):
             self._changed.notify_all()
 
     def end(self) -> None:
-        """End the client's stream. The server can still receive earlier data."""
+        """End the client's stream. The server can still receive data that was sent before."""
         with self._changed:
             self._ended = True
             self.moved += 1
@@ -49,11 +49,11 @@ class Pipe(PlainTransport):
 
     @property
     def is_idle(self) -> bool:
-        """Whether the server's thread has read everything and waits for more."""
+        """Whether the server's thread has read everything, and waits for more."""
         with self._changed:
             return self._is_reading and not self._incoming and not self._ended
 
-    # For the server.
+    # For the server
 
     @property
     def plain_fd(self) -> int:
@@ -89,7 +89,7 @@ class Pipe(PlainTransport):
         self._deliver(b"")
 
     def linger(self, timeout_s: float) -> None:
-        """Does nothing, because sent data has already arrived."""
+        """Does nothing, because all data that was sent has arrived already."""
 
     def abort(self) -> None:
         self.end()

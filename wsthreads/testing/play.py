@@ -1,4 +1,4 @@
-"""`play` runs a handler in the real server code, with in-memory clients."""
+"""`play` runs a handler in the real server code, with clients in memory."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 __all__ = ["HandlerFailed", "Play", "app_for", "entry_of", "play"]
 
-#: The path of a handler object.
+#: The path of a handler that is an object, not a file.
 OBJECT_PATH = "/ws/test"
 
-#: How long the end of the sessions and of a script's interpreter may take.
+#: How long the end of the sessions, and of a script's interpreter, may take.
 END_TIMEOUT_S = 2.0
 
 
 class HandlerFailed(Exception):
-    """A script threw an error, or exceeded its deadline. The text has the stack.
+    """A script has thrown an error or exceeded its deadline. The text contains the stack.
 
     Exceptions of a Python handler are raised in the test unchanged. Only a KeyboardInterrupt becomes the cause of a
-    `HandlerFailed`, because it would end the whole test run.
+    `HandlerFailed`, because it would otherwise end the whole test run.
     """
 
 
@@ -54,20 +54,20 @@ def play(
     deadline_s: float = 5.0,
     **settings: Any,
 ) -> Play:
-    """Run a handler for tests, as a context manager.
+    """Run a handler for tests. The result is a context manager.
 
     `target` is a handler file (``"chat.js"``), a handler object (a class, an instance, a module), or a `WebSocketApp`.
-    `path` is the endpoint that clients connect to. Leave it out if there is only one. `settings` are the settings of
-    `Config`. `through` is a WSGI application around the `WebSocketApp`, such as one with a login. Clients connect
-    through it. Rooms are local to this process, because WSTHREADS_REDIS is ignored, except by a `WebSocketApp` that you
-    pass. If a handler throws, the call that caused it raises the exception in the test, unless `raise_errors` is false.
-    No wait is longer than `deadline_s`. Raises the same errors as `create_app`.
+    `path` is the endpoint that clients connect to. Leave it out if there is only one endpoint. `settings` are the
+    settings of `Config`. `through` is a WSGI application around the `WebSocketApp`, such as one with a login. Clients
+    connect through it. Rooms are local to this process, because WSTHREADS_REDIS is ignored, except by a `WebSocketApp`
+    that you pass. If a handler raises an exception, the call that has caused it raises the exception in the test,
+    unless `raise_errors` is False. No wait is longer than `deadline_s`. Raises the errors of `create_app`.
     """
     return Play(target, path, through=through, raise_errors=raise_errors, deadline_s=deadline_s, settings=settings)
 
 
 def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tuple[WebSocketApp, str | None]:
-    """The app that serves a target of `play`, and the endpoint's path if there is only one."""
+    """Returns the app that serves a target of `play`, and the path of its endpoint if there is only one."""
     if isinstance(target, WebSocketApp):
         if settings:
             raise UsageError(f"{', '.join(settings)} cannot be set here: the app has its settings already")
@@ -79,7 +79,7 @@ def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tu
             "and the application as through=, as in play(sockets, through=app)"
         )
     if "broker" not in settings:
-        settings = {"redis": False, **settings}  # tests must not join the rooms of a running server
+        settings = {"redis": False, **settings}  # tests must not use the rooms of a running server
     if isinstance(target, (str, os.PathLike)):
         app = create_app(target, path=path, **settings)
     else:
@@ -89,7 +89,7 @@ def app_for(target: object, path: str | None, settings: Mapping[str, Any]) -> tu
 
 
 def entry_of(app: WebSocketApp, through: WSGIApplication | None) -> WSGIApplication:
-    """The application that clients connect to: `through`, or the app.
+    """Returns the application that clients connect to: `through`, or the app if there is no `through`.
 
     Raises `UsageError` if `through` is not callable.
     """
@@ -101,12 +101,12 @@ def entry_of(app: WebSocketApp, through: WSGIApplication | None) -> WSGIApplicat
 
 
 def _is_wsgi_application(target: object) -> bool:
-    """Whether a target is callable and has no handler function. Flask apps and WSGI functions are such targets."""
+    """Whether a target can be called and has no handler function, like Flask apps and WSGI functions."""
     return callable(target) and not isinstance(target, type) and not any(hasattr(target, hook) for hook in HOOKS)
 
 
 def _use_timers(endpoint: Endpoint, timers: Timers) -> None:
-    """Make all parts of an endpoint use another clock."""
+    """Let all parts of an endpoint use another clock."""
     endpoint.roster.timers = endpoint.attributes.timers = endpoint.suspensions.timers = timers
     endpoint.ownership.use_timers(timers)
     if endpoint.rooms.history is not None:
@@ -114,7 +114,7 @@ def _use_timers(endpoint: Endpoint, timers: Timers) -> None:
 
 
 class _SettledRoom(Room):
-    """A handle on a room. Its `post` also waits for all effects, and raises the exception of `on_post`."""
+    """A handle for a room. Its `post` also waits for all effects, and raises the exception of `on_post`."""
 
     __slots__ = ("_deadline_s", "_settle")
 
@@ -128,7 +128,7 @@ class _SettledRoom(Room):
 
 
 class Play:
-    """A running handler and its clients, as `play` returns it. Use it as a context manager, in one thread at a time."""
+    """A running handler and its clients, which `play` returns. Use it as a context manager, in one thread at a time."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Play:
         #: a script.
         self.errors: list[BaseException] = []
         self._timers = ManualTimers()
-        self._bans: dict[str, Bans] = {}  # the app's own bans, by path
+        self._bans: dict[str, Bans] = {}  # the app's own bans, which are replaced during the test; by path
         for endpoint in self.app.endpoints:
             endpoint.handler.on_failure = self._failed
             _use_timers(endpoint, self._timers)
@@ -172,18 +172,19 @@ class Play:
         on_request: Callable[[str | bytes], str | bytes | None] | None = None,
         **parameters: str,
     ) -> Client:
-        """Connect a client. Give query parameters by name, as in ``chat.connect(user="ann")``, or as `query`.
+        """Connect a client. Query parameters are given by name, as in ``chat.connect(user="ann")``, or as `query`.
 
-        `path` is the path to connect to. It may also come first: ``chat.connect("/ws/rooms/lobby", user="ann")``. An
-        endpoint for paths with parameters needs one. Without it, the client connects to the endpoint of `play`.
+        `path` is the path to connect to. It may also be the first argument: ``chat.connect("/ws/rooms/lobby",
+        user="ann")``. An endpoint for paths with parameters needs it. Without it, the client connects to the endpoint
+        of `play`.
 
-        The client speaks ``wsthreads.1``, as `wsthreads.js` does, unless it is `plain`. Pass `on_request` here if the
+        The client speaks ``wsthreads.1``, like `wsthreads.js`, unless `plain` is True. Pass `on_request` here if the
         handler sends a request in `on_open`.
 
         When this method returns, `on_open` has returned. Raises `HandshakeRefused` if the client is refused with a
-        status. A client that was refused with a close code (`Refusal`) is `closed`, and has no `session`.
+        status. A client that is refused with a close code (`Refusal`) is `closed`, and has no `session`.
         """
-        if self._has_ended:  # nothing would end the client or raise the handler's exceptions
+        if self._has_ended:  # nothing would end the client, or raise the handler's exceptions
             raise UsageError("this play has ended: connect clients inside its with statement")
         if isinstance(query, str) and query.startswith("/"):
             if path is not None:
@@ -192,7 +193,7 @@ class Play:
         if query and parameters:
             raise UsageError(f"give either a query or single parameters, not both: {', '.join(parameters)}")
         path = self._path_for(path)
-        # The app itself looks for the endpoint. It refuses a path without one with 404.
+        # The app itself looks for the endpoint. If there is none for the path, the app refuses with a 404.
         client = Client(
             self.settle,
             self._deadline_s,
@@ -220,31 +221,33 @@ class Play:
         return [client for client in self._clients if client.is_open]
 
     def room(self, name: str, *, path: str | None = None) -> Room:
-        """A handle on a room without a session: `broadcast`, `post`, `members`, `close`.
+        """Returns a handle for a room, which needs no session: `broadcast`, `post`, `members`, `close`.
 
-        When its `post` returns, all effects of the post have happened. `post` raises an exception of `on_post`.
+        When the method `post` of the handle returns, all effects of the post have happened. If `on_post` has raised an
+        exception, `post` raises it.
         """
         endpoint = self._endpoint(path)
         return _SettledRoom(endpoint.room(name).name, endpoint.rooms, self.settle, self._deadline_s)
 
     def user(self, name: str, *, path: str | None = None) -> User:
-        """A handle on a user: `send`, `close`, `is_online`, `sessions`.
+        """Returns a handle for a user: `send`, `close`, `is_online`, `sessions`.
 
-        The effects of its methods have reached the clients when the next method of a client, or `settle`, returns.
+        The effects of the handle's methods have reached the clients when the next method of a client, or `settle`,
+        returns.
         """
         return self._endpoint(path).user(name)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock of presence, bans, expiry, attributes and lost connections, and wait for all effects.
+        """Move the clock of presence, bans, expiry, attributes and lost connections. Then wait for all effects.
 
-        Only this method moves that clock. `on_presence` is called when the clock has moved by `presence_interval_s`. A
-        person whose connection was lost leaves after `presence_grace_s`, and a ban ends after `ban_s`. A session that
-        expires in a minute is closed when the clock has moved by 60. A session whose connection was lost ends after
-        `resume_s`. The attributes of a room are removed `room_keep_s` after the last member has left. `on_tick` is
-        called `tick_rate` times for each second.
+        Only this method moves this clock. `on_presence` is called when the clock has moved by `presence_interval_s`. A
+        person whose connection was lost leaves the room after `presence_grace_s`, and a ban ends after `ban_s`. A
+        session that expires in a minute is closed when the clock has moved by 60. A session whose connection was lost
+        ends after `resume_s`. The attributes of a room are removed `room_keep_s` after the last member has left.
+        `on_tick` is called `tick_rate` times for each second.
 
         Other timers, and the clocks of Python and JavaScript, do not change. So the timeout of a request is in real
-        seconds, in both languages. Choose a short one, such as ``play(…, request_timeout_s=0.1)``.
+        seconds, in both languages. Choose a short timeout, as in ``play(…, request_timeout_s=0.1)``.
         """
         is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
         if not is_number or not 0 <= seconds < math.inf:  # NaN fails, too
@@ -253,10 +256,10 @@ class Play:
         self.settle()
 
     def reload(self, *, path: str | None = None) -> None:
-        """Load a script again, as ``wsthreads run --reload`` does when its files have changed.
+        """Load a script again, like ``wsthreads run --reload`` when the script's files have changed.
 
         When this method returns, the script's `onReload` has returned. Sessions stay. If the new version does not load,
-        this raises the same errors as `play`, and the old version stays in use.
+        this method raises the errors of `play`, and the old version stays in use.
         """
         handler = self._endpoint(path).handler
         if not isinstance(handler, ScriptHandler):
@@ -265,9 +268,11 @@ class Play:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the server has nothing to do, and raise an exception that the handler has thrown meanwhile.
+        """Wait until the server has nothing to do.
 
-        The methods of clients call this themselves. This method does not wait for timers or threads of the handler.
+        Then raise the exception that the handler has raised, if there is one.
+
+        The methods of clients do this themselves. This method does not wait for timers or threads of the handler.
         """
         self._wait()
         self._raise_failure()
@@ -294,19 +299,19 @@ class Play:
         self._clients = [client for client in self._clients if not client.is_over or client.may_come_back]
 
     def _check(self, is_done: bool) -> None:
-        """Raise `TimeoutError` unless a wait for the handler `is_done`."""
+        """Raise `TimeoutError` if `is_done`, the result of a wait for the handler, is False."""
         if not is_done:
             raise TimeoutError(f"a call of the handler has not returned in {self._deadline_s:g} s")
 
     def _path_for(self, path: str | None) -> str:
-        """The path to connect to."""
+        """Returns the path to connect to."""
         path = path or self._chosen()
         if is_rule(path):
             raise UsageError(f"{path} has parameters: connect to a path such as {example_of(path)}")
         return path
 
     def _endpoint(self, path: str | None) -> Endpoint:
-        """The endpoint for a path or with a rule."""
+        """Returns the endpoint for a path."""
         path = path or self._chosen()
         match = self.app._routing.match(path) or self.app._routing.match_rule(path)
         return self.app.endpoint(path) if match is None or is_rule(path) else match.endpoint
@@ -318,15 +323,17 @@ class Play:
         return self._path
 
     def _moved(self) -> int:
-        """A number that grows while a connection, a handler's function for rooms, or the end of a session is active.
+        """Returns a number that grows while something happens.
 
-        `_wait` reads the number twice, so it does not miss a thread that has queued work and is not idle yet.
+        This may be on a connection, in a handler's function for rooms, or at the end of a session.
+
+        `_wait` reads the number twice. So it does not miss a thread that has queued work, but is not idle yet.
         """
         calls = sum(endpoint.ownership.moved + endpoint.suspensions.moved for endpoint in self.app.endpoints)
         return calls + sum(client.moved for client in self._clients)
 
     def _failed(self, error: BaseException | str) -> None:
-        """Take an error of the handler. The handler calls this in any thread."""
+        """Note an error of the handler. The handler calls this in any thread."""
         self.errors.append(HandlerFailed(error) if isinstance(error, str) else error)
 
     def _raise_failure(self) -> None:
@@ -338,9 +345,9 @@ class Play:
             raise error
 
     def end(self) -> None:
-        """Close all clients with 1001 and stop the handler. Idempotent.
+        """Close all clients with the code 1001, and stop the handler. Idempotent.
 
-        If `play` got an app, only the clients and bans of the test end, and the app stays usable.
+        If `play` got an app, only the clients and the bans of the test end, and the app can be used further.
         """
         self._has_ended = True
         if self._is_ours:
@@ -351,13 +358,13 @@ class Play:
             end()
 
     def _end_clients(self) -> None:
-        """End all clients, so that the app is as it was before `play`."""
+        """End all clients, so that the app is in the same state as before `play`."""
         for client in self.clients:
             client.vanish()
         self._wait()
         config = self.app.config
-        self._timers.advance(config.resume_s + 1, between=self._wait)  # no session is suspended
-        self._timers.advance(config.presence_grace_s + 1, between=self._wait)  # all persons have left
+        self._timers.advance(config.resume_s + 1, between=self._wait)  # afterwards, no session is suspended
+        self._timers.advance(config.presence_grace_s + 1, between=self._wait)  # afterwards, all persons have left
         for endpoint in self.app.endpoints:
             vars(endpoint.handler).pop("on_failure", None)
             _use_timers(endpoint, self.app._flusher)

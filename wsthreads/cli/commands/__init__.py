@@ -1,7 +1,7 @@
-"""The command ``wsthreads``. Each subcommand has a module with its options and help texts.
+"""The command ``wsthreads``. For each subcommand, a module has its options and its help texts.
 
-Every mistake of the user is one line on standard error that begins with ``wsthreads:``, and a status other than 0.
-A command imports what it needs when it runs, so that ``--help`` is quick.
+Each mistake of the user leads to one line on standard error that begins with ``wsthreads:``, and to an exit status
+other than 0. A command imports what it needs when it runs, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["cli", "main"]
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """The function of the console script ``wsthreads``."""
     fill_closed_streams()
     try:
         status = cli.main(prog_name="wsthreads", standalone_mode=False)
@@ -62,7 +62,7 @@ def _print_version(context: click.Context, option: click.Parameter, wanted: bool
 
 
 class _InOrder(click.Group):
-    """Lists its commands in the order in which they were added."""
+    """A group that lists its commands in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

@@ -30,7 +30,7 @@ def _pairs(separator: str, what: str) -> Callable[[click.Context, click.Paramete
 
 
 def _not_negative(context: click.Context, option: click.Parameter, value: float) -> float:
-    if not value >= 0:  # also refuses NaN
+    if not value >= 0:  # this also refuses NaN
         raise click.BadParameter(f"it must be 0 or more, not {value:g}")
     return value
 
@@ -101,7 +101,7 @@ def connect(
     greeting = f"connected{speaking}" + (" (Ctrl-D closes)" if is_terminal else "")
     code, reason = converse(
         client,
-        0,  # the standard input
+        0,  # the file descriptor of the standard input
         _show,
         wait_s=0 if is_terminal else wait_s,
         on_start=lambda: click.echo(greeting, err=True),
@@ -111,7 +111,7 @@ def connect(
 
 
 def _show(message: str | bytes) -> None:
-    """Print a message. Characters that control a terminal are escaped."""
+    """Print a message. Characters that would control the terminal are escaped."""
     if isinstance(message, bytes):
         more = " …" if len(message) > SHOWN_BYTES else ""
         message = f"({len(message)} bytes) {message[:SHOWN_BYTES].hex(' ')}{more}"

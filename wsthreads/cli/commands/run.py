@@ -39,11 +39,11 @@ __all__ = ["run"]
 
 log = get_logger(__name__)
 
-#: Environment variables that pass the port and the token on to the restarted command.
+#: The environment variables that pass the port and the token on to the command when it restarts.
 RESTART_PORT = "_WSTHREADS_RESTART_PORT"
 RESTART_TOKEN = "_WSTHREADS_RESTART_TOKEN"
 
-#: The longest wait for the standard output at the end of the process.
+#: How long to wait at most for the standard output at the end of the process.
 FLUSH_TIMEOUT_S = 0.5
 
 
@@ -126,7 +126,8 @@ def run(
     """
     from wsthreads.threads.garbage import postpone_full_collections
 
-    postpone_full_collections()  # only in a process of our own; before the imports, which make many objects
+    # only in a process that is ours alone; before the imports, because these make many objects
+    postpone_full_collections()
 
     from wsthreads.cli.announcement import Announcement
     from wsthreads.cli.targets import create_app, find_targets
@@ -135,10 +136,10 @@ def run(
     from wsthreads.servers.tls import server_context
     from wsthreads.threads.malloc import limit_arenas
 
-    if not host:  # an empty host would mean all addresses; a shell variable may be empty by mistake
+    if not host:  # an empty host would mean all addresses, and a shell variable may be empty by mistake
         raise UsageError("--host is empty; use 0.0.0.0 for all addresses")
     config = config_of(settings)
-    limit_arenas()  # only in a process of our own
+    limit_arenas()  # only in a process that is ours alone
     if config.cpu_affinity is None:
         config = replace(config, cpu_affinity=True)
     if config.serve_health is None:
@@ -154,9 +155,9 @@ def run(
     made_token = "" if token else _make_token(host, config)
     dashboard = Dashboard(token or made_token, logger="", reloads=reload)
     if reload:
-        # Python would reuse old bytecode for a file that changes within a second and keeps its size.
+        # Otherwise, Python would use old bytecode for a file that changes within a second and keeps its size.
         sys.dont_write_bytecode = True
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the process of wsthreads check
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the process that runs wsthreads check
     found = find_targets(targets, path)
     env = None if env_file is None else env_of(env_file)
     app = create_app(
@@ -193,11 +194,12 @@ def run(
             )
         return _end(server.run(announce))
     finally:
-        app.shutdown(0)  # ends the threads of scripts if the server could not be made; otherwise already done
+        # ends the threads of scripts if the server could not be made; otherwise, they have ended before
+        app.shutdown(0)
 
 
 def _make_token(host: str, config: Config) -> str:
-    """A token for the page if other machines can reach it; otherwise an empty string."""
+    """Returns a token for the page if other machines can reach it, otherwise an empty string."""
     from secrets import token_urlsafe
 
     from wsthreads.servers.serving import is_loopback
@@ -207,11 +209,12 @@ def _make_token(host: str, config: Config) -> str:
 
 
 def _end(status: int) -> int:
-    """Return `status`, or end the process with it where Python's own end could hang.
+    """Return `status`, or end the process with this status in cases where Python's own end could hang.
 
     Python would wait for somebody who reads the output. Without a GIL, Python stops daemon threads at any point, and
-    would wait for a lock that such a thread has, for example of stderr. So what Python does before that is done here:
-    wait for threads that are not daemons, call the functions of `atexit`, write the output.
+    could then wait for a lock that such a thread holds, for example the lock of stderr. So this function first does
+    what Python would do at its end: it waits for threads that are not daemons, calls the functions of `atexit`, and
+    writes the output.
     """
     from wsthreads.threads.exit_blockers import report_exit_blockers
     from wsthreads.threads.gil import has_gil
@@ -239,9 +242,11 @@ def _serve_with_reload(
     announce: Callable[[], None],
     token: str,
 ) -> int:
-    """Serve until a signal. For a restart, this does not return: the process runs the same command again.
+    """Serve until a signal comes.
 
-    `announce` is called when the files are already watched, so that no change after the announcement is missed.
+    For a restart, this does not return, because the process then runs the same command again.
+
+    `announce` is called after the watching of the files has begun, so that no change after the announcement is missed.
     """
     from wsthreads.cli.reloader import Reloader
 
@@ -260,7 +265,7 @@ def _serve_with_reload(
         log.info("restarting")
         sys.stdout.flush()
         sys.stderr.flush()
-        os.environ[RESTART_PORT] = str(server.port)  # the actual port, also with --port 0
-        os.environ[RESTART_TOKEN] = token  # for pages that are open
+        os.environ[RESTART_PORT] = str(server.port)  # the actual port, which differs from the option with --port 0
+        os.environ[RESTART_TOKEN] = token  # so that pages that are open can connect again
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return _end(status)
