@@ -272,6 +272,10 @@ def spelled(hooks: Collection[str], *, in_script: bool) -> list[str]:
 
 
 def _camel_case(name: str) -> str:
-    """>>> _camel_case("on_room_start") 'onRoomStart'"""
+    """Returns the name of a handler function as scripts spell it.
+
+    >>> _camel_case("on_room_start")
+    'onRoomStart'
+    """
     first, *others = name.split("_")
     return first + "".join(map(str.capitalize, others))
