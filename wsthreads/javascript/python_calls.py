@@ -99,8 +99,7 @@ class PythonCalls:
         #: The calls that can expire. Not empty if there are any.
         self.waiting: Mapping[int, object] = self._deadlines
         self._generators: dict[int, _Generator] = {}  # each single operation is atomic, with and without the GIL
-        # generators that the script no longer uses, and that a thread of the pool has yet to end
-        self._ending: dict[int, _Generator] = {}
+        self._ending: dict[int, _Generator] = {}  # the script no longer uses these; the pool has yet to end them
         self._last_generator = 0
         self.engine: Engine | None = None
         # Calls of generator functions that exceed the limit, by ticket. The promise jobs that follow may drop
@@ -132,11 +131,8 @@ class PythonCalls:
             self._schedule.post(result_event(ticket, False, error))
 
     def settle(self, ticket: int | None) -> bool:
-        """Note that the result of a call has arrived. Returns false if the script no longer waits for the result.
-
-        A negative ticket belongs to a refusal. The refusal has an effect only if the call is still held.
-        """
-        if ticket is not None and ticket < 0:
+        """Note that the result of a call has arrived. Returns false if the script no longer waits for the result."""
+        if ticket is not None and ticket < 0:  # a refusal, which has no effect unless the call is still held
             return self._held.pop(-ticket, None) is not None and self.settle(-ticket)
         if ticket is None or self._deadlines.pop(ticket, None) is not None:
             return True
@@ -299,10 +295,7 @@ class PythonCalls:
         return is_idle
 
     def _close_later(self, number: int, instead_of: int = 0) -> None:
-        """Let a thread of the pool end a generator that the script no longer uses.
-
-        Does nothing if there is a job that ends it, except the job `instead_of`, which the pool has not begun.
-        """
+        """Let a thread of the pool end a generator, unless a job other than `instead_of` (not begun) does so."""
         generator = self._generators.pop(number, None)
         if generator is None:
             generator = self._ending.get(number)
@@ -395,10 +388,7 @@ class PythonCalls:
 
 
 def result_event(ticket: int, is_returned: bool, what: Encoded, *, settles: int | None = None) -> Event:
-    """Make the event with the result of a call, or with an error (see `error_of`).
-
-    `settles` is the ticket under which the call waits. It is None if the call no longer waits.
-    """
+    """Make the event with a result or an error of a call. `settles` is the ticket of the call if it still waits."""
     returned = "true" if is_returned else "false"
     begun = f'["result",null,{ticket},{returned},{what.text},"{what.key}",{list(what.sizes)},'
     return Event("result", None, (settles, begun.encode(), what.data, ticket if is_returned else 0))
