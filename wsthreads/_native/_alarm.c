@@ -1,7 +1,7 @@
-/* Alarm, as in wsthreads.javascript.alarm: the interrupt handler of a script's engine.
+/* Alarm, as in wsthreads.javascript.alarm: the function by which a script's engine asks whether to stop.
  *
- * The engine calls it in the isolate's thread, with the GIL held, and with the Alarm as its `opaque`. Any thread may set
- * `is_interrupted`.
+ * The engine calls it in the thread of the script's interpreter (the isolate), with the GIL held, and with the Alarm as
+ * its `opaque`. Any thread may set `is_interrupted`.
  */
 #include "_alarm.h"
 
@@ -9,7 +9,7 @@
 #include <structmember.h>
 #include <time.h>
 
-/* As in Python. */
+/* The same value as in Python. */
 #define FIRST_TURN_S 0.02
 #define STEP 10
 #define MAX_OPERATIONS 250
@@ -17,8 +17,8 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *look;   /* now -> whether to stop */
-    int32_t *counter; /* the engine's, or NULL */
+    PyObject *look;   /* gets the time, and returns whether to stop */
+    int32_t *counter; /* a counter of the engine, or NULL */
     int operations;
     double asked_at, armed_at, timeout_s, deadline, turn_ends, cpu_ends;
     char is_interrupted, has_stopped;

@@ -1,17 +1,18 @@
 /* Calls from JavaScript to Python without JSON: one function for the runtime of scripts, `python(name, ...arguments)`.
  *
- * Optional: if it is not built, or with WSTHREADS_PURE_PYTHON=1, dukpy's call_python does the same at ten times the
- * cost. Rules:
+ * The module is optional: if it is not built, or with WSTHREADS_PURE_PYTHON=1, dukpy's call_python does the same at ten
+ * times the cost. Rules:
  *
- * - Everything here runs in the isolate's thread, with the GIL held, inside a call of the engine.
- * - Text, numbers, booleans, null and undefined are passed directly, other values of JavaScript as JSON. Python
- *   answers with one of these (None is undefined), with a tuple of them, which becomes an array, or with bytes, which
- *   are JSON.
- * - A Python exception never enters JavaScript: `refusal(name, error)` turns it into an answer.
- * - If JavaScript throws here, for lack of memory, its exception is passed to the caller.
+ * - Everything here runs in the thread of the script's interpreter (the isolate), with the GIL held, inside a call of
+ *   the engine.
+ * - Text, numbers, booleans, null and undefined are passed directly. Other values of JavaScript are passed as JSON.
+ *   Python answers with one of these (None is undefined), with a tuple of these, which becomes an array, or with bytes,
+ *   which are JSON.
+ * - A Python exception never enters JavaScript: `refusal(name, error)` makes an answer from it.
+ * - If JavaScript throws here, because it has no memory, its exception is passed to the caller.
  *
- * It needs no header of the engine: the engine's functions are passed as addresses, and quickjs.py has checked the
- * layout.
+ * The module needs no header of the engine: the engine's functions are passed as addresses, and quickjs.py has checked
+ * the layout of its data.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -24,7 +25,7 @@
 #include "_alarm.h"
 #include "_compat.h"
 
-/* JSValue, on platforms with 64-bit pointers. */
+/* The engine's type JSValue, on platforms with 64-bit pointers. */
 typedef struct {
     union {
         int32_t int32;
@@ -36,13 +37,13 @@ typedef struct {
 
 enum { TAG_INT = 0, TAG_BOOL = 1, TAG_NULL = 2, TAG_UNDEFINED = 3, TAG_EXCEPTION = 6, TAG_FLOAT64 = 8, TAG_STRING = -7 };
 
-#define PROP_C_W_E 7 /* configurable, writable, enumerable */
+#define PROP_C_W_E 7 /* the property is configurable, writable and enumerable */
 
 static const Value UNDEFINED = {.u.bits = 0, .tag = TAG_UNDEFINED};
 static const Value EXCEPTION = {.u.bits = 0, .tag = TAG_EXCEPTION};
 
-typedef struct Runtime Runtime; /* JSRuntime */
-typedef struct Context Context; /* JSContext */
+typedef struct Runtime Runtime; /* the engine's JSRuntime */
+typedef struct Context Context; /* the engine's JSContext */
 typedef Value Callback(Context *, Value receiver, int count, Value *arguments, int magic, Value *data);
 
 static struct {
@@ -72,13 +73,14 @@ typedef struct {
     PyObject_HEAD
     PyObject *functions; /* dict: name -> callable */
     PyObject *refusal;   /* (name, exception) -> bytes */
-    PyObject *parse;     /* text of JSON -> object */
-    Runtime *runtime;    /* NULL until make() */
+    PyObject *parse;     /* JSON text -> object */
+    Runtime *runtime;    /* NULL until make() is called */
 } Bridge;
 
 /* ---- values ---- */
 
-/* The text of a value, as a new reference. NULL with a Python exception, or without one if JavaScript has thrown. */
+/* Returns the text of a value, as a new reference. On failure, returns NULL: with a Python exception, or without one if
+ * JavaScript has thrown. */
 static PyObject *text_of(Context *context, Value value) {
     size_t size;
     const char *text = js.JS_ToCStringLen2(context, &size, value, false);
@@ -88,13 +90,13 @@ static PyObject *text_of(Context *context, Value value) {
     return result;
 }
 
-/* As in JSON, 1000.0 is 1000, and numbers that are not finite are null. */
+/* As in JSON, 1000.0 becomes 1000, and numbers that are not finite become null. */
 static PyObject *number_of(double number) {
     if (!isfinite(number)) Py_RETURN_NONE;
     return number == floor(number) && fabs(number) < 1e21 ? PyLong_FromDouble(number) : PyFloat_FromDouble(number);
 }
 
-/* A value as a Python object, a new reference; NULL as above. */
+/* Converts a value to a Python object, a new reference. On failure, returns NULL like `text_of`. */
 static PyObject *to_python(Bridge *self, Context *context, Value value) {
     switch ((int32_t)value.tag) {
     case TAG_INT: return PyLong_FromLong(value.u.int32);
@@ -114,7 +116,7 @@ static PyObject *to_python(Bridge *self, Context *context, Value value) {
     return result;
 }
 
-/* A Python object as a value. On failure a JavaScript exception, or a Python exception if one is set. */
+/* Converts a Python object to a value. On failure, returns a JavaScript exception, or sets a Python exception. */
 static Value to_javascript(Context *context, PyObject *object) {
     if (object == Py_None) return UNDEFINED;
     if (PyBool_Check(object)) return (Value){.u.int32 = object == Py_True, .tag = TAG_BOOL};
@@ -123,7 +125,7 @@ static Value to_javascript(Context *context, PyObject *object) {
         const char *text = PyUnicode_AsUTF8AndSize(object, &size);
         if (text != NULL) return js.JS_NewStringLen(context, text, (size_t)size);
         if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return EXCEPTION;
-        PyErr_Clear(); /* a lone surrogate, which text in JavaScript may have */
+        PyErr_Clear(); /* the text has a lone surrogate, which is possible in JavaScript */
         PyObject *encoded = PyUnicode_AsEncodedString(object, "utf-8", "surrogatepass");
         if (encoded == NULL) return EXCEPTION;
         Value value = js.JS_NewStringLen(context, PyBytes_AS_STRING(encoded), (size_t)PyBytes_GET_SIZE(encoded));
@@ -154,7 +156,7 @@ static Value to_javascript(Context *context, PyObject *object) {
 
 #define MAX_ARGUMENTS 8
 
-/* The answer for the exception that is set. NULL if that fails. */
+/* Returns the answer for the Python exception that is set. NULL if this fails. */
 static PyObject *refused(Bridge *self, PyObject *name) {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -167,7 +169,8 @@ static PyObject *refused(Bridge *self, PyObject *name) {
     return answer;
 }
 
-/* The function with a name, a new reference. NULL without an exception if there is none, NULL with one on failure. */
+/* Returns the function with a name, as a new reference. NULL without an exception if there is no such function, NULL
+ * with an exception on failure. */
 static PyObject *function_of(Bridge *self, PyObject *name) {
 #if PY_VERSION_HEX >= 0x030D0000
     PyObject *function;
@@ -184,7 +187,7 @@ static Value call(Context *context, Value receiver, int count, Value *arguments,
     PyObject *objects[MAX_ARGUMENTS], *answer = NULL;
     Value value = EXCEPTION;
     int done = 0;
-    if (count < 1 || count > MAX_ARGUMENTS) return UNDEFINED; /* cannot happen: only our runtime calls this */
+    if (count < 1 || count > MAX_ARGUMENTS) return UNDEFINED; /* cannot happen, because only our runtime calls this */
     Py_INCREF(self);
     for (; done < count; done++) {
         objects[done] = to_python(self, context, arguments[done]);
@@ -250,7 +253,8 @@ static void bridge_dealloc(Bridge *self) {
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
-/* make(address of the runtime, of the context, {name: address}, address of a JSValue): store our function there. */
+/* make(address of the runtime, of the context, {name: address}, address of a JSValue): stores our function at the last
+ * address. */
 static PyObject *bridge_make(Bridge *self, PyObject *args) {
     unsigned long long runtime, context, place;
     PyObject *addresses;
@@ -265,7 +269,7 @@ static PyObject *bridge_make(Bridge *self, PyObject *args) {
             return NULL;
         }
     }
-    /* All scripts have the same engine, so a thread that is already in the engine sees no change. */
+    /* All scripts have the same engine. So the functions do not change for a thread that is already in the engine. */
     static pthread_mutex_t importing = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&importing);
     for (size_t i = 0; i < sizeof imports / sizeof *imports; i++) {

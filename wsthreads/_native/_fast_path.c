@@ -1,7 +1,8 @@
-/* FastPath, as in wsthreads.sessions.turn: takes and handles nearly all messages and requests of a session.
+/* FastPath, as in wsthreads.sessions.turn: it takes and handles nearly all messages and requests of a session.
  *
- * The Python version takes 40 bytecodes and six calls. Almost none of this is in the processor's caches when the thread
- * of the next session runs. So it costs three times as much there as in a loop.
+ * A thread that has the session's *turn* may handle its events. The Python version takes 40 bytecodes and six calls.
+ * Almost none of this is in the processor's caches when the thread of the next session runs. So the Python version
+ * costs three times as much in a server as in a loop.
  *
  * `lock` guards the fields. Python code takes this lock, too. The thread that has the turn writes `runner` and `thread`
  * without the lock.
@@ -13,11 +14,11 @@
 #include "_rlock.h"
 
 #define DLE 0x10 /* envelope.DLE */
-#define MAX_DIGITS 15 /* digits of an id that is never above envelope.MAX_NUMBER */
+#define MAX_DIGITS 15 /* an id with at most this many digits is never above envelope.MAX_NUMBER */
 
 typedef struct {
     PyObject_HEAD
-    PyObject *lock, *events, *carrier, *handler, *session, *unanswered; /* NULL before they are set */
+    PyObject *lock, *events, *carrier, *handler, *session, *unanswered; /* each is NULL until it is set */
     unsigned long long received, ack_at, heard;
     Py_ssize_t most_unanswered;
     long long bytes_queued, ack_bytes_at;
@@ -28,7 +29,7 @@ typedef struct {
 static PyObject *name_begin_close, *name_give_up_turn, *name_message, *name_handle_request, *name_handle_waiting,
     *name_session_thread;
 
-/* An ordinary message or a request, for `pass_by`. */
+/* An ordinary message or a request, with what `pass_by` needs. */
 typedef struct {
     PyObject *data; /* a strong reference */
     Py_ssize_t size; /* of the data, like Python's `len` */
@@ -36,7 +37,7 @@ typedef struct {
     PyObject *number; /* the id, a strong reference; NULL for an ordinary message */
 } Message;
 
-/* Like envelope.usual_request: the id, and the start of the data; 0 for any other message. */
+/* Like envelope.usual_request: returns the id, and sets the start of the data. Returns 0 for any other message. */
 static unsigned long long request_id(const void *text, int kind, Py_ssize_t size, Py_ssize_t *data_at) {
     if (size < 4 || PyUnicode_READ(kind, text, 1) != 'q' || PyUnicode_READ(kind, text, 2) == '0') return 0;
     unsigned long long id = 0;
@@ -50,7 +51,7 @@ static unsigned long long request_id(const void *text, int kind, Py_ssize_t size
     return at < size && PyUnicode_READ(kind, text, at) == ':' ? id : 0;
 }
 
-/* 1, or 0 for a message that `Intake.accept` must handle, or -1 with an exception. */
+/* Returns 1 if this file can handle the message, 0 if `Intake.accept` must, -1 with an exception on failure. */
 static int parse(PyObject *whole, Message *message) {
     int is_text = PyUnicode_Check(whole);
     if (!is_text && !PyBytes_Check(whole)) return 0;
@@ -82,14 +83,14 @@ static int has_events(FastPath *self) {
     return events != 0;
 }
 
-/* Whether a request may wait for its answer. */
+/* Whether the session may take this request: its id is the next one, and not too many requests are unanswered. */
 static int may_hear(FastPath *self, const Message *message) {
     return message->id == self->heard + 1 && self->unanswered != NULL && PyDict_Check(self->unanswered) &&
            PyDict_Size(self->unanswered) < self->most_unanswered;
 }
 
-/* Count a message, take the turn, and return 1. If that is not possible, change nothing: return 0 if `Intake.accept`
- * must take the message, or -1 with an exception. */
+/* Count a message, take the turn, and return 1. If this is not possible, change nothing, and return 0 if
+ * `Intake.accept` must take the message, or -1 with an exception. */
 static int enter(FastPath *self, PyObject *carrier, const Message *message) {
     if (!try_lock_of(self)) return 0;
     long long left = self->ack_bytes_at - message->size;
@@ -110,7 +111,7 @@ static int enter(FastPath *self, PyObject *carrier, const Message *message) {
     return passes;
 }
 
-/* Give up the turn, without changing the current exception; -1 if there is one. */
+/* Give up the turn, and keep the current exception. Returns -1 if there is an exception, otherwise 0. */
 static int leave(FastPath *self) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -130,7 +131,7 @@ static int leave(FastPath *self) {
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* Record the calling thread as the session's thread; -1 with an exception on failure. */
+/* Store the number of the calling thread as the session's thread. Returns -1 with an exception on failure. */
 static int name_thread(FastPath *self, PyObject *session) {
     self->runner = PyThread_get_thread_ident();
     if (self->thread == self->runner) return 0;
@@ -141,7 +142,7 @@ static int name_thread(FastPath *self, PyObject *session) {
     return failed ? -1 : 0;
 }
 
-/* Call the handler; -1 with an exception on failure. The caller has the turn. */
+/* Call the handler with a message. The caller has the turn. Returns -1 with an exception on failure. */
 static int handle(FastPath *self, const Message *message) {
     PyObject *handler = Py_NewRef(self->handler), *session = Py_NewRef(self->session), *none = NULL;
     if (name_thread(self, session) == 0) {
@@ -157,7 +158,7 @@ static int handle(FastPath *self, const Message *message) {
     return none == NULL ? -1 : 0;
 }
 
-/* The handler has failed: close the session. Keeps the current exception. */
+/* Close the session, because its handler has failed. Keeps the current exception. */
 static void close_after_failure(FastPath *self) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -172,7 +173,7 @@ static void close_after_failure(FastPath *self) {
     PyErr_Restore(type, value, traceback);
 }
 
-/* Handle the events that arrived in the meantime; -1 with an exception on failure. */
+/* Handle the events that have come in the meantime. Returns -1 with an exception on failure. */
 static int handle_waiting(FastPath *self, PyObject *carrier) {
     if (!has_events(self)) return 0;
     PyObject *none = PyObject_CallMethodOneArg((PyObject *)self, name_handle_waiting, carrier);

@@ -1,4 +1,4 @@
-/* Frames as clients send them (RFC 6455, 5.2), for the C files that read frames. Nothing here needs Python. */
+/* Frames in the form in which clients send them (RFC 6455, 5.2), for the C files that read frames. Needs no Python. */
 #ifndef WSTHREADS_FRAMES_H
 #define WSTHREADS_FRAMES_H
 
@@ -8,15 +8,15 @@
 
 enum { FIN_TEXT = 0x81, FIN_BINARY = 0x82 };
 
-enum { CONTROL = 0x08 }; /* set in the first byte of a ping, pong or close frame, and of "HTTP/1.1" */
+enum { CONTROL = 0x08 }; /* set in the first byte of a ping, a pong or a close frame, and of "HTTP/1.1" */
 
 typedef struct {
     uint64_t payload_bytes;
-    size_t header_bytes; /* including the key, the last four bytes */
+    size_t header_bytes; /* including the masking key, which is the last four bytes */
 } Frame;
 
-/* 1 if `data` begins with the complete header of an unfragmented, masked data frame; 0 if it may do so with more bytes;
- * -1 for any other frame, and for bytes that are not a frame. */
+/* Returns 1 if `data` begins with the complete header of an unfragmented, masked data frame. Returns 0 if it may do so
+ * when more bytes come. Returns -1 for any other frame, and for bytes that are not a frame. */
 static inline int parse_data_frame(const uint8_t *data, size_t size, Frame *frame) {
     if (size > 0 && data[0] != FIN_TEXT && data[0] != FIN_BINARY) return -1;
     if (size > 1 && !(data[1] & 0x80)) return -1;
@@ -32,8 +32,8 @@ static inline int parse_data_frame(const uint8_t *data, size_t size, Frame *fram
     return frame->payload_bytes > (length_bytes == 2 ? 125 : 0xFFFF) ? 1 : -1; /* -1: not the shortest form */
 }
 
-/* Unmasks, and returns whether the result is ASCII. In one pass, because a long message does not stay in the nearest
- * cache. */
+/* Unmask a payload, and return whether the result is ASCII. This is done in one pass, because a long message does not
+ * stay in the nearest cache. */
 static inline int unmask(uint8_t *to, const uint8_t *from, size_t size, const uint8_t key[4]) {
     uint64_t wide, seen = 0;
     uint8_t twice[8];

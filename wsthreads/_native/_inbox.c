@@ -1,5 +1,6 @@
-/* Inbox: the queue from the threads of sessions to the isolate's thread. `get` returns the items in the order in which
- * `put` and Intake.pump have queued them.
+/* Inbox: the queue from the threads of sessions to the thread of the script's interpreter (the isolate).
+ *
+ * `get` returns the items in the order in which `put` and Intake.pump have queued them.
  */
 #include "_inbox.h"
 
@@ -11,7 +12,7 @@
 
 /* ---- the queue ---- */
 
-/* Queue an item, and release the mutex. Returns whether the inbox is open; otherwise nothing happens. */
+/* Queue an item, and release the mutex. Returns true if the inbox is open. Otherwise does not queue the item. */
 static bool append_locked(Inbox *inbox, Item *item) {
     bool is_open = !inbox->is_closed, wake = is_open && inbox->is_waited_for;
     if (is_open) {
@@ -47,7 +48,7 @@ static Item *take_locked(Inbox *inbox) {
     return item;
 }
 
-/* The next item, or NULL if none arrives in time. A negative time means no limit. */
+/* Returns the next item, or NULL if none comes in time. A negative time means no limit. */
 static Item *take(Inbox *inbox, double timeout_s) {
     Item *item;
     int error = 0;
@@ -88,7 +89,7 @@ bool may_let_go(Intake *intake) {
     return kept;
 }
 
-/* The answer of `get` for an item, which is freed. */
+/* Returns what `get` returns for an item. Frees the item. */
 static PyObject *unpacked(Inbox *inbox, Item *item) {
     PyObject *answer = item->object;
     Intake *intake = item->intake;

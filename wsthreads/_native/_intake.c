@@ -1,9 +1,9 @@
-/* Intake: limits how many of a session's messages wait for the isolate's thread. `pump` reads messages.
+/* Intake: limits how many messages of a session wait for the thread of the script's interpreter (the isolate).
  *
- * `pump` needs no GIL, so a session's thread does not disturb other threads while it runs. It keeps the texts that
- * frames.decode_message accepts, and returns everything else unchanged. It waits only for its client. So it also
- * returns the bytes if the intake is full, the turn is over, or the inbox is closed. javascript/inbox.py has the same
- * class without `pump`.
+ * `pump` reads messages from the session's socket. It needs no GIL, so it does not disturb other threads. It takes the
+ * texts that frames.decode_message accepts, and returns everything else unchanged. It waits only for its client. So it
+ * also returns if the intake is full, the turn (the time of one connection of the session) is over, or the inbox is
+ * closed. javascript/inbox.py has the same class without `pump`.
  */
 #include "_inbox.h"
 
@@ -53,8 +53,8 @@ static PyObject *intake_get_count(Intake *self, void *closure) {
     return PyLong_FromSsize_t(__atomic_load_n(&self->count, __ATOMIC_ACQUIRE));
 }
 
-/* shut(inbox, turn): after this, `pump` keeps nothing more of this turn. Returns the counts of texts and bytes at that
- * moment; None if the turn was already over. */
+/* shut(inbox, turn): afterwards, `pump` takes no more messages in this turn. Returns the numbers of texts and bytes so
+ * far, or None if the turn was over already. */
 static PyObject *intake_shut(Intake *self, PyObject *args) {
     Inbox *inbox;
     unsigned long long turn;
@@ -94,7 +94,7 @@ static PyObject *intake_get_bytes(Intake *self, void *closure) {
 
 #define BUFFER_BYTES 2048
 
-/* Whether the text is valid UTF-8, as in Python (Unicode 15, table 3-7). */
+/* Whether the text is valid UTF-8, by the same rules as in Python (Unicode 15, table 3-7). */
 static bool is_utf8(const uint8_t *at, size_t size) {
     const uint8_t *end = at + size;
     while (at < end) {
@@ -125,16 +125,16 @@ static bool is_utf8(const uint8_t *at, size_t size) {
 typedef struct {
     Inbox *inbox;
     int fd;
-    size_t max_bytes, due_texts, due_bytes; /* due: how many may still be taken */
+    size_t max_bytes, due_texts, due_bytes; /* due_…: how many texts and bytes `pump` may take before it returns */
     uint64_t turn;
-    bool is_escaped; /* the client needs acknowledgements, and escapes messages that begin with DLE */
+    bool is_escaped; /* whether the client needs acknowledgements, and escapes messages that begin with DLE */
     bool is_due;
 } Order;
 
 /* The first byte of the control messages of wsthreads.1, and of escaped messages. */
 enum { DLE = 0x10 };
 
-/* Record a kept text, which took `bytes` on the wire. */
+/* Count a text that was taken. It had `bytes` on the wire. */
 static void count_due(Order *order, size_t bytes) {
     if (!order->is_escaped) return;
     order->due_texts -= order->due_texts > 0;
@@ -142,7 +142,7 @@ static void count_due(Order *order, size_t bytes) {
     order->is_due = order->due_texts == 0 || order->due_bytes == 0;
 }
 
-/* Put the texts at the beginning of `data` into the inbox. Returns their number of bytes. */
+/* Put the texts at the beginning of `data` into the inbox. Returns how many bytes of `data` these texts are. */
 static size_t put_texts(Intake *self, Order *order, const uint8_t *data, size_t size) {
     size_t at = 0;
     Frame frame;
@@ -170,7 +170,7 @@ static size_t put_texts(Intake *self, Order *order, const uint8_t *data, size_t 
     return at;
 }
 
-/* Like `put_texts`, if the turn is not over. Moves `data` and `size` to after the texts. */
+/* Like `put_texts`, but only if the turn is not over. Moves `data` and `size` to the end of these texts. */
 static void keep_texts(Intake *self, Order *order, const uint8_t **data, size_t *size) {
     if (__atomic_load_n(&self->turn, __ATOMIC_ACQUIRE) != order->turn) return;
     size_t done = put_texts(self, order, *data, *size);
@@ -194,7 +194,7 @@ static PyObject *intake_pump(Intake *self, PyObject *args) {
     order.due_texts = due_texts < 0 ? 0 : (size_t)due_texts;
     order.due_bytes = due_bytes < 0 ? 0 : (size_t)due_bytes;
     uint8_t buffer[BUFFER_BYTES], *text = NULL;
-    const uint8_t *data; /* in one of these: the received bytes that are not kept */
+    const uint8_t *data; /* points into one of these, at the received bytes that were not taken */
     size_t size;
     ssize_t received;
     pthread_mutex_lock(&order.inbox->mutex);
@@ -232,7 +232,7 @@ static PyObject *intake_pump(Intake *self, PyObject *args) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    if (received > 0 && size == 0) { /* everything is kept, and an acknowledgement is due */
+    if (received > 0 && size == 0) { /* all texts were taken, and an acknowledgement is due */
         free(text);
         Py_RETURN_NONE;
     }

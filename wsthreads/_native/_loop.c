@@ -1,7 +1,8 @@
 /* MessageLoop, as in wsthreads.javascript.message_loop: the step of a script's loop from one text message to the next.
  *
- * It does the same as Loop._pull for a message that directly follows a message, with nothing else to do between them.
- * In all other cases it changes nothing, and calls Loop._pull. Only the isolate's thread calls `pull`.
+ * It does the same as Loop._pull for a message that comes directly after another message, with nothing else to do in
+ * between. In all other cases, it changes nothing, and calls Loop._pull. Only the thread of the script's interpreter
+ * calls `pull`.
  */
 #include "_loop.h"
 
@@ -12,7 +13,7 @@
 
 typedef struct {
     PyObject_HEAD
-    /* NULL until they are set */
+    /* All are NULL until they are set. */
     PyObject *inbox, *event_type, *hindrances, *has_jobs, *arm, *times, *current;
     long long dispatched;
     double began, timeout_s;
@@ -22,10 +23,10 @@ typedef struct {
 static PyObject *name_message, *name_pull, *name_busy, *name_backlog, *name_over, *name_session, *name_channel,
     *name_ending, *name_release, *name_observe, *name_id;
 
-/* The fields of an Event; see session_state.py. */
+/* The fields of an Event, in the order of session_state.py. */
 enum { KIND, STATE, ARGUMENTS, SIZE, REPLY, RETRIED, BEGAN, EVENT_FIELDS };
 
-/* Whether an attribute is true; -1 with an exception on failure. */
+/* Returns whether an attribute is true, or -1 with an exception on failure. */
 static int is_true(PyObject *object, PyObject *name) {
     PyObject *value = PyObject_GetAttr(object, name);
     int answer = value == NULL ? -1 : PyObject_IsTrue(value);
@@ -33,7 +34,7 @@ static int is_true(PyObject *object, PyObject *name) {
     return answer;
 }
 
-/* Whether the application may have closed the session of a state; -1 with an exception on failure. */
+/* Returns whether the application may have closed the session, or -1 with an exception on failure. */
 static int may_be_closing(PyObject *state) {
     PyObject *session = PyObject_GetAttr(state, name_session), *channel = NULL, *ending = NULL;
     if (session != NULL) channel = PyObject_GetAttr(session, name_channel);
@@ -45,7 +46,7 @@ static int may_be_closing(PyObject *state) {
     return answer;
 }
 
-/* Whether any object in `hindrances` is not empty. Nearly always all are empty. */
+/* Returns whether one of the objects in `hindrances` is not empty. Nearly always, all are empty. */
 static int is_hindered(MessageLoop *self) {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(self->hindrances); i++) {
         Py_ssize_t size = PyObject_Size(PyTuple_GET_ITEM(self->hindrances, i));
@@ -57,7 +58,7 @@ static int is_hindered(MessageLoop *self) {
     return answer;
 }
 
-/* Whether the runtime has just handled a message whose session has nothing else to do. */
+/* Returns whether the runtime has just handled a message, and the message's session has nothing else to do. */
 static int has_handled(MessageLoop *self, PyObject *const *args) {
     PyObject *last = self->current;
     if (last == NULL || !Py_IS_TYPE(last, (PyTypeObject *)self->event_type) || PyTuple_GET_SIZE(last) != EVENT_FIELDS ||
@@ -72,7 +73,7 @@ static int has_handled(MessageLoop *self, PyObject *const *args) {
     return waits < 0 ? -1 : !waits;
 }
 
-/* Whether the next item of the inbox is a text for a session that may handle it now. */
+/* Returns whether the next item of the inbox is a text for a session that may handle it now. */
 static int has_next(MessageLoop *self) {
     PyObject *state = next_intake((Inbox *)self->inbox);
     if (state == NULL) return 0;
@@ -85,7 +86,7 @@ static int has_next(MessageLoop *self) {
     return closing < 0 ? -1 : !closing;
 }
 
-/* 1 in the usual case. Otherwise nothing happens: 0, or -1 with an exception. */
+/* Returns 1 in the usual case. In all other cases, changes nothing, and returns 0, or -1 with an exception. */
 static int is_usual(MessageLoop *self, PyObject *const *args) {
     if (self->must_end || self->is_full || self->times == NULL || self->times == Py_None) return 0;
     if (self->inbox == NULL || !Py_IS_TYPE(self->inbox, &InboxType) || self->arm == NULL || self->has_jobs == NULL ||
@@ -99,7 +100,7 @@ static int is_usual(MessageLoop *self, PyObject *const *args) {
     return usual > 0 ? has_next(self) : usual;
 }
 
-/* Record that the last message was handled; -1 with an exception on failure. */
+/* Note that the last message was handled. Returns -1 with an exception on failure. */
 static int account(MessageLoop *self) {
     PyObject *last = Py_NewRef(self->current);
     PyObject *seconds = PyFloat_FromDouble(monotonic() - self->began), *none = NULL;
@@ -115,7 +116,7 @@ static int account(MessageLoop *self) {
     return none == NULL ? -1 : 0;
 }
 
-/* The next message as an Event; NULL with an exception on failure. */
+/* Returns the next message as an Event, or NULL with an exception on failure. */
 static PyObject *next_event(MessageLoop *self) {
     PyObject *entry = get_now((Inbox *)self->inbox);
     if (entry == NULL) return NULL;

@@ -1,6 +1,6 @@
 /* Tally and Histogram, as in wsthreads.monitoring.metrics: they count every message.
  *
- * A histogram is updated by atomic operations, so no update is lost, with or without the GIL.
+ * A histogram is changed only by atomic operations. So no change is lost, with or without the GIL.
  */
 #include "_metrics.h"
 
@@ -80,7 +80,7 @@ static uint64_t now_ns(void) {
 static PyObject *histogram_observe(Histogram *self, PyObject *argument) {
     double seconds = PyFloat_AsDouble(argument);
     if (seconds == -1 && PyErr_Occurred()) return NULL;
-    if (!(seconds < 1e9)) { /* also true for NaN */
+    if (!(seconds < 1e9)) { /* also true if it is NaN */
         PyErr_SetString(PyExc_ValueError, "observe(seconds: fewer than 1e9)");
         return NULL;
     }

@@ -5,7 +5,7 @@
 #include <Python.h>
 #include <stdint.h>
 
-/* The first fields of every outbox. The lock of the outbox guards their changes; any thread may read them. */
+/* The first fields of every outbox. They are changed only with the outbox's lock held. Any thread may read them. */
 typedef struct {
     PyObject_HEAD
     uint64_t messages_out, bytes_out, kept_bytes, window;

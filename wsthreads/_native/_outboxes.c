@@ -1,6 +1,8 @@
-/* OutboxState; and append_all, lock_queued, unlock: functions of wsthreads.protocol.fanout for many outboxes at once.
+/* OutboxState, and functions for many outboxes at once: append_all, lock_queued and unlock of
+ * wsthreads.protocol.fanout.
  *
- * append_all writes only to memory. Its caller holds the room's order lock.
+ * An outbox is the queue of frames for one client. append_all writes only to memory, because its caller holds the lock
+ * of a room's order.
  */
 #include "_outboxes.h"
 
@@ -44,7 +46,7 @@ static void state_dealloc(OutboxState *self) {
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
-static PyMemberDef state_members[ATTRIBUTES + 1]; /* filled by add_outbox_type */
+static PyMemberDef state_members[ATTRIBUTES + 1]; /* add_outbox_type fills this */
 
 PyTypeObject OutboxStateType = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "wsthreads._native._speedups.OutboxState",
@@ -76,7 +78,7 @@ int append_frame(PyObject *outbox, PyObject *frame) {
     if (open < 1) return open;
     PyObject *queue = get(outbox, QUEUE);
     if (queue == NULL || PyList_Append(queue, frame) < 0) return -1;
-    FENCE(); /* the holder of the lock sees the frame, or we see that it has released the lock */
+    FENCE(); /* either the holder of the lock sees the frame, or this thread sees that the lock is free */
     return 1;
 }
 
@@ -113,7 +115,7 @@ int release_lock(PyObject *lock) {
     return none == NULL ? -1 : 0;
 }
 
-/* Release the locks of all outboxes, even after a failure; -1 with an exception if one failed. */
+/* Release the locks of all outboxes, even if one fails. In this case, returns -1 with an exception. */
 static int release_all(PyObject *outboxes) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -185,7 +187,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* The names are made only once, because another interpreter of the process may also fill its module. */
+/* The names are made only once, because another interpreter of the same process may also import the module. */
 static int spell(PyObject **name, const char *text) {
     if (*name == NULL) *name = PyUnicode_InternFromString(text);
     return *name == NULL ? -1 : 0;

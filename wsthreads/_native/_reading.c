@@ -1,6 +1,6 @@
 /* Functions that read from sockets, like the Python functions in wsthreads.protocol.transport and frames.
  *
- * decode_message and receive_message accept exactly the frames that frames.decode_message accepts.
+ * decode_message and receive_message accept exactly those frames that frames.decode_message in Python accepts.
  */
 #define _GNU_SOURCE /* POLLRDHUP */
 #include "_reading.h"
@@ -25,15 +25,16 @@
 
 /* ---- the queue for the GIL ---- */
 
-/* A compiler option can set each number below, because tests/bench/tricks.py measures its effect. */
+/* A compiler option can set each number below, because tests/bench/tricks.py measures the effect of the number. */
 #ifndef MAX_WAITING
-#define MAX_WAITING 16 /* threads that ask for the GIL at once; the others wait in front of a turnstile */
+#define MAX_WAITING 16 /* at most this many threads ask for the GIL at once; the others wait at the turnstile */
 #endif
 #ifndef MAX_BUSY
-#define MAX_BUSY 1 /* of these, threads that will be busy for a while */
+#define MAX_BUSY 1 /* at most this many of these threads are busy */
 #endif
 
-/* A thread is busy if it will compute for a while: its client has sent much, or has left. */
+/* A thread is busy if it will compute for a while, because its client has sent much, or has left. Busy threads also
+ * wait at this gate. */
 static sem_t gate;
 
 #ifndef Py_GIL_DISABLED
@@ -44,7 +45,7 @@ static int prepare_turnstile(void) {
     return 0;
 }
 
-static void renew_turnstile(void) { /* also in a forked process, which lacks the threads that would release it */
+static void renew_turnstile(void) { /* also called in a forked process, which lacks the threads with places */
     sem_init(&turnstile, 0, MAX_WAITING);
     sem_init(&gate, 0, MAX_BUSY);
 }
@@ -61,8 +62,8 @@ void restore_thread_in_turn(PyThreadState *state) {
     errno = error;
 }
 
-/* Only one busy thread at a time may wait for the GIL. So a client that sends little waits for at most two busy threads,
- * however many clients flood the server. */
+/* Only one busy thread at a time may wait for the GIL. So a client that sends little waits for at most two busy
+ * threads, even if very many clients flood the server. */
 static void restore_busy_thread(PyThreadState *state) {
     int error = errno;
     wait_for(&gate);
@@ -79,15 +80,15 @@ void end_work(void) {}
 
 #else
 
-/* Without a GIL, a busy thread keeps its place at the gate until it reads again. So one core is free for the clients
- * that send little. Otherwise they wait for seconds: a thread that finds one of Python's locks taken gives up its core
- * again and again. After `MAX_BUSY_WAIT_MS` a thread continues without a place, because a handler may block while it
- * has one. */
+/* Without a GIL, a busy thread keeps its place at the gate until it reads again. So one core is free for clients that
+ * send little. Otherwise, these clients would wait for seconds, because a thread that finds one of Python's locks taken
+ * gives up its core again and again. After `MAX_BUSY_WAIT_MS`, a thread continues without a place, because a thread
+ * with a place may be blocked in a handler. */
 #define MAX_BUSY_WAIT_MS 200
 
-static pthread_key_t place; /* set in the threads that have a place */
+static pthread_key_t place; /* set in each thread that has a place */
 
-static void give_up_place(void *set) { /* also when a thread ends */
+static void give_up_place(void *set) { /* also called when a thread ends */
     (void)set;
     sem_post(&gate);
 }
@@ -137,7 +138,7 @@ void end_work(void) {
 
 /* ---- receive(fd, size) -> bytes ---- */
 
-/* Most messages are small. They are read into the stack, which avoids a large buffer. */
+/* Most messages are small. They are read onto the stack, so no large buffer is needed. */
 #define STACK_BYTES 2048
 
 static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
@@ -199,7 +200,7 @@ uint8_t *with_rest(int fd, const uint8_t *data, size_t *size, size_t max_bytes) 
         if (received > 0) {
             *size += (size_t)received;
         } else if (received == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
-            break; /* the next read meets the same end or error */
+            break; /* the next read will find the same end or error */
         } else {
             double left_s = until - monotonic();
             if (left_s <= 0) break;
@@ -211,15 +212,16 @@ uint8_t *with_rest(int fd, const uint8_t *data, size_t *size, size_t max_bytes) 
 
 /* ---- decode_message(buffer, start, max_bytes) -> (message, next start) or None ---- */
 
-/* The message of the complete frame at `data`: a new str or bytes; sets `end` to the end of the frame. NULL without an
- * exception for any other frame, and for text that is not UTF-8. NULL with an exception on failure. */
+/* Returns the message of the complete frame at `data`, as a new str or bytes, and sets `end` to the end of the frame.
+ * Returns NULL without an exception for any other frame, and for text that is not UTF-8. Returns NULL with an exception
+ * on failure. */
 static PyObject *decoded(const uint8_t *data, size_t size, size_t max_bytes, size_t *end) {
     Frame frame;
     if (parse_data_frame(data, size, &frame) <= 0) return NULL;
     size_t header = frame.header_bytes, bytes = (size_t)frame.payload_bytes;
     if (frame.payload_bytes > max_bytes || frame.payload_bytes > size - header) return NULL;
     int is_text = data[0] == FIN_TEXT;
-    /* Most text is ASCII, which is its own UTF-8, so it is unmasked directly into the str. */
+    /* Most text is ASCII, for which UTF-8 has the same bytes. So it is unmasked directly into the str. */
     PyObject *message = is_text ? PyUnicode_New((Py_ssize_t)bytes, 127) : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bytes);
     if (message == NULL) return NULL;
     uint8_t *payload = is_text ? PyUnicode_1BYTE_DATA(message) : (uint8_t *)PyBytes_AS_STRING(message);
@@ -265,7 +267,7 @@ static PyObject *decode_message(PyObject *module, PyObject *const *args, Py_ssiz
 
 /* ---- receive_message(fd, max_bytes, takes_binary) -> (message, bytes on the wire), or what came in ---- */
 
-#define LONG_BYTES 65536 /* a message of this size keeps the thread busy for a while */
+#define LONG_BYTES 65536 /* the thread is busy with a message of this size */
 
 static PyObject *receive_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;
@@ -311,7 +313,7 @@ static PyObject *receive_message(PyObject *module, PyObject *const *args, Py_ssi
 
 static void discard_until(int fd, double deadline, double pause, double last_pause) {
     struct pollfd peer = {.fd = fd, .events = POLLIN | POLLRDHUP};
-    char *room = malloc(DISCARD_MUCH_BYTES); /* TCP never writes to it: MSG_TRUNC discards the data */
+    char *room = malloc(DISCARD_MUCH_BYTES); /* TCP never writes to it, because MSG_TRUNC discards the data */
     for (double left; room != NULL && fd >= 0 && (left = deadline - monotonic()) > 0;) {
         int ready = poll(&peer, 1, left < 1000 ? (int)(left * 1000) + 1 : 1000000);
         if (ready < 0 && errno == EINTR) continue;

@@ -1,11 +1,11 @@
 /* RLock: threading.RLock without timeouts, for the lock of an outbox, which is taken for every delivery.
  *
- * Taking it costs about 50 instructions. threading's RLock is called by methods and reads a clock: 1,300 of the 1,900
- * instructions of a delivery, without the system call.
+ * Taking it costs about 50 instructions. threading's RLock is used by method calls, and reads a clock: this would cost
+ * 1,300 of the 1,900 instructions of a delivery, without the system call.
  *
- * It needs no GIL. Only the thread that has the mutex writes the owner, so a thread has the lock exactly if it reads
+ * It needs no GIL. Only the thread that has the mutex writes the owner. So a thread has the lock exactly if it reads
  * its own number there. Only the owner uses the count. A thread that waits for the mutex releases the GIL. No signal
- * handler runs during the wait, which is short: no thread holds this lock for long.
+ * handler runs during this wait. The wait is short, because no thread holds this lock for long.
  */
 #include "_rlock.h"
 
@@ -16,11 +16,11 @@
 typedef struct {
     PyObject_HEAD
     pthread_mutex_t mutex;
-    unsigned long owner; /* a thread, or NOBODY; atomic */
+    unsigned long owner; /* the number of a thread, or NOBODY; atomic */
     Py_ssize_t count;
 } RLock;
 
-enum { NOBODY = 0 }; /* PyThread_get_thread_ident never returns this */
+enum { NOBODY = 0 }; /* PyThread_get_thread_ident never returns this number */
 
 static int is_ours(RLock *self) {
     return __atomic_load_n(&self->owner, __ATOMIC_RELAXED) == PyThread_get_thread_ident();
@@ -37,7 +37,7 @@ int try_rlock(PyObject *lock) {
         self->count++;
         return 1;
     }
-    FENCE(); /* a thread that finds it taken has left work that the owner sees after the release */
+    FENCE(); /* if the lock is taken now, its owner will see this thread's work after the release */
     if (pthread_mutex_trylock(&self->mutex)) return 0;
     own(self, 1);
     return 1;
@@ -52,7 +52,7 @@ int release_rlock(PyObject *lock) {
     if (--self->count == 0) {
         __atomic_store_n(&self->owner, NOBODY, __ATOMIC_RELAXED);
         pthread_mutex_unlock(&self->mutex);
-        FENCE(); /* see try_rlock */
+        FENCE(); /* see the FENCE in try_rlock */
     }
     return 0;
 }
@@ -93,7 +93,7 @@ static PyObject *rlock_acquire(PyObject *lock, PyObject *const *args, Py_ssize_t
 }
 
 static PyObject *rlock_release(PyObject *lock, PyObject *const *args, Py_ssize_t nargs) {
-    (void)args, (void)nargs; /* of __exit__ */
+    (void)args, (void)nargs; /* the arguments of __exit__ */
     if (release_rlock(lock) < 0) return NULL;
     Py_RETURN_NONE;
 }

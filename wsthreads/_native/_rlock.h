@@ -6,10 +6,10 @@
 
 extern PyTypeObject RLockType;
 
-/* Take an RLock if it is free or this thread has it. Returns whether it was taken. */
+/* Take an RLock if it is free, or if this thread has it already. Returns whether it was taken. */
 int try_rlock(PyObject *lock);
 
-/* Release an RLock. -1 with an exception if this thread does not have it. */
+/* Release an RLock. Returns -1 with an exception if this thread does not have it. */
 int release_rlock(PyObject *lock);
 
 /* Adds the type RLock to the module; -1 with an exception on failure. */

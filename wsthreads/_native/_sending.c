@@ -2,15 +2,17 @@
  *
  * Rules:
  *
- * - The GIL is released only around the system calls. It is kept for one outbox with little to send, because getting
- *   the GIL back takes longer than the call.
- * - The caller of send_queues holds the lock of every outbox that it passes. So no other thread takes from their
- *   queues, writes to their sockets or closes them. (Other threads may append frames.) But a finalizer in this thread
- *   could do so, because the locks are re-entrant. So no object that the garbage collector tracks may be allocated
- *   between taking frames from a queue and marking an incomplete write in `_draining`. The caller removes that mark.
- * - Frames of a subclass of bytes (frames.MarkedFrame) are written like others. If they are joined for an incomplete
- *   write, the caller gets the frames back, because it may remove some of them. It also gets them back if the outbox
- *   keeps written frames (protocol.unacknowledged): all count as written, and the caller takes some of them back.
+ * - The GIL is released only around system calls. It is not released for a single outbox with little to send, because
+ *   getting the GIL back takes longer than the call.
+ * - The caller of send_queues holds the lock of every outbox that it passes. So no other thread takes frames from the
+ *   queues, writes to the sockets or closes them. (Other threads may append frames.) But a finalizer in this thread
+ *   could do all this, because the locks are re-entrant. A finalizer runs when the garbage collector runs. So no object
+ *   that the garbage collector tracks may be allocated after frames were taken from a queue, and before an incomplete
+ *   write is marked in `_draining`. The caller removes this mark.
+ * - Frames of a subclass of bytes (frames.MarkedFrame) are written like others. If they are joined for a write that is
+ *   incomplete, the caller gets the frames back, because it may remove some of them. It also gets them back if the
+ *   outbox keeps written frames (protocol.unacknowledged). All of them then count as written, and the caller removes
+ *   some of them again.
  */
 #include "_sending.h"
 
@@ -21,7 +23,7 @@
 
 /* ---- send_queues(outboxes: list) -> [(outbox, data, sent or -errno), ...] of those not sent completely ---- */
 
-/* Up to this many bytes for one socket are sent with the GIL held, which takes some 10 µs. */
+/* If there are at most this many bytes for a single socket, they are sent with the GIL held, which takes some 10 µs. */
 #define MAX_HELD_BYTES 32768
 
 static int is_small(const Write *write) {
@@ -40,10 +42,10 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
     Shared shared = {.count = 0, .data = NULL};
 
     while (done < total && begin_write(&writes[done], PyList_GET_ITEM(outboxes, done), &shared) == 0) done++;
-    /* On a failure above, the taken frames are still sent, and the others are still queued: the next call fails again.
-     */
+    /* On a failure above, the frames that were taken are still sent, and the others stay queued. The next call fails
+     * again. */
     if (done < total && done > 0) PyErr_Clear();
-    PyObject *type, *value, *traceback; /* the failure at the first outbox, kept until the end */
+    PyObject *type, *value, *traceback; /* the failure at the first outbox, which is kept until the end */
     PyErr_Fetch(&type, &value, &traceback);
 
     PyThreadState *state = total == 1 && done == 1 && is_small(writes) ? NULL : PyEval_SaveThread();
@@ -87,8 +89,8 @@ static PyObject *send_queues(PyObject *module, PyObject *outboxes) {
 
 static PyObject *flush, *after_send;
 
-/* _send_queues and _after_send_locked for one outbox. The caller holds its lock. 1 if all queued frames are written, 0
- * if there is more to do, -1 with an exception. */
+/* Does what _send_queues and _after_send_locked do, for one outbox whose lock the caller holds. Returns 1 if all queued
+ * frames were written, 0 if there is more to do, -1 with an exception on failure. */
 static int send_queue_locked(PyObject *outbox) {
     Write write = {.data = NULL};
     Shared none = {.count = 0, .data = NULL};
@@ -101,7 +103,7 @@ static int send_queue_locked(PyObject *outbox) {
     if (end_write(&write, outbox)) return 1;
     PyObject *sent = PyLong_FromSsize_t(write.sent), *data = sent ? unsent(&write) : NULL;
     PyObject *told = data ? PyObject_CallMethodObjArgs(outbox, after_send, data, sent, NULL) : NULL;
-    if (data == NULL) shutdown(write.fd, SHUT_RDWR); /* the outbox does not get the rest of the write */
+    if (data == NULL) shutdown(write.fd, SHUT_RDWR); /* the outbox does not get the rest: its stream ends */
     Py_XDECREF(data);
     Py_XDECREF(sent);
     Py_XDECREF(told);
@@ -109,8 +111,8 @@ static int send_queue_locked(PyObject *outbox) {
     return told == NULL ? -1 : 0;
 }
 
-/* Outbox.flush for the common case: the outbox is open, not full, and not locked by another thread. 1 if done, 0 if
- * Outbox.flush must be called, -1 with an exception. */
+/* Does what Outbox.flush does in the usual case: the outbox is open and not full, and no other thread has its lock.
+ * Returns 1 if this is done, 0 if Outbox.flush must be called, -1 with an exception on failure. */
 static int flush_plain(PyObject *outbox) {
     int queued, sent = 1;
     while ((queued = has_queued(outbox)) > 0 && sent > 0) {

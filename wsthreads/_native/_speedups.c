@@ -1,12 +1,18 @@
-/* The module `_speedups`: C versions of the functions and types that run for each message or each delivery.
+/* The module `_speedups`: C versions of the functions and types that are used for each message or each delivery.
  *
- * Optional: without it, or with WSTHREADS_PURE_PYTHON=1, the Python versions of the same names are used. This file has
- * the module and two functions that make frames: `encode_text`, like frames.message_frame, and `escaped_frame`, like
- * envelope's. The rest, by file:
+ * The module is optional: without it, or with WSTHREADS_PURE_PYTHON=1, the Python versions with the same names are
+ * used. This file has the module itself, and two functions that make frames: `encode_text`, like frames.message_frame,
+ * and `escaped_frame`, like the one in envelope. The other functions and types, by file:
  *
- * - _outboxes.c: append_all, lock_queued, unlock    - _inbox.c: Inbox      - _rlock.c: RLock
- * - _sending.c, _writes.c: send_queues, post        - _intake.c: Intake    - _metrics.c: Tally, Histogram
- * - _reading.c: what reads from sockets           - _fast_path.c: FastPath   - _loop.c: MessageLoop
+ * - _outboxes.c: append_all, lock_queued, unlock
+ * - _sending.c, _writes.c: send_queues, post
+ * - _reading.c: functions that read from sockets
+ * - _inbox.c: Inbox
+ * - _intake.c: Intake
+ * - _fast_path.c: FastPath
+ * - _rlock.c: RLock
+ * - _metrics.c: Tally, Histogram
+ * - _loop.c: MessageLoop
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -23,7 +29,8 @@
 #include "_rlock.h"
 #include "_sending.h"
 
-/* A frame with room for a payload, which is to be written to `payload`; NULL with an exception on failure. */
+/* Returns a new frame with space for a payload. The caller must write the payload to `payload`. NULL with an exception
+ * on failure. */
 static PyObject *new_frame(uint8_t first, size_t size, char **payload) {
     uint8_t header[10] = {first};
     size_t header_bytes;
@@ -54,7 +61,7 @@ static PyObject *encode_text(PyObject *module, PyObject *text) {
         PyErr_SetString(PyExc_TypeError, "encode_text(text: str)");
         return NULL;
     }
-    PyObject *encoded = NULL; /* ours; NULL where the str is its own UTF-8 */
+    PyObject *encoded = NULL; /* our own copy of the text in UTF-8, or NULL if the str contains it already */
     const char *payload;
     size_t size;
     if (PyUnicode_IS_READY(text) && PyUnicode_IS_COMPACT_ASCII(text)) {
@@ -96,7 +103,7 @@ static PyObject *escaped_frame(PyObject *module, PyObject *frame) {
     *to = DLE;
     memcpy(to + 1, bytes + at, (size_t)size);
     if (PyBytes_CheckExact(frame)) return longer;
-    return PyObject_CallMethod(frame, "like", "N", longer); /* it is a frames.MarkedFrame */
+    return PyObject_CallMethod(frame, "like", "N", longer); /* the frame is a frames.MarkedFrame */
 }
 
 /* ---- the module ---- */

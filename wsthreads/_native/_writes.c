@@ -1,4 +1,4 @@
-/* One write to a socket: the frames of an outbox's queue as one bytes object. See _sending.c for the rules. */
+/* One write to a socket: the frames in the queue of an outbox, as one bytes object. For the rules, see _sending.c. */
 #include "_writes.h"
 
 #include <errno.h>
@@ -15,8 +15,8 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-/* The first `count` frames of a queue, as one bytes object; NULL with an exception on failure. Sets `marked` to whether
- * any of several frames is more than bytes. */
+/* Returns the first `count` frames of a queue as one bytes object, or NULL with an exception on failure. Sets `marked`
+ * to whether there are several frames, and one of them has marks. */
 static PyObject *joined(PyObject *queue, Py_ssize_t count, int *marked) {
     Py_ssize_t size = 0;
     *marked = 0;
@@ -51,14 +51,14 @@ void forget_shared(Shared *shared) {
     Py_CLEAR(shared->data);
 }
 
-/* The number of messages in the first `count` frames of a queue. Pings, pongs and the HTTP answer are not messages. */
+/* Returns how many of the first `count` frames of a queue are messages. Pings, pongs and the HTTP response are not. */
 static Py_ssize_t count_messages(PyObject *queue, Py_ssize_t count) {
     Py_ssize_t messages = 0;
     for (Py_ssize_t i = 0; i < count; i++) messages += !(*PyBytes_AS_STRING(PyList_GET_ITEM(queue, i)) & CONTROL);
     return messages;
 }
 
-/* Hold the frames of a queue in `write`; -1 with an exception on failure. */
+/* Store references to the frames of a queue in `write`. Returns -1 with an exception on failure. */
 static int hold_frames(Write *write, PyObject *queue, Py_ssize_t count) {
     write->frames = PyMem_New(PyObject *, count);
     if (write->frames == NULL) {
@@ -82,7 +82,7 @@ void release_write(Write *write) {
     Py_CLEAR(write->data);
 }
 
-/* Whether a frame is a counted message of wsthreads.1, as envelope.is_counted. */
+/* Whether a frame is a counted message of wsthreads.1, like envelope.is_counted. */
 static int is_counted(PyObject *frame) {
     const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(frame);
     Py_ssize_t size = PyBytes_GET_SIZE(frame);
@@ -97,8 +97,8 @@ static Tally *tally_of(PyObject *outbox) {
     return state ? &state->tally : NULL;
 }
 
-/* Append the counted frames of a queue to `kept`, and count the messages in `write` again. Returns their bytes, or -1
- * with an exception. */
+/* Append the counted messages in a queue to `kept`, and count the messages in `write` again. Returns the bytes of the
+ * counted messages, or -1 with an exception. */
 static Py_ssize_t keep(PyObject *kept, PyObject *queue, Py_ssize_t count, Write *write) {
     Py_ssize_t size = 0;
     write->messages = 0;
@@ -112,7 +112,7 @@ static Py_ssize_t keep(PyObject *kept, PyObject *queue, Py_ssize_t count, Write 
     return size;
 }
 
-/* Drop the frames in `kept` after the first `count`, without changing the current exception. */
+/* Remove the frames in `kept` after the first `count`. Keeps the current exception. */
 static void forget_kept(PyObject *kept, Py_ssize_t count) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -121,10 +121,10 @@ static void forget_kept(PyObject *kept, Py_ssize_t count) {
 }
 
 /* Join all frames of a queue to `write->data`, unless the outbox is closing, and append the frames to `kept`. `kept` is
- * None, or the list of frames that the outbox keeps. Sets `count` to the number of frames. -1 with an exception on
- * failure. */
+ * None, or the list of frames that the outbox keeps. Sets `count` to the number of frames. Returns -1 with an exception
+ * on failure. */
 static int hold_queue(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *shared, Write *write, Py_ssize_t *count) {
-    /* Read together with the frames: an outbox is marked as closing before its close frame is queued. */
+    /* Read together with the frames, because an outbox is marked as closing before its close frame is queued. */
     int open = is(outbox, CLOSE_FRAME, Py_None);
     if (open < 1) {
         write->fd = -1;
@@ -162,8 +162,9 @@ static int hold_queue(PyObject *outbox, PyObject *kept, PyObject *queue, Shared 
     return write->kept_bytes < 0 ? -1 : 0;
 }
 
-/* Take all frames from a queue as one bytes object, `write->data`. It is NULL if there are no frames. `kept` is None,
- * or the list of frames that the outbox keeps. On failure, -1 with an exception, and the queue is unchanged. */
+/* Take all frames from a queue as one bytes object, `write->data`, which is NULL if there are no frames. `kept` is
+ * None, or the list of frames that the outbox keeps. On failure, returns -1 with an exception, and the queue is
+ * unchanged. */
 static int take(PyObject *outbox, PyObject *kept, PyObject *queue, Shared *shared, Write *write) {
     Py_ssize_t before = kept == Py_None ? 0 : PyList_GET_SIZE(kept), count = 0;
     int failed;
@@ -221,7 +222,7 @@ int end_write(Write *write, PyObject *outbox) {
     Tally *tally = tally_of(outbox);
     if (write->sent >= 0 && tally != NULL) {
         COUNT_UP(tally->messages_out, write->messages);
-        if (complete) COUNT_UP(tally->bytes_out, write->sent); /* otherwise the caller counts them */
+        if (complete) COUNT_UP(tally->bytes_out, write->sent); /* otherwise, the caller counts the bytes */
     }
     if (complete) {
         release_write(write);
