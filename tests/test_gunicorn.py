@@ -10,15 +10,18 @@ import sys
 import threading
 from collections import Counter
 from contextlib import ExitStack, closing
+from contextvars import ContextVar
 from time import monotonic, sleep
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from gunicorn.workers import gthread
 
 from tests.ports import free_port
 from tests.programs import DEADLINE_S, PROGRAM_S, ROOT, Program, connect, receive, run_server, wait_until
 from tests.wire import CLOSE, PING, PONG, TEXT, RawClient, close_payload, frame, run_all, self_signed
+from wsthreads.gunicorn import ThreadWorker
 from wsthreads.servers.patient_pool import PatientPool
 from wsthreads.servers.stalled_clients import STALL_S
 
@@ -648,6 +651,22 @@ def test_context_variables_end_with_the_session_or_request_that_sets_them(tmp_pa
             with urlopen(f"http://127.0.0.1:{port}/?user={user}", timeout=PROGRAM_S) as answer:
                 assert answer.read() == b"nobody"
         server.end()
+
+
+def test_context_variables_end_with_a_request_over_http_2(monkeypatch):
+    """A proxy sends the requests of several clients over one connection."""
+    user = ContextVar("user", default="nobody")
+    found = []
+
+    def handle(self, *arguments):
+        found.append((user.get(), *arguments))
+        user.set("ann")
+
+    monkeypatch.setattr(gthread.ThreadWorker, "handle_http2_request", handle, raising=False)
+    worker = object.__new__(ThreadWorker)
+    for request in (1, 2):
+        worker.handle_http2_request(request, "conn", "h2")
+    assert found == [("nobody", 1, "conn", "h2"), ("nobody", 2, "conn", "h2")]
 
 
 CONTEXT = """

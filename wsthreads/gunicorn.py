@@ -219,9 +219,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         if hasattr(conn, "wait_for_data"):
             conn.wait_for_data = partial(_has_data, conn.sock)
         try:
-            # The call has its own context, because otherwise context variables would stay set for the thread's next
-            # client.
-            keeps = copy_context().run(super().handle, conn)
+            keeps = super().handle(conn)
             if not keeps:
                 _linger(conn.sock)
             return keeps
@@ -236,7 +234,12 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         if len(cookies) > 1:  # from an HTTP/2 proxy (RFC 9113, 8.2.3); gunicorn would join the cookies by commas
             others = [field for field in req.headers if field[0] != "COOKIE"]
             req.headers = [*others, ("COOKIE", "; ".join(filter(None, cookies)))]
-        return super().handle_request(req, conn)
+        # The call has its own context, because otherwise context variables would stay set for the thread's next client.
+        return copy_context().run(super().handle_request, req, conn)
+
+    def handle_http2_request(self, *arguments: Any) -> None:
+        """Called by gthread with a request of an HTTP/2 connection, from gunicorn 25."""
+        copy_context().run(super().handle_http2_request, *arguments)
 
     def run(self) -> None:
         """The loop of the worker.

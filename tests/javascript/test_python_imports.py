@@ -21,7 +21,7 @@ from tests.programs import DEADLINE_S, Program, own_threads
 from wsthreads import create_app
 from wsthreads.config import Config
 from wsthreads.errors import ConfigError, ScriptError
-from wsthreads.javascript import check_script, python_calls
+from wsthreads.javascript import check_script, python_calls, python_generators
 from wsthreads.javascript.python_calls import PythonCalls
 from wsthreads.javascript.python_functions import PythonFunction, PythonFunctions
 from wsthreads.javascript.python_pool import MAX_ABANDONED
@@ -717,7 +717,8 @@ def test_a_generator_that_is_idle_for_long_makes_room_for_another(monkeypatch: p
             ended.append(name)
 
     monkeypatch.setattr(python_calls, "MAX_GENERATORS", 2)
-    monkeypatch.setattr(python_calls, "monotonic", lambda: now[0])
+    for module in (python_calls, python_generators):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
     store = ModuleType("store")
     store.rows, store.__all__ = rows, ["rows"]  # type: ignore[attr-defined]
     functions, schedule = PythonFunctions({"store": store}), Schedule()
@@ -1052,6 +1053,33 @@ def rows():
         script.handler.stop(DEADLINE_S)
         assert not gate.is_set()
         gate.set()
+
+
+def test_the_end_of_a_script_waits_a_moment_for_its_generators(tmp_path: Path) -> None:
+    python = """
+import threading, time
+gate, ended = threading.Event(), []
+def rows(n):
+    try:
+        while True: yield n
+    finally:
+        if not n: gate.wait(600)
+        time.sleep(0.02)
+        ended.append(n)
+"""
+    source = """
+    import { rows } from "./store.py";
+    const open = [];
+    export async function onMessage(session) {
+      for (let n = 0; n < 10; n++) { open.push(rows(n)); await open[n].next(); }
+      session.send("open");
+    }"""
+    with with_store(tmp_path, python, source) as script:
+        assert script.answer(script.open()) == "open"
+        names = names_in(script)
+        script.handler.stop(DEADLINE_S)
+        assert sorted(names["ended"]) == list(range(1, 10))
+        names["gate"].set()
 
 
 def test_python_outside_of_the_folder_is_refused(tmp_path: Path) -> None:

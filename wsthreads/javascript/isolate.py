@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from wsthreads.errors import CloseCode, IsolateError
@@ -212,6 +213,7 @@ class Isolate(EventQueue):
 
     def stop(self, timeout_s: float) -> None:
         """Handle queued events for at most `timeout_s`, and then free the interpreter. Idempotent."""
+        deadline = monotonic() + timeout_s
         self._schedule.post(STOP)
         self._join(timeout_s)
         if self._thread is not None and self._thread.is_alive():
@@ -220,6 +222,7 @@ class Isolate(EventQueue):
             self._join(GRACE_S)
             if self._thread.is_alive():
                 self._log.critical("the thread of %s does not end, and is left running", self.name)
+        self._calls.join(max(0.0, deadline - monotonic()))
 
     def release(self) -> None:
         """Let the thread stop soon. Takes no lock and does not wait, so a finalizer may call this."""

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Generator, Mapping
-from contextvars import Context, copy_context
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import takewhile
-from threading import Lock, Thread
 from time import monotonic
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
@@ -21,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from wsthreads.javascript.calls import Answer, Function
 from wsthreads.javascript.masking import Mask
 from wsthreads.javascript.python_functions import PythonFunction, PythonFunctions
+from wsthreads.javascript.python_generators import LAST_ENDS_S, GeneratorEnds, OpenGenerator
 from wsthreads.javascript.python_pool import PythonPool
 from wsthreads.javascript.python_values import Encoded, Handles, arguments_from, encoded
 from wsthreads.javascript.schedule import NEVER, Schedule
 from wsthreads.javascript.session_state import Event
 from wsthreads.loggers import get_logger
-from wsthreads.monitoring.failures import bounded, cause_of, exc_info_of, members_of, notes_of, text_of, traceback_of
+from wsthreads.monitoring.failures import bounded, cause_of, members_of, notes_of, text_of, traceback_of
 from wsthreads.threads import forks
 
 if TYPE_CHECKING:
@@ -49,20 +48,6 @@ MAX_FRAMES = 20
 #: A script gets at most this many causes in a chain, and this many errors in total.
 MAX_CAUSES = 6
 MAX_ERRORS = 20
-
-
-class _Generator:
-    """A generator that a script iterates."""
-
-    __slots__ = ("context", "end_job", "idle_since", "iterator", "running", "what")
-
-    def __init__(self, what: PythonFunction) -> None:
-        self.what = what
-        self.iterator: Generator[Any, Any, Any] = (each for each in "")  # a placeholder until the function was called
-        self.running = Lock()  # held by the thread that runs the generator
-        self.context = Context()  # the generator's context variables; entered while `running` is held
-        self.end_job = 0  # the number of the pool's job that ends the generator; 0 if there is none
-        self.idle_since = NEVER  # when its last step ended; `NEVER` during a step, and until the function has returned
 
 
 class PythonCalls:
@@ -91,15 +76,17 @@ class PythonCalls:
         self._wait_s = wait_s
         self._log = log if mask is None else mask.logger(__name__)
         self._name = f"wsthreads-{name}"
+        self._threads = threads
         self._pool = PythonPool(name, threads)
+        self._ends: GeneratorEnds | None = None
         # By ticket, in the order in which the calls expire: when the call expires, the function, and the generator that
         # the call continues.
         self._deadlines: dict[int, tuple[float, PythonFunction, int | None]] = {}
         self._arriving: set[int] = set()  # calls that have expired, but whose results were already posted
         #: The calls that can expire. Not empty if there are any.
         self.waiting: Mapping[int, object] = self._deadlines
-        self._generators: dict[int, _Generator] = {}  # each single operation is atomic, with and without the GIL
-        self._ending: dict[int, _Generator] = {}  # the script no longer uses these; the pool has yet to end them
+        self._generators: dict[int, OpenGenerator] = {}  # each single operation is atomic, with and without the GIL
+        self._ending: dict[int, OpenGenerator] = {}  # the script no longer uses these; the pool has yet to end them
         self._last_generator = 0
         self.engine: Engine | None = None
         # Calls of generator functions that exceed the limit, by ticket. The promise jobs that follow may drop
@@ -165,8 +152,12 @@ class PythonCalls:
         self._pool.stop()
         generators, self._generators = list(self._generators.values()), {}
         generators += list(self._ending.values())  # the pool begins no more jobs for these
-        if generators:  # in another thread, because a `finally` of the user may block forever
-            Thread(target=self._close_all, args=(generators,), name=f"{self._name}-python-end", daemon=True).start()
+        self._ends = GeneratorEnds(generators, self._threads, self._name, self._log.error)
+
+    def join(self, timeout_s: float) -> None:
+        """After `stop`: wait for the generators that it ends, at most `timeout_s` and `LAST_ENDS_S`. Any thread."""
+        if self._ends is not None:
+            self._ends.join(min(timeout_s, LAST_ENDS_S))
 
     def _call(self, ticket: int, number: int, text: str, specials: str | None = None) -> Answer:
         function = self._functions[number]
@@ -196,19 +187,16 @@ class PythonCalls:
     def _open(self, ticket: int, function: PythonFunction, arguments: Any) -> Answer:
         """Call a generator function. The generator counts toward the limit from now on."""
         self._last_generator = number = self._last_generator + 1
-        self._generators[number] = generator = _Generator(function)
+        self._generators[number] = generator = OpenGenerator(function)
 
         def make() -> int:
             try:
-                with generator.running:
-                    generator.context = copy_context()
-                    generator.iterator = generator.context.run(function.function, *arguments)
+                generator.open(*arguments)
             except BaseException:
                 self._generators.pop(number, None)
                 raise
-            generator.idle_since = monotonic()
             if number not in self._generators:  # the script has ended in the meantime
-                self._close(generator)
+                generator.drop(self._log.error)
             return number
 
         refusal = self._begin(ticket, function, make, number)
@@ -235,8 +223,7 @@ class PythonCalls:
 
         def go_on() -> dict[str, Any]:
             try:
-                with generator.running:
-                    return {"done": False, "value": generator.context.run(next, generator.iterator)}
+                return {"done": False, "value": generator.step()}
             except StopIteration as end:
                 self._generators.pop(number, None)
                 return {"done": True, "value": end.value}
@@ -244,9 +231,8 @@ class PythonCalls:
                 self._generators.pop(number, None)
                 raise
             finally:
-                generator.idle_since = monotonic()
                 if number not in self._generators:  # the script may have dropped the generator in the meantime
-                    self._close(generator)
+                    generator.drop(self._log.error)
 
         return self._begin(ticket, generator.what, go_on, number)
 
@@ -260,8 +246,7 @@ class PythonCalls:
 
         def close() -> None:
             try:
-                with generator.running:
-                    generator.context.run(generator.iterator.close)
+                generator.end()
             finally:
                 self._ending.pop(number, None)
 
@@ -308,24 +293,9 @@ class PythonCalls:
             self._generators[number] = generator  # it is ended later, because this thread must not run its `finally`
             self._ending.pop(number, None)
 
-    def _end_dropped(self, number: int, generator: _Generator) -> None:
-        self._close(generator)
+    def _end_dropped(self, number: int, generator: OpenGenerator) -> None:
+        generator.drop(self._log.error)
         self._ending.pop(number, None)
-
-    def _close(self, generator: _Generator) -> None:
-        """End a generator, unless a thread that was given up still runs it."""
-        if generator.running.acquire(blocking=False):
-            try:
-                generator.context.run(generator.iterator.close)
-            except BaseException as error:  # raised by the user's `finally`
-                what = "the generator of %s raised an error when it was ended"
-                self._log.error(what, generator.what, exc_info=exc_info_of(error))
-            finally:
-                generator.running.release()
-
-    def _close_all(self, generators: list[_Generator]) -> None:
-        for generator in generators:
-            self._close(generator)
 
     def _work(self, ticket: int, function: PythonFunction, work: Callable[[], Any], number: int | None) -> None:
         """Call the function, and post the result. Runs in a thread of the pool."""
@@ -342,7 +312,7 @@ class PythonCalls:
                 self._post(ticket, False, error_of(kind, bounded(message, MAX_TEXT_CHARS)))
                 generator = None if number is None else self._generators.pop(number, None)
                 if generator is not None:
-                    self._close(generator)
+                    generator.drop(self._log.error)
             else:
                 self._post(ticket, True, result)
         except BaseException as error:  # catches even SystemExit, because the thread must continue
