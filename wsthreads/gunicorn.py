@@ -368,7 +368,8 @@ def _linger(sock: socket.socket) -> None:
 class JSONLogger(_Logger):  # type: ignore[misc]
     """Writes gunicorn's logs as JSON, one object per line, in the format of `wsthreads.logs.JSONFormatter`.
 
-    This is so for the lines of the master and the workers, of wsthreads and scripts, and of the access log::
+    All lines are written in this way: those of the master and the workers, of wsthreads and scripts, and of the access
+    log::
 
         gunicorn --logger-class wsthreads.gunicorn.JSONLogger -k wsthreads.gunicorn.ThreadWorker …
 

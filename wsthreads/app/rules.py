@@ -145,8 +145,8 @@ class Rules:
     def near(self, path: str) -> str:
         """Returns a path that is probably meant.
 
-        It matches a rule, and differs from `path` only in slashes, upper case or an encoded query. Empty if there is
-        none.
+        The path matches a rule, and differs from `path` only in slashes, upper case or an encoded query. Empty if there
+        is none.
         """
         meant = (rule.filled(values) for rule, values in self._loosely(path))
         return next((near for near in meant if self.match(near) is not None), "")

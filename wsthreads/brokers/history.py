@@ -253,7 +253,7 @@ class SharedHistories(Histories[SharedLog]):
     def _own(self, name: str) -> Iterator[SharedLog | None]:
         """A context with this process's log.
 
-        Its lock `order` is held. Gives None if this process is not subscribed to the room.
+        The room's lock `order` is held in this context. Gives None if this process is not subscribed to the room.
 
         First waits until the log has all earlier broadcasts of this process.
         """

@@ -63,7 +63,7 @@ class Listener(Protocol):
     def take_history(self, name: str, serial: int, stored: Stored) -> None:
         """Store the history of a room, which the broker has returned.
 
-        It has all messages up to the last delivered one.
+        The history has all messages up to the last delivered one.
         """
 
     def lose_history(self, name: str, serial: int) -> None:

@@ -156,9 +156,9 @@ def encode_close(sender: str, ticket: int, session_id: str | None, code: int, re
 def presence_payload(change: PresenceChange) -> bytes:
     """Encode the payload of a `PresenceChange`.
 
-    The first line is a JSON list of all fields except the session and the value. The value is in the next line. The
-    last field is only there if the session is moving (`waits`). For a session that has left, the payload is only
-    ``[version]``.
+    The first line of the payload is a JSON list of all fields except the session and the value. The value is in the
+    next line. The last field is only there if the session is moving (`waits`). For a session that has left, the payload
+    is only ``[version]``.
     """
     if change.value is None:
         return b"[%d]" % change.version

@@ -60,7 +60,7 @@ MAX_UNSENT = 10_000
 PART = 0.9
 
 #: The first character of an outcome. `_UNKNOWN`: the post was perhaps handled. `_REFUSED`: it was surely not handled.
-#: The text is empty if the post was handled.
+#: An outcome is empty text if the post was handled.
 _UNKNOWN, _REFUSED = "?", "!"
 
 _NUMBER = re.compile("[0-9]{1,18}")
@@ -207,7 +207,7 @@ class PostBox:
     def lose_sent(self, why: str) -> None:
         """Settle all sent posts as unknown, because a connection has broken.
 
-        They may have been handled, or may be later.
+        These posts may have been handled, or may be handled later.
         """
         self._give_up(lambda post: post.is_sent, why, is_unknown=True)
 

@@ -1,6 +1,6 @@
 """The writer's calls to Redis for presence.
 
-They send changes of this process's sessions, and remove dead processes' presences.
+These calls send changes of this process's sessions, and remove the presences of processes that have died.
 """
 
 from __future__ import annotations

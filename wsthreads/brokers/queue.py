@@ -237,7 +237,7 @@ class SendQueue:
     def batch(self) -> list[Queued]:
         """The broadcasts to send now: those before the next room to announce.
 
-        They stay queued until `done` is called.
+        These broadcasts stay in the queue until `done` is called.
         """
         end = next((ticket for _, ticket in self._changed.values()), self.next_ticket)
         batch: list[Queued] = []

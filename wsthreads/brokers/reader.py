@@ -57,7 +57,7 @@ SILENCE_S = 3 * BEAT_S + 1
 #: How often the thread interrupts its wait for messages to do other work.
 POLL_S = 0.25
 
-#: The same while a subscription waits for its first position.
+#: The longest wait for a message while a subscription waits for its first position.
 UNKNOWN_POLL_S = 0.001
 
 #: How long the next piece of a message may take to arrive.
@@ -241,8 +241,8 @@ class Reader:
     def _woken(self, data: bytes) -> None:
         """Handle a message on the wake channel.
 
-        Its first byte tells the kind. Without one of these bytes, the message is the answer to an announcement, or is
-        empty and only wakes the thread.
+        The first byte of the message tells its kind. Without one of these bytes, the message is the answer to an
+        announcement, or is empty and only wakes the thread.
         """
         if data.startswith(b"{"):
             self._questions.take_answer(data)

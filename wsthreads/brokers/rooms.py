@@ -116,7 +116,7 @@ class SharedRooms(Rooms[Session]):
     def listen(self) -> None:
         """Begin to receive messages for single sessions.
 
-        The first session of a process waits until this process receives them, at most a second.
+        The first session of a process waits until this process receives such messages, for at most a second.
         """
         if self._listens_in != os.getpid():
             self._listens_in = os.getpid()

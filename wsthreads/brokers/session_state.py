@@ -45,7 +45,7 @@ __all__ = [
 #: The version of the format. A process resumes no session of another version.
 VERSION = 1
 
-#: The first bytes of the value for a session that the server has closed. A JSON list follows them.
+#: The first bytes of the value for a session that the server has closed. A JSON list follows these bytes.
 ENDED = b"ended "
 
 #: The largest state, in bytes. A session with a larger state cannot move.

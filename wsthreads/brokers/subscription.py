@@ -22,7 +22,7 @@ MAX_SENDERS = 1000
 class Subscription:
     """This process's subscription to a room.
 
-    It ends when all members in this process have left. A session that joins later gets a new subscription.
+    A subscription ends when all members in this process have left. A session that joins later gets a new subscription.
 
     Some fields belong to the link, others to the writer's thread or to the reader's thread.
     """

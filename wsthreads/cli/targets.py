@@ -208,7 +208,7 @@ def create_app(
 ) -> WebSocketApp:
     """Returns a `WebSocketApp` that serves handler files.
 
-    It is for a WSGI server: ``gunicorn 'wsthreads:create_app("chat.js")'``.
+    A WSGI server uses it like this: ``gunicorn 'wsthreads:create_app("chat.js")'``.
 
     - `targets` and `path` mean the same as for ``wsthreads run``. `settings` are the settings of `Config`.
     - `static` is a folder whose files are served, too.

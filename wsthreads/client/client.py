@@ -200,8 +200,8 @@ class Client:
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close for good, and end the client's threads. Waits for the server's close frame, for at most 5 seconds.
 
-        It also waits for the address function for at most 10 seconds, and for `on_open` and `on_request` for at most 5
-        seconds each, if they are running.
+        Also waits for the address function for at most 10 seconds, and for `on_open` and `on_request` for at most 5
+        seconds each, if these functions are running.
 
         Messages that still wait for a connection are dropped. If there is a connection, waiting messages are written
         first, for at most half of the 5 seconds. `receive` still returns messages that have arrived. A second call does
@@ -214,7 +214,7 @@ class Client:
     def is_connected(self) -> bool:
         """Whether there is a connection now.
 
-        It may be lost already without the client's notice. `on_open` may still run.
+        A connection may be lost already without the client's notice. `on_open` may still be running.
         """
         with self._engine.lock:
             return self._engine.is_connected

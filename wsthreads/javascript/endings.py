@@ -118,7 +118,7 @@ class Endings:
     def handled(self, event: Event) -> None:
         """End a text message that was handled without an error or a promise.
 
-        This is the most frequent case of `completed`.
+        This case of `completed` is the most frequent one.
         """
         state = event.state
         assert state is not None

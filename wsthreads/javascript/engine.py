@@ -83,7 +83,7 @@ class JavaScriptError(Exception):
 class Engine:
     """The engine under a dukpy interpreter.
 
-    It exists from `Engine(...)` to `close()`; the isolate's thread makes both calls.
+    The object exists from `Engine(...)` to `close()`. The isolate's thread makes both calls.
 
     `capsule` is the interpreter's ``_ctx``. `on_error(what, failure)` is called for errors that no caller receives:
     those of promise jobs, and of rejected promises without a handler. Raises `EngineUnsupported`.
@@ -302,7 +302,7 @@ class Engine:
                 began, turn_began = self.arm(timeout_s), time.thread_time()
             if failed:
                 self._on_error("a promise job", self._take_exception())
-            # This is CPU time, so that a job that was waiting before this call is nearly always run in this call.
+            # The time is CPU time, so that a job that was waiting before this call is nearly always run in this call.
             if self._jobs_left_s != NEVER and time.thread_time() - turn_began >= JOBS_TURN_S:
                 self._jobs_left_s = max(MIN_LEFT_S, self._jobs_left_s - (time.monotonic() - began))
                 break

@@ -1,6 +1,6 @@
 """The names and values that a script imports as `env`.
 
-They are secrets: no log line and no page of wsthreads shows the values.
+All values are secrets: no log line and no page of wsthreads shows them.
 """
 
 from __future__ import annotations

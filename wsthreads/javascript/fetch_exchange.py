@@ -185,7 +185,8 @@ class Exchange:
 
         With `wants_all`, post it when all bytes have arrived.
 
-        The result is true, or false at the end of the body. This method returns whether a thread has to call `read`.
+        The posted result is true, or false at the end of the body. This method returns whether a thread has to call
+        `read`.
         """
         with self._lock:
             self.wants_all = wants_all

@@ -65,7 +65,7 @@ def _release(lives: dict[int, _Life]) -> None:
 def _teller(handler: ScriptHandler) -> Callable[[str], None]:
     """Returns a function that reports failures to the handler.
 
-    Its reference to the handler is weak, because the isolate keeps the function.
+    The function has only a weak reference to the handler, because the isolate keeps the function.
     """
     reference = weakref.ref(handler)
 

@@ -89,9 +89,9 @@ class EarlyAnswer:
     def has_come(self) -> bool:
         """Whether the server needs no more of the body.
 
-        This is true for an error or a redirect, once its head has arrived. A success may begin before the server has
-        read the whole request, so all of the response must have arrived. Interim responses are skipped, except 101:
-        the server speaks another protocol from now on. The same is true for bytes that are no HTTP response.
+        True after an error or a redirect, once its head has arrived. A success may begin before the server has read the
+        whole request, so all of the response must have arrived. Interim responses are skipped, except 101: the server
+        speaks another protocol from now on. Also true after bytes that are no HTTP response.
         """
         while self._end is None and not self._is_chunked:
             status = _STATUS.match(self._early, self._start)

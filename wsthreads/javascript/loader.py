@@ -262,7 +262,7 @@ class ModuleLoader:
     def _is_commonjs(self, path: str) -> bool:
         """Whether a package's file is a CommonJS module.
 
-        This looks at the source, as bundlers do, because package.json may be wrong.
+        The method looks at the source of the file, as bundlers do, because package.json may be wrong.
         """
         if path not in self._commonjs:
             try:
@@ -314,7 +314,7 @@ class ModuleLoader:
     def _prefix(self, identity: str, path: str, source: str) -> str:
         """The code that gives a module its `import.meta`.
 
-        It goes into the first line, so that the line numbers stay.
+        The code goes into the first line of the module, so that the line numbers stay the same.
         """
         told = {"url": Path(path).as_uri(), "filename": path, "dirname": os.path.dirname(path)}
         prefix = "".join(f"import.meta.{name}={json.dumps(value)};" for name, value in told.items())

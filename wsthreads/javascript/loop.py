@@ -345,7 +345,7 @@ class Loop(MessageLoop):
     def uncaught(self, what: str, failure: Failure) -> None:
         """Report an error of a promise job, or of a rejected promise without a handler.
 
-        It belongs to no handler call.
+        Such an error belongs to no call of a handler function.
         """
         if self._replies.is_load_error(failure):
             return

@@ -128,7 +128,7 @@ class Replies:
     def _presented(self, message: str | None, is_binary: bool, ticket: int) -> None:
         """Return the result of onPresence.
 
-        It is that of the current call, or of the call whose promise has this ticket.
+        The result is that of the current call, or of the call whose promise has this ticket.
         """
         event = self._schedule.pending(ticket) if ticket else self._current()
         if event is not None and event.reply is not None:

@@ -90,7 +90,7 @@ class Reports:
     def uncaught(self, what: str, failure: Failure) -> None:
         """Report an error of a promise job, or of a rejected promise without a handler.
 
-        It belongs to no handler call.
+        Such an error belongs to no call of a handler function.
         """
         if failure.was_interrupted:
             self._stopped(None, what, failure)

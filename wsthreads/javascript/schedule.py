@@ -190,7 +190,7 @@ class Schedule:
     def expire(self, now: float) -> Event | None:
         """Remove and return a pending event that has expired.
 
-        The caller must finish it. None if no event has expired.
+        The caller must finish the event. Returns None if no event has expired.
         """
         for ticket, (expires, event) in self._pending.items():
             if expires > now:

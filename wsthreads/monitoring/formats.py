@@ -71,8 +71,8 @@ _USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "
 def escaped(text: str) -> str:
     """Escape characters that control a terminal or disguise a text.
 
-    These are control characters, line ends other than the newline, marks that are invisible (U+200B) or change the
-    direction of the text (U+202E), and lone surrogates.
+    Such characters are control characters, line ends other than the newline, marks that are invisible (U+200B) or
+    change the direction of the text (U+202E), and lone surrogates.
     """
     return _SUSPECT.sub(_escape, text)
 

@@ -76,7 +76,7 @@ ENDPOINT_KEY = "wsthreads.endpoint"
 def log_context(environ: dict[str, Any], *, error: BaseException | None = None) -> dict[str, Any]:
     """Returns the `extra` for a log record about a session or a handshake.
 
-    This is its `endpoint`, its `address`, and its `session` if there is one already.
+    The context consists of `endpoint`, `address`, and of `session` if there is a session already.
 
     If `error` is an exception of a Python handler, its `file` and `line` are added: the innermost place in the
     handler's own file.

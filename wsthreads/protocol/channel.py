@@ -212,7 +212,7 @@ class Channel:
     def _close_if_ending(self) -> None:
         """Send the close frame if another thread ended the connection in the meantime.
 
-        That thread has used the old outbox, so its close frame was not sent.
+        The other thread has used the old outbox, so its close frame was not sent.
         """
         ending = self.ending
         if isinstance(ending, Parting):

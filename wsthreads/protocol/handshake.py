@@ -330,7 +330,7 @@ def check_origin(request: Request, allowed: tuple[str, ...]) -> None:
 def _may_be_rebound(request: Request, host: str) -> bool:
     """Whether this may be DNS rebinding.
 
-    It may be if a client on the development server's own machine uses another name than localhost.
+    The attack is possible if a client on the development server's own machine uses another name than localhost.
     """
     environ = request.environ
     if "werkzeug.socket" not in environ or PROXY_KEY in environ or "werkzeug.proxy_fix.orig" in environ:

@@ -1,6 +1,6 @@
 """The banned users of one endpoint, as far as this process knows them.
 
-Their handshakes are refused until the ban ends.
+The handshakes of a banned user are refused until the ban ends.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ class Presence:
     def lapsed(self, now: float) -> list[Entry]:
         """The sessions whose connection was lost and whose `lost_until` has passed.
 
-        They stay until `apply_gone` is called.
+        The entries of these sessions stay until `apply_gone` is called.
         """
         lost = (self._entries[session_id] for session_id in self._lost)
         return [entry for entry in lost if entry.lost_until is not None and entry.lost_until <= now]

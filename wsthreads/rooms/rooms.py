@@ -1,8 +1,8 @@
 """Rooms: membership, and broadcasts in one order.
 
-The first member creates a room, and the last member deletes it. Each of these is one atomic step of the `StripedDict`
-that has all rooms. So a session that joins while the last member leaves is never in a room that broadcasts do not
-reach.
+The first member creates a room, and the last member deletes it. Creating a room and deleting it are atomic steps of the
+`StripedDict` that has all rooms. So a session that joins while the last member leaves is never in a room that
+broadcasts do not reach.
 
 Locks are taken in this order: a room's `order`, a session's `_membership`, a stripe of a `StripedDict`. While a thread
 holds `order`, it only appends messages to outboxes. The broadcasting thread or the drainer sends the messages after

@@ -233,7 +233,7 @@ class Roster:
     def apply_gone(self, name: str, session_id: str, version: int) -> None:
         """Apply a removal by another process.
 
-        It has removed one of its sessions, or a session of a process that has died.
+        The other process has removed one of its sessions, or a session of a process that has died.
         """
 
         def change(state: State) -> State | None:
@@ -286,7 +286,7 @@ class Roster:
     def _lapse(self, name: str, entry: Entry) -> None:
         """Called by the flusher, without locks, when `lost_until` of a session has passed.
 
-        It must remove the session, or set a later `lost_until`. Until it does, it is called again and again.
+        The callee must remove the session, or set a later `lost_until`. Until then, it is called again and again.
         """
         self._end(name, entry.session_id, None)
         self.tell(name)

@@ -1,6 +1,6 @@
 """`StripedDict`: a dict for many threads, similar to Java's ConcurrentHashMap.
 
-Its keys are spread over several *stripes*. Each stripe is a dict with a lock of its own.
+The keys are spread over several *stripes*. Each stripe is a dict with a lock of its own.
 
 Guarantees:
 

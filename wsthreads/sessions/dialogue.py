@@ -127,8 +127,8 @@ class Dialogue(Ending):
     def is_known_to_have_ended(self) -> bool:
         """Whether the client knows that the session has ended.
 
-        This is true if the client has closed the session, or has answered the server's close frame. It is also true if
-        the client's connection has ended, and the session could not wait.
+        The client knows if it has closed the session, or has answered the server's close frame. Also true if the
+        client's connection has ended, and the session could not wait.
         """
         return self._has_peer_closed or isinstance(self.ending, Leaving)
 

@@ -130,7 +130,7 @@ class Ending(Intake):
     def _run_later(self) -> None:
         """Let another thread handle the events that wait.
 
-        This is the connection's thread at its end, or a thread of the keeper.
+        The other thread is the connection's thread at its end, or a thread of the keeper.
         """
         self._keeper.end_soon(self)
 

@@ -70,8 +70,8 @@ class NotRun(HandlerError):
 def not_run(what: str, hook: str, function: Callable[..., Any], *, in_file: bool) -> HandlerError:
     """The error for a function whose call does not run its body.
 
-    The text names the file and the line of the function. With `in_file`, the function is in the handler's own file, and
-    the text does not name the file.
+    The text of the error names the file and the line of the function. With `in_file`, the function is in the handler's
+    own file, and the text does not name the file.
     """
     message = f"{what}, whose body never runs; handlers are plain functions"
     code = getattr(unwrapped(function), "__code__", None)

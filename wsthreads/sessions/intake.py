@@ -161,7 +161,8 @@ class Intake(Turn):
     def _is_progress(self, message: envelope.Ack | envelope.Heartbeat) -> bool:
         """Whether a message acknowledges something new.
 
-        Such messages have no rate limit, because a client that receives more also sends more of them.
+        Acknowledgements of something new have no rate limit, because a client that receives more also sends more of
+        them.
         """
         outbox = self.outbox
         return isinstance(message, envelope.Ack) and outbox.is_keeping and message.received > outbox.acknowledged

@@ -155,7 +155,7 @@ class Reception:
         except PeerError as error:
             carrier.channel.refuse(error)
         except BaseException:
-            # This is not an error in the user's code, because the handler logs such errors itself.
+            # An exception here is not an error in the user's code, because the handler logs such errors itself.
             carrier.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:
@@ -244,7 +244,7 @@ class Reception:
     ) -> Callable[[int, str | None], bytes]:
         """Returns a function that makes the frame of the welcome.
 
-        It gets the number of messages taken, and the next secret.
+        The function gets the number of messages that were taken, and the next secret.
         """
         config = self._service.config
 

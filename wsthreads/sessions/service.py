@@ -318,7 +318,7 @@ class Service:
                     thread.runs_handler()
                 handler.message(session, message)
         except BaseException:
-            # This is not an error in the user's code, because the handler logs such errors itself.
+            # An exception here is not an error in the user's code, because the handler logs such errors itself.
             connection.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:

@@ -133,7 +133,7 @@ class FastPath:
             else:
                 self._handler.message(self.session, message)
         except BaseException:
-            # This is not an error in the user's code, because the handler logs such errors itself.
+            # An exception here is not an error in the user's code, because the handler logs such errors itself.
             self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:
@@ -238,7 +238,7 @@ class Turn(FastPath):
                             self._is_full = False
                             self._room.notify_all()
             except BaseException:
-                # This is not an error in the user's code, because the handler logs such errors itself.
+                # An exception here is not an error in the user's code, because the handler logs such errors itself.
                 has_failed = True
                 self.begin_close(CloseCode.INTERNAL_ERROR, "server error")
                 raise

@@ -1,6 +1,6 @@
 """pytest fixtures: put ``pytest_plugins = ["wsthreads.testing.fixtures"]`` into conftest.py.
 
-They are not loaded automatically. So the installation of wsthreads does not change other tests.
+The fixtures are not loaded automatically. So the installation of wsthreads does not change other tests.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ class Play:
     def settle(self) -> None:
         """Wait until the server has nothing to do.
 
-        Then raise the exception that the handler has raised, if there is one.
+        Afterwards, raise the exception that the handler has raised, if there is one.
 
         The methods of clients do this themselves. This method does not wait for timers or threads of the handler.
         """
