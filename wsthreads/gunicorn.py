@@ -59,7 +59,6 @@ log = get_logger(__name__)
 #: How long the worker's loop pauses if it cannot accept a connection, in seconds.
 EXHAUSTED_PAUSE_S = 0.05
 
-
 #: A full worker leaves a new client to other workers for at most LEAVE_S. If no other worker accepts the client in this
 #: time, all workers are full or busy. The full worker then accepts the client itself, because the request may need no
 #: session. For LEAVE_AGAIN_S after that, it leaves no client to others.
@@ -346,11 +345,10 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
 def _has_data(sock: socket.socket, timeout_s: float) -> bool:
     """Wait until a socket is readable, for at most `timeout_s`. Returns False if it is not, or if it is closed."""
     waiting = select.poll()
-    try:
+    with suppress(OSError, ValueError):
         waiting.register(sock, select.POLLIN)
         return bool(waiting.poll(1000 * timeout_s))
-    except (OSError, ValueError):
-        return False
+    return False
 
 
 def _linger(sock: socket.socket) -> None:

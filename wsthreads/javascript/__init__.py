@@ -67,6 +67,7 @@ Python files that a script imports:
 ====================  ======================================================================
 `python_functions`    finds the functions
 `python_calls`        calls them
+`python_generators`   generators that the script iterates
 `python_pool`         the threads for these calls
 `python_values`       converts arguments and results
 `declarations`        writes TypeScript declarations for the functions
