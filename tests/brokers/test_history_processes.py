@@ -19,8 +19,8 @@ from tests.programs import DEADLINE_S, connect, receive, run_server, wait_until
 #: All speakers together say so much in a second.
 RATE = 500
 
-#: What a room keeps; what a joiner asks for, and how many messages it reads after its position.
-KEPT, HISTORY, FOLLOWING = 500, 20, 10
+#: What a room keeps, which is said in 10 s; what a joiner asks for; how many messages it reads after its position.
+KEPT, HISTORY, FOLLOWING = 10 * RATE, 20, 10
 
 #: Each of them comes back once. So many are on their way at a time.
 JOINERS, AT_ONCE = 200, 4

@@ -111,7 +111,7 @@ def test_a_redis_that_was_emptied_is_noticed_and_nothing_more_is_dropped(pair, p
     assert pair.a.receive(2) == ["2", "3"]
     pair.say("4")
     assert pair.a.receive(1) == ["4"]
-    assert pair.gaps() == pair.gaps(of=1) == 1
+    wait_until(lambda: pair.gaps() == pair.gaps(of=1) == 1, "the gap in the metrics of both")
     assert len(lines(caplog)) == 2
     assert lines(caplog)[0].startswith("broadcasts may be lost in the room 'lobby': Redis has lost its data, has")
 
@@ -144,7 +144,7 @@ def test_a_replica_that_lagged_is_noticed_and_nothing_more_is_dropped(pair, prox
     assert pair.a.receive(again) == texts
     pair.say("after")
     assert pair.a.receive(1) == ["after"]
-    assert pair.gaps() == pair.gaps(of=1) == 1
+    wait_until(lambda: pair.gaps() == pair.gaps(of=1) == 1, "the gap in the metrics of both")
 
 
 def test_who_was_cut_off_for_so_long_that_nobody_knows_says_so_once(pair, proxy, caplog):
@@ -155,7 +155,7 @@ def test_who_was_cut_off_for_so_long_that_nobody_knows_says_so_once(pair, proxy,
     proxy.heal()
     pair.a.session.room("lobby").broadcast("after")
     assert pair.a.receive(1) == ["after"]
-    assert pair.gaps() == 1
+    wait_until(lambda: pair.gaps() == 1, "the gap in the metrics")
     assert len(lines(caplog)) == 1
 
 

@@ -436,10 +436,12 @@ def test_a_scrape_of_any_worker_has_the_numbers_of_all(tmp_path):
             return value(checked(get(server.port)), name, **HERE, **labels)
 
         # Who has just been scraped is exact; what the other one has left is some seconds old.
-        wait_until(lambda: told("wsthreads_messages_received_total") == 3 * len(everybody), "both have left all")
+        timed = {"function": "on_message"}
+        for name, labels in (("messages_received_total", {}), ("handler_seconds_count", timed)):
+            wait_until(lambda name=name, labels=labels: told(f"wsthreads_{name}", **labels) == 3 * len(everybody), name)
         for _ in range(4):
             assert told("wsthreads_sessions") == len(everybody)
-            assert told("wsthreads_handler_seconds_count", function="on_message") == 3 * len(everybody)
+            assert told("wsthreads_handler_seconds_count", **timed) == 3 * len(everybody)
             assert told("wsthreads_rooms") == 2
         assert value(checked(get(server.port)), "wsthreads_session_places") == 200
         assert value(checked(get(server.port)), "wsthreads_info", **INFO) == 2
