@@ -16,7 +16,7 @@ from tests.programs import DEADLINE_S, PROGRAM_S, connect, receive, run_server, 
 from tests.redis_proxy import Proxy
 from tests.wire import run_all
 from wsthreads import BrokerError
-from wsthreads.brokers import queue, seats, writer
+from wsthreads.brokers import attributes, queue, seats, writer
 from wsthreads.brokers.keys import KEYS_S
 from wsthreads.brokers.redis import RedisBroker
 
@@ -194,11 +194,15 @@ def test_a_slow_update_is_not_overtaken_for_ever(redis_server, worlds):
 def test_a_claim_of_a_process_that_has_died_ends_by_itself(redis_server, worlds, monkeypatch):
     world = worlds(redis_server.url, processes=2, prefix="state-claim")
     one, other = (rooms.attributes for rooms in world.all_rooms)
-    assert one._swap("lobby", "n", "7", "1", None, "claim") == (False, None)
-    assert one.all("lobby") == {}
-    assert other.swap("lobby", "n", None, "2") == (False, None), "it is claimed"
-    other.put("lobby", "n", "3")
-    assert one._swap("lobby", "n", "3", "4", None, "claim") == (True, "4")
+    until, long = f"now + {attributes.CLAIM_S * 1000:.0f}", "now + 1000000"
+    assert attributes.WRITE.count(until) == 2
+    with monkeypatch.context() as patched:  # it ends by an update
+        patched.setattr(attributes, "WRITE", attributes.WRITE.replace(until, long))
+        assert one._swap("lobby", "n", "7", "1", None, "claim") == (False, None)
+        assert one.all("lobby") == {}
+        assert other.swap("lobby", "n", None, "2") == (False, None), "it is claimed"
+        other.put("lobby", "n", "3")
+        assert one._swap("lobby", "n", "3", "4", None, "claim") == (True, "4")
     assert other.swap("lobby", "n", "4", "5") == (True, "5"), "the claim is over with the update"
     assert one._swap("lobby", "n", "7", "1", None, "claim") == (False, "5")
     assert other.update("lobby", "n", lambda text: f"{text}5") == "55"
