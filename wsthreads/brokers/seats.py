@@ -168,7 +168,7 @@ class Seats:
     def _take(self, seats: list[Seat], given_up: set[int], answer: Sequence[Any]) -> None:
         """Handle the answer of Redis."""
         shard = seats[0].address.shard
-        if answer and isinstance(answer[0], bytes):  # that process may be alive: give it time to announce its rooms
+        if answer and isinstance(answer[0], bytes):  # the other process may be alive, so it gets time for announcements
             self._doubted.append(answer[0])
             self.unsettle()
             for seat in seats:
