@@ -1,4 +1,4 @@
-"""The optional C modules. They are None if they were not built, or if WSTHREADS_PURE_PYTHON is set (and not 0).
+"""The optional C modules. Each is None if it was not built, or if WSTHREADS_PURE_PYTHON is set (and not 0).
 
 Each function and each type in these modules also has a Python version, which passes the same tests. The C files are:
 
@@ -34,5 +34,5 @@ speedups: Any = _optional("wsthreads._native._speedups")
 
 
 def bridge() -> Any:
-    """Returns `wsthreads._native._bridge`, by which scripts call Python. It is loaded with the first script."""
+    """Returns `wsthreads._native._bridge`, by which scripts call Python. The module is loaded with the first script."""
     return _optional("wsthreads._native._bridge")

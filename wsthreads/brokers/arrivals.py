@@ -118,7 +118,7 @@ class Arrivals:
 
 
 def aged(message: messages.Message, entry: bytes, now_ms: int) -> messages.Message:
-    """A copy of a message from a log. Its durations are shorter by the time since its publication."""
+    """A copy of a message from a log. The durations in the copy are shorter by the time since its publication."""
     age_s = max(0.0, (now_ms - int(entry.partition(b"-")[0])) / 1000)
     if isinstance(message, messages.Close) and message.ban_s:
         return message._replace(ban_s=max(0.0, message.ban_s - age_s))

@@ -215,8 +215,8 @@ class _Known:
 class SharedAttributes(StoredAttributes):
     """The attributes of the rooms of an app. `has_members` says whether a room has members in this process.
 
-    For rooms with members in this process, this object remembers the values that were read and written. It uses them
-    while Redis is unavailable.
+    For rooms with members in this process, this object remembers the values that were read and written. While Redis is
+    unavailable, it uses these values.
     """
 
     def __init__(self, call: Call, *, timers: Timers, has_members: Callable[[str], bool], **parts: Any) -> None:

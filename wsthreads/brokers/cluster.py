@@ -1,4 +1,7 @@
-"""A link to a Redis Cluster. It has one link for each node, so that a node that hangs delays only its own rooms."""
+"""A link to a Redis Cluster.
+
+This link has one further link for each node, so that a node that hangs delays only its own rooms.
+"""
 
 from __future__ import annotations
 

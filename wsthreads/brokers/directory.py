@@ -6,8 +6,8 @@ to this hidden room.
 
 Each user has a hidden room, too. Redis keeps the user's ban, and returns it to a process that announces this room. A
 process announces the room in two cases: the user's first session in this process opens, or the connection to Redis was
-broken. It learns later bans from closes in the hidden room. So it has to ask for a ban only at a handshake of a user
-who has no sessions in this process.
+broken. The process learns of later bans, because a ban closes the hidden room. So it has to ask for a ban only at a
+handshake of a user who has no sessions in this process.
 
 To find a user's sessions, a process asks all other processes. It also asks Redis for sessions that are moving between
 processes.

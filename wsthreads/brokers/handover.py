@@ -49,7 +49,7 @@ log = get_logger(__name__)
 #: How long a client that has reconnected here waits for its session from another process.
 FETCH_S = 3.0
 
-#: The interval between two searches for the session. It grows from the first to the last value.
+#: The interval between two searches for the session. The interval grows from the first to the last value.
 FIRST_LOOK_S = 0.02
 LAST_LOOK_S = 0.2
 

@@ -67,7 +67,10 @@ class Listener(Protocol):
         """
 
     def lose_history(self, name: str, serial: int) -> None:
-        """Mark the history as incomplete, because messages are missing. It stays so until `take_history` is called."""
+        """Mark the history as incomplete, because messages are missing.
+
+        The history stays incomplete until `take_history` is called.
+        """
 
     def deliver_to_session(self, message: Direct) -> None:
         """Send a message of another process to one session, if this session is in this process."""
@@ -230,7 +233,7 @@ class Link(Protocol):
         """Ask for a seat in a room, for one more member. Returns false if the room is full.
 
         If there is a seat, `take` is called before the members are counted again. `take` must take only locks that are
-        leaves. This method waits at most a second. It raises `BrokerError` without an answer, or if the broker is
+        leaves. This method waits at most a second. Raises `BrokerError` if there is no answer, or if the broker is
         unavailable.
         """
 
@@ -288,7 +291,10 @@ class Link(Protocol):
         """
 
     def answer(self, kind: str, function: Callable[[Any], Any]) -> None:
-        """Answer questions of this kind from other processes with `function`. It gets a JSON value and returns one."""
+        """Answer questions of this kind from other processes with `function`.
+
+        The function gets a JSON value, and returns a JSON value.
+        """
 
     def ask(
         self, kind: str, argument: Any, timeout_s: float = 1.0, enough: Callable[[Any], bool] | None = None

@@ -65,8 +65,8 @@ one node, and a script may use them together:
     first entry, or an earlier time. ``keep_ms`` is how long messages are kept. The head lives at least that long.
 
 ``{<prefix>:<shard>}:settings:<path>``
-    The limits of the histories of an endpoint: messages, milliseconds and bytes. The endpoint's processes write it
-    every `BEAT_S`, for programs without a server. It lives for `history_s`, and for `KEYS_S` longer.
+    The limits of the histories of an endpoint: messages, milliseconds and bytes. The endpoint's processes write this
+    key every `BEAT_S`, for programs without a server. The key lives for `history_s`, and for `KEYS_S` longer.
 
 ``{<prefix>:<shard>}:ban:<path>:<room>``
     For the hidden room of a user: the user's ban. The value is a JSON list of the close code and the reason; the key
@@ -75,8 +75,8 @@ one node, and a script may use them together:
 ``{<prefix>:<shard>}:holders``
     A sorted set: the leases of processes that want to own rooms of the shard, and until when each lasts, in
     milliseconds of Redis's clock. A lease is named like the second entry of its process in ``processes``:
-    ``<name>.<number>``. A process extends its lease by `LEASE_S`, every `RENEW_S` seconds. It relies on the lease for
-    `MARGIN_S` less, counted from the time when it sent the call.
+    ``<name>.<number>``. A process extends its lease by `LEASE_S`, every `RENEW_S` seconds. The process relies on the
+    lease for `MARGIN_S` less, counted from the time when it sent the call.
 
 ``{<prefix>:<shard>}:lease:<path>:<room>``
     A hash: who owns the room. ``holder`` is the lease of the owner, and ``channel`` is the owner's wake channel.
@@ -92,8 +92,8 @@ one node, and a script may use them together:
     the sender and the value.
 
 ``{<prefix>:<shard>}:taken:<path>:<room>``
-    A list: the posts that the owner has taken and not handled yet. They are lost if the owner dies. The process that
-    takes the room next then tells the processes that posted.
+    A list: the posts that the owner has taken and not handled yet. These posts are lost if the owner dies. The process
+    that takes the room next then tells the processes that posted.
 
 ``{<prefix>:<shard>}:session:<path>:<id>``
     The state of a session that moves between two processes, from `session_state`. When a process has taken the session,
@@ -125,12 +125,13 @@ Epoch and number are a process's position in a log. After a break, the process c
 the process knows how many messages it has missed, even when their entries have expired. Another epoch, or a lower
 number, means that Redis has lost its data, or has failed over to a replica that lagged. Then the process counts a
 possible loss, and continues with the log as it is. Ids find entries, and distinguish two histories with the same
-numbers. They are never compared by size, because Redis's clock may be set back.
+numbers. Ids are never compared by size, because Redis's clock may be set back.
 
 All keys expire. Colons in a path are quoted in its key.
 
-Processes with another version of the format (see `messages`) use the same keys. They do not understand each other: each
-process drops and counts data of other versions. A process with version 1 makes log entries without a number.
+Processes with another version of the format (see `messages`) use the same keys. Such processes do not understand each
+other. Each process drops and counts data of other versions. A process with version 1 makes log entries without a
+number.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Decides, by leases in Redis, which rooms this process owns.
 
-A process has one lease for each shard in which it wants to own rooms. It extends its leases every `RENEW_S`, in one
-call for each shard, however many rooms it owns. An owned room has a holder, which is the lease of its owner, and a
-fencing number. The number is higher for each later ownership. `keys` describes the data in Redis.
+A process has one lease for each shard in which it wants to own rooms. The process extends its leases every `RENEW_S`,
+in one call for each shard, however many rooms it owns. An owned room has a holder, which is the lease of its owner, and
+a fencing number. The number is higher for each later ownership. `keys` describes the data in Redis.
 
 - A process relies on its lease for `LEASE_S - MARGIN_S`, by its own clock, from the time when it sent the call that
   extended the lease. So the process stops to be the owner before Redis gives the room to another process.
-- Processes that want to own a room know when the holder's lease ends. They take the room after that. If the holder
-  returns the room earlier, Redis wakes them, and they take it at once.
+- Processes that want to own a room know when the holder's lease ends. These processes take the room after that. If the
+  holder returns the room earlier, Redis wakes them, and they take it at once.
 - Redis may lose its data by a flush or a failover. Then a process may still rely on a lease that Redis no longer has.
-  So a process takes no room for `LEASE_S` after a break of the connection, or after its own lease was lost. It keeps
-  the rooms that Redis confirms.
+  So a process takes no room for `LEASE_S` after a break of the connection, or after its own lease was lost. The process
+  keeps the rooms that Redis confirms.
 - Redis may have come back with an older state, in which posts wait that were already handled. So a process that takes a
   room gives up the posts from before its own last break.
 
@@ -242,7 +242,10 @@ class Leases(Turns):
             claim.keeper.lose(claim.key[1], fence)
 
     def _confirm(self, pipeline: Pipeline, number: int, shard: ShardLease, claims: list[Claim], now: float) -> None:
-        """Ask Redis whether the rooms still belong to this process. This also extends the life of their keys."""
+        """Ask Redis whether the rooms still belong to this process.
+
+        The call also extends the life of the rooms' keys.
+        """
         if now < shard.confirm_at:
             return
         shard.confirm_at = now + TOUCH_S

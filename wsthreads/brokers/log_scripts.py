@@ -29,7 +29,7 @@ end
 """
 
 # Defines `is_head` and `begin`. `is_head` tells whether a script has written this head of a log: epoch, number and id.
-# `begin` makes a log. It keeps the field `hold`, because a moving session may already need the log.
+# `begin` makes a log. `begin` keeps the field `hold`, because a moving session may already need the log.
 _IS_HEAD = """
 local function is_head(head)
   local time, nth = string.match(head[3] or '', '^(%d+)%-(%d+)$')
@@ -117,8 +117,8 @@ redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max({LOG_S * 1000}, he
 #: Lets the log keep all later messages, because a moving session needs them. KEYS: log, head. ARGV[2]: for how many
 #: milliseconds. Needs NOW and LIVE_ON.
 #:
-#: The head's field `hold` is for all these sessions. It has from when and until when the log is needed, and the longest
-#: time that one session needs it.
+#: The head's field `hold` is for all these sessions. The field has from when and until when the log is needed, and the
+#: longest time that one session needs it.
 HOLD_LOG = f"""
 local held_ms = tonumber(ARGV[2])
 local from, till, most = string.match(redis.call('HGET', KEYS[2], 'hold') or '', '^(%d+) (%d+) (%d+)$')
@@ -186,8 +186,8 @@ end
 PUBLISH = _publish(4, "local given = ARGV[i]")
 
 #: Like `PUBLISH`, but also stores messages in the room's history. KEYS: log, head, history, settings. ARGV: as for
-#: `PUBLISH`, but the limits come before the first ticket. They are a question mark if they are in `settings`. The
-#: ticket of a message that is stored is followed by a plus sign and the bytes of its payload.
+#: `PUBLISH`, but the limits come before the first ticket. In place of the limits, there is a question mark if they are
+#: in `settings`. The ticket of a message that is stored is followed by a plus sign and the bytes of its payload.
 PUBLISH_KEPT = _publish(
     5,
     "local given, size = string.match(ARGV[i], '^(%d+)%+?(%d*)')",

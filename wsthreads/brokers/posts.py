@@ -129,7 +129,7 @@ class PostBox:
         return self._hears and bool(self._unsent) and self._unsent[0][0] <= gate
 
     def hear(self) -> None:
-        """From now on, this process receives outcomes. It may have missed outcomes of earlier posts."""
+        """From now on, this process receives outcomes. Outcomes of earlier posts may have been missed."""
         self.deafen()
         with self._lock:
             self._hears, self._heard_since = True, self._clock()

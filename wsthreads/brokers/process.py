@@ -18,7 +18,7 @@ __all__ = ["Endpoints", "Process"]
 
 
 class Endpoints:
-    """The functions of an app that its link calls. They are the same after a fork."""
+    """The functions of an app that its link calls. These functions are the same after a fork."""
 
     def __init__(self) -> None:
         self._listeners: WeakValueDictionary[str, Listener] = WeakValueDictionary()  # by path

@@ -1,8 +1,8 @@
-"""Reads the messages that rooms have missed. They are in the rooms' logs in Redis.
+"""Reads the messages that rooms have missed. The messages are in the rooms' logs in Redis.
 
 A room is *behind* while messages may be missing between the last delivered one and the next one on its channel. This
 process then reads the room's log until no message is missing: the room is *live*. Messages that the log no longer has
-are counted and logged as lost. They may also be lost if the room has another log than before.
+are counted and logged as lost. Messages may also be lost if the room has another log than before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Lua scripts for members, presence and bans. They run inside of Redis. `keys` describes the data.
+"""The Lua scripts for members, presence and bans. The scripts run inside of Redis. `keys` describes the data.
 
 The scripts that write and read the log of a room are in `log_scripts`.
 """

@@ -185,8 +185,8 @@ live_on(KEYS[3], life)
 return 1
 """
 
-#: Lets the log keep all later messages, and counts no member. It is for the log of messages to single sessions. KEYS:
-#: log, head. ARGV: as for `HOLD`.
+#: Lets the log keep all later messages, and counts no member. The script is for the log of messages to single sessions.
+#: KEYS: log, head. ARGV: as for `HOLD`.
 HOLD_SENT = f"{NOW} {LIVE_ON} {HOLD_LOG} return 1"
 
 #: Stops counting a moving session as a member. KEYS: members, processes, presence. ARGV: the name of the moving
@@ -212,7 +212,7 @@ def claimed(process: str, token: str) -> str:
 
 
 def stuck(secrets: list[str]) -> str:
-    """The value in place of a state that could not be stored. It has the digests of the session's secrets."""
+    """The value in place of a state that could not be stored. This value has the digests of the session's secrets."""
     return " ".join(("stuck", *secrets))
 
 

@@ -10,8 +10,8 @@ The JSON is an object with the fields of `SessionState`. In place of the last tw
 the messages, and the sizes of the frames. The bytes of the messages and frames follow the JSON, without separators. The
 mark is random, so two states of one session have different marks.
 
-Bytes that do not match the format are refused with a `StateError`. Its text has nothing of the content. A state does
-not have the secrets of a session, only their SHA-256.
+Bytes that do not match the format are refused with a `StateError`. The text of the error has nothing of the content. A
+state does not have the secrets of a session, only their SHA-256.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class SessionState:
     positions: dict[str, Position]
     #: The session's presence, by room.
     presences: dict[str, PresenceState]
-    #: Messages of the client that the handler has not received yet. They have the form in which they arrived, so that
-    #: requests can be told apart.
+    #: Messages of the client that the handler has not received yet. The messages have the form in which they arrived,
+    #: so that requests can be told apart.
     messages: list[str | bytes] = field(repr=False)
     #: The encoded frames that the client has not acknowledged.
     frames: list[bytes] = field(repr=False)

@@ -24,8 +24,8 @@ __all__ = ["Subscriptions"]
 class Subscriptions:
     """The subscriptions of one link. Any thread.
 
-    The reader handles `changes`. It calls `subscribed` when Redis has confirmed a subscription, and `back` when a
-    broadcast of this process has come back.
+    The reader handles `changes`. The reader calls `subscribed` when Redis has confirmed a subscription, and `back` when
+    a broadcast of this process has come back.
     """
 
     def __init__(self, keys: Keys, process: Process, *, queue: SendQueue, availability: Availability) -> None:

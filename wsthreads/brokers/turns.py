@@ -210,7 +210,7 @@ class Turns:
             claim.keeper.go_on(claim.key[1])
 
     def _deliver(self, claim: Claim, fence: int, first: int, left_ms: list[bytes], entries: list[bytes]) -> None:
-        """Pass posts to the keeper. Their numbers begin with `first`.
+        """Pass posts to the keeper. The numbers of the posts begin with `first`.
 
         If two turns were made at the same time, the answer of the later one also has the posts of the earlier one.
         """

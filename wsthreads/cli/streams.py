@@ -26,8 +26,8 @@ def fill_closed_streams() -> None:
 
     Otherwise, the next socket or file would get the number of the closed stream, and a library that prints would write
     into this socket. If standard input was closed, `sys.stdin` stays None, because reading from it is a mistake, and
-    not an empty input. `sys.stdout` and `sys.stderr` are always streams afterwards. They escape a character that their
-    encoding lacks.
+    not an empty input. `sys.stdout` and `sys.stderr` are always streams afterwards. Both streams escape a character
+    that their encoding lacks.
     """
     for number in range(3):
         try:

@@ -5,8 +5,8 @@ only proxies add, and a header Host that is not a loopback name. A proxy that ad
 cannot be detected.
 
 The files of the page contain no secrets, and need no token. In HTTP requests, the token is a bearer token (RFC 6750).
-Browsers cannot add headers to a WebSocket, so there the token is a subprotocol. It is not a part of the URL, because
-access logs contain URLs, but no subprotocols.
+Browsers cannot add headers to a WebSocket, so there the token is a subprotocol. The token is not a part of the URL,
+because access logs contain URLs, but no subprotocols.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 A viewer is an open page. For the server, it is a session whose handler is `Live`. The session's thread handles the
 requests of the page. Two common threads send to all viewers: one sends samples and events (the *news*), the other sends
-lists, for which it may wait for other processes. They run while there are viewers. A slow viewer misses messages that
-do not fit into its queue. Each of the two threads measures how long its work takes, and then pauses long enough to be
-busy for only a small part of the time.
+lists, for which it may wait for other processes. The common threads run while there are viewers. A slow viewer misses
+messages that do not fit into its queue. Each of the two threads measures how long its work takes, and then pauses long
+enough to be busy for only a small part of the time.
 """
 
 from __future__ import annotations

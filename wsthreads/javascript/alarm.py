@@ -3,11 +3,11 @@
 `wsthreads._native._bridge` has the same class in C, because the engine calls the handler once or twice for each
 message. A call takes 0.1 µs in C, and 1 µs in Python.
 
-QuickJS has no setting for the time between two calls of the handler. It counts loop iterations and function calls, and
-calls the handler after each 10,000 of them. For an empty loop, these take a tenth of a millisecond. For a loop that
-parses a JSON document, they can take a minute. During this time the thread holds the GIL, and no deadline has an
-effect. So the alarm itself sets the engine's counter (`interrupts.find_counter`), to the number of operations that take
-about a millisecond.
+QuickJS has no setting for the time between two calls of the handler. QuickJS counts loop iterations and function calls,
+and calls the handler after each 10,000 of them. For an empty loop, 10,000 iterations take a tenth of a millisecond. For
+a loop that parses a JSON document, 10,000 iterations can take a minute. During this time the thread holds the GIL, and
+no deadline has an effect. So the alarm itself sets the engine's counter (`interrupts.find_counter`), to the number of
+operations that take about a millisecond.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Converts domain names in URLs to ASCII, as https://url.spec.whatwg.org/#idna and Unicode's UTS #46 demand.
 
-The package `idna` has the tables, and the rules for bidirectional text and for joiners. It is only imported for names
-that are not plain ASCII.
+The package `idna` has the tables, and the rules for bidirectional text and for joiners. The package is imported only
+for names that are not plain ASCII.
 """
 
 from __future__ import annotations

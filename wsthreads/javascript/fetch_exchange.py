@@ -33,8 +33,8 @@ class Exchange:
     Threads of a pool call `run` and `read`, only one thread at a time. The isolate's thread calls the other methods.
 
     Each call of the script has a ticket. `post(ticket, is_returned, json)` gives the script the result of the call. The
-    argument `ticket` belongs to the first call. It waits for the *head* of the response, which has the status and the
-    headers. `previous` is the exchange that was redirected to this one.
+    argument `ticket` belongs to the first call. The first call waits for the *head* of the response, which has the
+    status and the headers. `previous` is the exchange that was redirected to this one.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 This module has their Python half.
 
-An engine's *host* is the program around the engine. These are the host functions of wsthreads.
+An engine's *host* is the program around the engine. This module has the host functions of wsthreads.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ class _Head:
 def _one_line_each(headers: bytes) -> bytes:
     """The headers of a response, each in one line, without blanks at the end of the line.
 
-    http.client and urllib3 would take a blank at the end as a part of the value. They would not recognise the coding
-    ``chunked`` then.
+    http.client and urllib3 would take a blank at the end as a part of the value. The coding ``chunked`` would then not
+    be recognised.
     """
     lines: list[list[bytes]] = []
     for line in headers.split(b"\n"):

@@ -1,7 +1,7 @@
 """dukpy's interpreter with the functions and the module loader of wsthreads, and without everything of Node.
 
 While JavaScript runs, dukpy 0.6 calls four things of the interpreter object: `_check_exported_function_exists`,
-`_call_python`, `_normalize_module` and `loader`. The versions in this module allow less than dukpy's. They give no
+`_call_python`, `_normalize_module` and `loader`. The versions in this module allow less than dukpy's. A script gets no
 ``process`` (its ``env`` would be the server's whole environment), no ``require``, and no modules from the working
 directory or from dukpy's folder.
 """

@@ -92,7 +92,8 @@ class ModuleLoader:
         self._thrown: dict[str, ScriptError] = {}  # errors that unreadable modules throw when they run, by text
         self._sources = Sources()
         self._built_in = ""
-        #: Modules that may still wait in a top-level `await`. They contain the word, and have not run to their end.
+        #: Modules that may still wait in a top-level `await`. These modules contain the word, and have not run to their
+        #: end.
         self.suspended: set[str] = set()
         self.renew()
 
@@ -385,7 +386,7 @@ def _relative(path: str, root: str) -> str:
 
 
 def _stamp_of(path: str) -> tuple[int, int]:
-    """The time and the size of a file. They are different if the file has changed or no longer exists."""
+    """The time and the size of a file. The result is different if the file has changed or no longer exists."""
     try:
         status = os.stat(path)
     except OSError:

@@ -1,8 +1,8 @@
 """The Python functions that a script imports: ``import { load } from "./store.py"``.
 
-A Python file is run once for each load of the script. It runs in the thread that loads the script, not in the isolate's
-thread. A script can call only the functions that were found then. A call names a function by a number, so a script can
-reach nothing else.
+A Python file is run once for each load of the script. The file runs in the thread that loads the script, not in the
+isolate's thread. A script can call only the functions that were found then. A call names a function by a number, so a
+script can reach nothing else.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Posts:
 class RoomCalls:
     """The calls for rooms. Any thread may call `post`. Only the isolate's thread calls the other methods.
 
-    `make_room` is called with each error of the script. It frees memory if the heap is full.
+    `make_room` is called with each error of the script. `make_room` frees memory if the heap is full.
     """
 
     def __init__(

@@ -35,8 +35,8 @@ COMPILE_TIMEOUT_S = 60.0
 #: At most this many results are cached.
 MAX_REMEMBERED = 256
 
-#: Cached results, by name and source. They never become wrong, so all threads share them. They may be dropped at any
-#: time.
+#: Cached results, by name and source. Cached results never become wrong, so all threads share them. The cache may drop
+#: results at any time.
 _remembered: dict[tuple[str, str], Compiled] = {}
 
 _BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"

@@ -74,8 +74,8 @@ class SharedCounts:
             child = metric.labels(*labels) if labels else metric
             if family.kind == "histogram":
                 news = value if before is None else value.since(before)
-                # prometheus-client has no public method to add more than one observation. These private attributes have
-                # not changed since version 0.2.
+                # prometheus-client has no public method to add more than one observation. The private attributes here
+                # have not changed since version 0.2.
                 for bucket, count in zip(child._buckets, news.counts, strict=True):
                     if count:
                         bucket.inc(count)

@@ -208,10 +208,10 @@ class Outbox(Writer):
     ) -> None:
         """From now on, keep unacknowledged messages. Call this once, before counted messages are written.
 
-        Without a connection, at most `max_bytes` may wait. If more bytes wait, `on_stuck` is called. With a
-        connection, at most `max_bytes` or `MIN_WINDOW_BYTES`, whichever is more, are written and not acknowledged.
-        `frames` are messages that another process has written after the `acknowledged` ones. They come before all
-        frames that are appended here.
+        Without a connection, at most `max_bytes` may wait. If more bytes wait, `on_stuck` is called. With a connection,
+        at most `max_bytes` or `MIN_WINDOW_BYTES`, whichever is more, are written and not acknowledged. `frames` are
+        messages that another process has written after the `acknowledged` ones. These messages come before all frames
+        that are appended here.
         """
         with self._lock:
             assert self._kept is None
@@ -379,8 +379,8 @@ def _send_queues(outboxes: list[Outbox]) -> list[tuple[Outbox, bytes | list[byte
     """Write the queues of outboxes. The caller holds their locks. No thread is writing from any of them.
 
     For each outbox that needs `_after_send_locked`, returns an entry: the outbox, its data, and the number of bytes
-    that were sent, or -errno. The data is None if nothing was tried. It is a list of frames if any of them is a
-    `MarkedFrame`. This Python version writes nothing, and returns an entry without data for each outbox.
+    that were sent, or -errno. The data is None if nothing was tried. If any frame is a `MarkedFrame`, the data is a
+    list of frames. This Python version writes nothing, and returns an entry without data for each outbox.
     """
     return [(outbox, None, 0) for outbox in outboxes]
 

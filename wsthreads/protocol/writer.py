@@ -2,8 +2,8 @@
 
 Frames that the kernel has no space for wait in a `Backlog`. The flusher, a thread for all outboxes, writes them later.
 There are limits for the bytes that wait, and for the seconds without progress. An outbox that keeps written messages
-(`Kept`) stops writing when its *window* is full, which means that too many bytes are not acknowledged. It continues
-when the client acknowledges some. Without a connection, frames only wait.
+(`Kept`) stops writing when its *window* is full, which means that too many bytes are not acknowledged. The outbox
+continues when the client acknowledges some. Without a connection, frames only wait.
 
 An outbox is *blocked* while it cannot write. To *drain* an outbox is to write its queue and its backlog. Methods whose
 name ends with `_locked` are called with the lock held.
@@ -110,8 +110,8 @@ class Writer(OutboxState):
         # because most clients read quickly.
         self._backlog: Backlog | None = None
         # True while the kernel is full (the flusher will then call _on_room), while the window is full, or without a
-        # connection. It stays true until all waiting frames are written. Other threads read it without the lock, to
-        # decide whether to wait for space.
+        # connection. The attribute stays true until all waiting frames are written. Other threads read it without the
+        # lock, to decide whether to wait for space.
         self.is_blocked = transport is NOWHERE
         self._is_full = False  # whether is_blocked is true because the window is full
         self._kept: Kept | None = None

@@ -117,7 +117,7 @@ def is_ending(worker: Any) -> bool:
 def call_at_exit(worker: Any, call: Callable[[], None]) -> None:
     """Let gunicorn call `call` when the worker has ended, before Python waits for the remaining threads.
 
-    The call comes before the ``worker_exit`` of gunicorn's configuration. It is made only in this process.
+    The call comes before the ``worker_exit`` of gunicorn's configuration. The call is made only in this process.
     """
     then = worker.cfg.worker_exit
 

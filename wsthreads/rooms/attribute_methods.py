@@ -31,8 +31,8 @@ class AttributeMethods:
         """Set an attribute of the room: a value that all members share.
 
         `key` is text of 1 to 256 characters. `value` is a JSON value; None is allowed. All attributes of a room
-        together have at most `max_room_bytes` as JSON. They are kept while the room has members, and for `room_keep_s`
-        after that.
+        together have at most `max_room_bytes` as JSON. Attributes are kept while the room has members, and for
+        `room_keep_s` after that.
 
         Over Redis, all processes share the attributes, and the call waits at most a second for Redis.
 

@@ -1,8 +1,8 @@
 """The attributes of rooms: JSON values by keys, shared by all members.
 
-A room's attributes are kept while the room has members, and `keep_s` longer. They are kept as JSON texts, so each
-reader gets a copy of its own. A subclass of `Attributes` keeps them, either in this process or at a broker. It
-overrides the methods at the end of the class.
+A room's attributes are kept while the room has members, and `keep_s` longer. The values are kept as JSON texts, so each
+reader gets a copy of its own. A subclass of `Attributes` keeps them, either in this process or at a broker. The
+subclass overrides the methods at the end of the class.
 
 The function of an update runs without a lock on the attributes. Its result replaces the old value only if no other
 update has replaced that value first. If one has, the function runs again.
@@ -230,7 +230,7 @@ class Attributes:
         The lock that this takes is a leaf: no other is taken under it.
         """
 
-    # A subclass overrides these methods. Their keys are valid, and their values are JSON texts.
+    # A subclass overrides these methods. In these methods, keys are valid, and values are JSON texts.
 
     def all(self, name: str) -> dict[str, str]:
         """All values, by key. The dict is a copy."""

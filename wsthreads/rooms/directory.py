@@ -1,7 +1,8 @@
 """Sends to sessions of an endpoint and closes them: those of a user, the members of a room, or one by its id.
 
-The sessions of a user are members of the user's hidden room (see `names`). They are members from before `on_open` until
-`on_close` has returned. So a message to a user is a broadcast, in one order with all other messages of the same thread.
+The sessions of a user are members of the user's hidden room (see `names`). The membership lasts from before `on_open`
+until `on_close` has returned. So a message to a user is a broadcast, in one order with all other messages of the same
+thread.
 
 A ban takes effect before the user's sessions are closed. A session first joins the hidden room, and then checks whether
 its user is banned. So if a client connects during a kick, the kick closes its session, or the session finds the ban.

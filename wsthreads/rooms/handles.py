@@ -195,8 +195,8 @@ class Room(AttributeMethods):
         """Call `on_post` with a JSON value, in the process that owns the room.
 
         Waits at most `post_timeout_s` until `on_post` has returned or raised. With ``wait=False``, returns as soon as
-        the value is queued for `on_post`. It always does so in `on_tick`, `on_post`, `on_room_start` and `on_room_end`.
-        The posts of one thread are handled in the order of its calls, each once.
+        the value is queued for `on_post`. Calls in `on_tick`, `on_post`, `on_room_start` and `on_room_end` never wait
+        longer than this. The posts of one thread are handled in the order of its calls, each once.
 
         Raises `PostError` if the value was not handled: the room has no members, `on_post` is missing, too many posts
         wait, or the value is not JSON or has more than `max_post_bytes`. If the error's `is_unknown` is true, the value
@@ -352,8 +352,8 @@ class User:
 class Peer:
     """A handle on one session, by its id. Over Redis, another process may hold the session.
 
-    You may keep a handle. It does nothing once the session has ended. Any thread, but not in finalizers, for the same
-    reason as `Room`.
+    You may keep a handle. The handle does nothing once the session has ended. Any thread, but not in finalizers, for
+    the same reason as `Room`.
     """
 
     __slots__ = ("_directory", "_id")

@@ -1,10 +1,10 @@
 """The histories of all rooms of one endpoint, their limits and their lifetimes.
 
 A room has a log of its last messages (`history.Log`). The log begins with the room's first message, first member or
-first `position`. It is dropped once the room has no members and the log was not used for `history_s`. While a thread
-holds the lock `order` of a log, neither `has_members` of its room nor `is_gone` changes.
+first `position`. The log is dropped once the room has no members and the log was not used for `history_s`. While a
+thread holds the lock `order` of a log, neither `has_members` of its room nor `is_gone` changes.
 
-Over a broker, a subclass fills the logs from the broker. It overrides `_make`, `before_join`, `_newest` and
+Over a broker, a subclass fills the logs from the broker. The subclass overrides `_make`, `before_join`, `_newest` and
 `position`.
 """
 

@@ -6,8 +6,8 @@ session that joins gets a replay of the log and all later messages, without a ga
 
 Each entry of a log has a number. A broker that has lost its last messages uses their numbers again. So an entry may
 also have a *tag*, which is different for two messages with the same number. A *mark* is a number with a tag. A
-*position* is the name of the log (`epoch`) and the mark of the last entry that a client has. It is valid in every log
-with these entries, in any process.
+*position* is the name of the log (`epoch`) and the mark of the last entry that a client has. A position is valid in
+every log with these entries, in any process.
 """
 
 from __future__ import annotations

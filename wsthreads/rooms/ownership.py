@@ -10,9 +10,9 @@ When a thread takes the next call of a room, it checks whether the room has memb
 the same time does not matter. One lock guards all state. A thread that holds this lock takes only one other lock: the
 lock that guards the members of the room. No lock is held during a call.
 
-Over a broker, processes own rooms by leases. A subclass takes and returns them. It overrides `_want`, `_unwant`,
-`_release`, `_is_valid`, `_may_end` and `post`, and calls `begin`, `lose`, `deliver` and `go_on`. All of these but
-`_may_end` are called without locks, in any thread, and do not block.
+Over a broker, processes own rooms by leases. A subclass takes and returns them. The subclass overrides `_want`,
+`_unwant`, `_release`, `_is_valid`, `_may_end` and `post`, and calls `begin`, `lose`, `deliver` and `go_on`. All of
+these but `_may_end` are called without locks, in any thread, and do not block.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 A room has a `State` here while it has persons, or has changes that were not reported. So a room without presence needs
 no memory. And a person whose connection was lost can stay for longer than the last member of the room.
 
-Locks: the stripe lock of the room in `_states` guards its state. It may be taken while a session's `_membership` is
-held. While it is held, no other lock is taken, and the state is only read and changed in memory. `presence_reports`
-calls the handler without this lock.
+Locks: the stripe lock of the room in `_states` guards its state. A stripe lock may be taken while a session's
+`_membership` is held. While a thread holds a stripe lock, it takes no other lock, and the state is only read and
+changed in memory. `presence_reports` calls the handler without this lock.
 
 Over a broker, a subclass shares the entries with other processes. It overrides
 

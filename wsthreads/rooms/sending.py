@@ -151,7 +151,7 @@ class Sending:
             return members.sending
 
     def _copy(self, name: str, members: Members) -> tuple[Outbox, ...]:
-        """The members' outboxes. They are cached until a session joins or leaves."""
+        """The members' outboxes. The result is cached until a session joins or leaves."""
 
         outboxes: tuple[Outbox, ...] = ()
 

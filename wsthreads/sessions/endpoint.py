@@ -342,7 +342,7 @@ class Endpoint:
         return len(connections)
 
 
-# The thread of a script has references to the rooms. This thread ends when the endpoint and the handler are
+# The thread of a script has references to the rooms. The thread ends when the endpoint and the handler are
 # garbage-collected. So the rooms must not have a reference to the endpoint or the handler.
 
 

@@ -1,7 +1,7 @@
 """The life of one session. It is opened once and closed once, even if it has several connections one after the other.
 
-`Service` serves the connections. It decides what a new or a lost connection means for the session. For clients that
-speak ``wsthreads.1``, `Dialogue` decides this.
+`Service` serves the connections. `Service` decides what a new or a lost connection means for the session. For clients
+that speak ``wsthreads.1``, `Dialogue` decides this.
 """
 
 from __future__ import annotations

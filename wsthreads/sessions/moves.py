@@ -1,7 +1,7 @@
 """Moves sessions between processes. This is the part of an endpoint that `brokers.handover` uses.
 
 A session that leaves this process has no connection. Its turn is taken, so no function of the handler is called for it.
-It stays in the endpoint's list of sessions until the other process can take it.
+The session stays in the endpoint's list of sessions until the other process can take it.
 
 A session that arrives is added to the list before it is certain that this process gets the session. Until that is
 certain, its turn is taken, too.

@@ -169,8 +169,8 @@ class Session:
 
         `send` does not block. If more than `max_outbox_bytes` wait for the client, the session is closed with 1013.
         There is one exception: in a Python handler, in the session's own thread, `send` waits until there is space in
-        the outbox. It waits at most `timeout` seconds. The default is `send_timeout_s`. So a handler may stream more
-        than the outbox holds.
+        the outbox. This wait takes at most `timeout` seconds. The default is `send_timeout_s`. So a handler may stream
+        more than the outbox holds.
 
         With `latest`, a key of 1 to 256 characters, the message replaces a message with the same key that still waits
         for a slow client. See `Room.broadcast`. A session and each room have keys of their own.

@@ -175,8 +175,8 @@ class Play:
         """Connect a client. Query parameters are given by name, as in ``chat.connect(user="ann")``, or as `query`.
 
         `path` is the path to connect to. It may also be the first argument: ``chat.connect("/ws/rooms/lobby",
-        user="ann")``. An endpoint for paths with parameters needs it. Without it, the client connects to the endpoint
-        of `play`.
+        user="ann")``. An endpoint for paths with parameters needs a `path`. Without `path`, the client connects to the
+        endpoint of `play`.
 
         The client speaks ``wsthreads.1``, like `wsthreads.js`, unless `plain` is True. Pass `on_request` here if the
         handler sends a request in `on_open`.

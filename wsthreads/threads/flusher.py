@@ -1,8 +1,9 @@
 """The flusher: the thread that runs timers, and waits until full sockets have space again.
 
-Each app has one such thread in each process. It starts with the first session, so a forked process gets its own. It
-calls one callback at a time, and callbacks must not block. If a callback raises an exception, the exception is logged,
-and the thread goes on. If the thread itself fails, it starts again, and keeps its timers and watches.
+Each app has one such thread in each process. The thread starts with the first session, so a forked process gets its
+own. The thread calls one callback at a time, and callbacks must not block. If a callback raises an exception, the
+exception is logged, and the thread goes on. If the thread itself fails, it starts again, and keeps its timers and
+watches.
 
 A *watch* is a callback for the time when a socket has space. An *order* is a function by which another thread asks for
 a change. Only the flusher's thread uses its state. Other threads only append orders to `_orders`. They wake the thread
