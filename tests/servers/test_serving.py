@@ -1042,6 +1042,18 @@ def test_an_ignored_sigint_stays_ignored():
         assert process.end(signal.SIGTERM) == 0
 
 
+def test_a_function_for_sighup_stays():
+    """It may open log files again, as logrotate asks for."""
+    own = "import signal; signal.signal(signal.SIGHUP, lambda number, frame: print('again', flush=True))\n"
+    with Program([sys.executable, "-c", own + SERVER % 10]) as process:
+        url = f"ws://127.0.0.1:{process.wait_for(r'port ([0-9]+)')[1]}/ws"
+        process.process.send_signal(signal.SIGHUP)
+        process.wait_for("again")
+        with connect(url):
+            process.wait_for("opened")
+        assert process.end(signal.SIGTERM) == 0
+
+
 def test_serve_reports_a_port_in_use_before_it_serves():
     with Server(echo_app(), port=0) as server, pytest.raises(UsageError, match="in use"):
         serve_until_signal(echo_app(), port=server.port)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextvars import ContextVar
 from dataclasses import asdict
 
 import pytest
@@ -166,6 +167,24 @@ def test_in_real_time_with_a_client_of_another_library():
             assert json.loads(receive(ann)) == {"joined": [], "left": ["bob"], "changed": []}
         assert own_threads("wsthreads-presence")
     wait_until(lambda: not own_threads("wsthreads-presence"))
+
+
+def test_context_variables_end_with_the_call():
+    user, seen = ContextVar("user", default="nobody"), []
+
+    class Handler:
+        def on_open(self, session):
+            session.room(session.get_parameter("room")).join(presence=1)
+
+        def on_presence(self, room, changes):
+            seen.append(user.get())
+            user.set(room.name)
+
+    with endpoint(Handler()) as (_, port):
+        for number in (1, 2):
+            with RawClient(port, f"/ws/test?room={number}"):
+                wait_until(lambda number=number: len(seen) >= number)
+    assert set(seen) == {"nobody"}
 
 
 def test_without_presence_nothing_is_kept_and_no_thread_runs():

@@ -6,6 +6,7 @@ Timers only mark rooms and queue them. A separate thread calls the handler, with
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from weakref import finalize
 
@@ -110,7 +111,7 @@ class PresenceReports:
         elif not has_members:  # there is no member who needs the changes
             self._states.compute_if_present(name, lambda state: state if state.presence.has_persons else None)
         if changes is not None:
-            message = self._report_to(name, changes)
+            message = copy_context().run(self._report_to, name, changes)  # context variables end with the call
             if message is not None:
                 self._broadcast_here(name, message_frame(message))
         return False  # this room needs no further call

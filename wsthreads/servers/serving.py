@@ -267,7 +267,8 @@ def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
     """Pass SIGINT, SIGTERM and SIGHUP to `put` until the block ends, or until the yielded function is called.
 
     An ignored signal stays ignored: a shell ignores SIGINT for the background commands of a script, and nohup ignores
-    SIGHUP. In a forked process, the earlier signal handlers are restored.
+    SIGHUP. A function that the program has set for SIGHUP stays, too: it may, for example, open log files again. In a
+    forked process, the earlier signal handlers are restored.
     """
     before: dict[int, Any] = {}
 
@@ -280,7 +281,8 @@ def _signals_to(put: Callable[[int], None]) -> Iterator[Callable[[], None]]:
 
     if current_thread() is main_thread():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            current = signal.getsignal(number)
+            if current is not signal.SIG_IGN and (number != signal.SIGHUP or current is signal.SIG_DFL):
                 before[number] = signal.signal(number, handle)
     _in_forks.append(restore)
     try:
