@@ -84,16 +84,13 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
       Clients get the close code 1012 if another worker takes over (HUP, `max_requests`, `--reload`), otherwise 1001.
       With plain ``-k gthread``, the sessions close half a second later, and always with 1001.
     - The worker accepts at most `--threads` minus two sessions, so that two threads remain for HTTP.
-    - A full worker leaves new clients to other workers while another worker has a free place. With `--reuse-port`, it
-      cannot.
+    - A full worker leaves new clients to other workers with a free place, except with `--reuse-port`.
     - A client must send the head of its request (first line and headers) within `handshake_timeout_s`, or within 10 s
       before the first request to an app. gthread waits without a limit, so a few clients could occupy all threads.
     - Context variables that a handler or a view sets are unset again before the thread serves another client.
     - Slow HTTP clients, with unfinished requests or responses, do not delay the worker's end.
-    - If there are no more file descriptors or threads, new clients wait. A gthread worker would end, with all its
-      sessions.
-    - Each worker keeps its sessions on a core of its own, if there are enough cores. A worker that replaces another one
-      uses the same core.
+    - Without free file descriptors or threads, new clients wait. A gthread worker would end, with all its sessions.
+    - Each worker keeps its sessions on a core of its own, if there are enough cores. A replacement uses the same core.
     - If a script does not load, or a setting is out of its range, gunicorn logs one line and ends. The log lines of
       wsthreads and of scripts go to gunicorn's error log.
     """
@@ -117,8 +114,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self._warned_at = float("-inf")
         self._alone_at = float("-inf")  # when this worker last left a client to others in vain
         self._told = False  # whether a signal has told this worker to end
-        #: One byte of memory that master and worker share. It becomes 1 when there are workers with a newer
-        #: configuration.
+        #: One byte that master and worker share. It becomes 1 when there are workers with a newer configuration.
         self._outdated = mmap(-1, 1)
         for worker in self._living:
             if worker.cfg is not self.cfg:
@@ -127,8 +123,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         self._reading: dict[int, tuple[float, Any]] = {}
         #: For each thread that responds to a request, including session threads: the connection.
         self._answering: dict[int, Any] = {}
-        # Guards both dicts. A leaf lock: no other lock is taken under it. While it is held, a listed thread does not
-        # close its socket.
+        # Guards both dicts. No lock is taken under it. While it is held, no listed thread closes its socket.
         self._lock = Lock()
         self._stalls = StalledClients()
         self._ends_at = float("inf")
