@@ -51,8 +51,8 @@ __all__ = ["RedisLink"]
 class RedisLink:
     """A `Link` over Redis. `place` is the name of Redis in logs. `client_of_fork` makes a client for a forked process.
 
-    In a cluster, each link serves one node, with the rooms of `shards`. All these links share `cluster`, a `Process`.
-    The `ClusterLink` handles forks.
+    In a cluster, each link serves one node, with the rooms of `shards`. All links share `cluster`. `ClusterLink`
+    handles forks.
     """
 
     def __init__(

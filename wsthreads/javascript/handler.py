@@ -387,8 +387,7 @@ def check_script(
 ) -> ScriptInfo:
     """Load the script in an isolate of its own, to check it. The script's top level runs.
 
-    Raises `ScriptError` (file, line, column), `HandlerError`, `IsolateError` and `ConfigError` like
-    `ScriptHandler.start`.
+    Raises `ScriptError` (file, line, column), `HandlerError`, `IsolateError`, `ConfigError` like `ScriptHandler.start`.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):

@@ -92,8 +92,7 @@ class ModuleLoader:
         self._thrown: dict[str, ScriptError] = {}  # errors that unreadable modules throw when they run, by text
         self._sources = Sources()
         self._built_in = ""
-        #: Modules that may still wait in a top-level `await`. These modules contain the word, and have not run to their
-        #: end.
+        #: Modules that may wait in a top-level `await`: each contains the word, and has not run to its end.
         self.suspended: set[str] = set()
         self.renew()
 
@@ -117,9 +116,9 @@ class ModuleLoader:
     def compile(self) -> None:
         """Compile the script's TypeScript files before it runs.
 
-        Blocks for about a second if there are new files. Raises `ScriptError` for a syntax error, `IsolateError` if
-        there is no compiler. A file that is imported by a computed name is compiled when it is imported. This time
-        counts toward the script's time limit.
+        Blocks for about a second if there are new files. Raises `ScriptError` for a syntax error, `IsolateError`
+        without a compiler. A file that is imported by a computed name is compiled at its import. This counts toward the
+        script's time limit.
         """
         self._is_compiling = True
         try:

@@ -69,8 +69,8 @@ class Dialogue(Ending):
         self.epoch = 0
         #: The last return value of `on_suspend`. Written by the thread that has the turn.
         self.returned: object = None
-        #: Whether the session is moving to another process, or to this one. Until the move has ended, its client cannot
-        #: come back.
+        #: Whether the session is moving to another process, or to this one. Its client cannot come back before the move
+        #: ends.
         self.is_moving = False
         #: Why the session has not moved to another process. Empty if no move was tried.
         self.why_here = ""
@@ -308,8 +308,8 @@ class Dialogue(Ending):
     def hold(self, timeout_s: float) -> bool:
         """Drop the connection and take the turn. After that, nothing changes until `let_go` or `vanish`.
 
-        Waits at most `timeout_s` for running calls of the handler. Returns False if these take longer, or if the
-        session is closing.
+        Waits at most `timeout_s` for running calls of the handler. Returns False if they take longer, or the session is
+        closing.
         """
         deadline = monotonic() + timeout_s
         with self._lock:

@@ -133,8 +133,8 @@ class Endpoint:
         self.suspensions = self._service.suspensions
         #: Moves sessions to other processes, and from them to this one.
         self.moves = Moves(self._service)
-        #: Reaches users and single sessions. Like the rooms, the directory may exist for longer than the endpoint, so
-        #: it has no reference to the endpoint.
+        #: Reaches users and single sessions. Has no reference to the endpoint, because it may exist for longer, like
+        #: the rooms.
         self.directory = rooms.use_directory(
             path=path,
             count=metrics.add,
@@ -204,8 +204,7 @@ class Endpoint:
         """The sessions in all processes, at most `MAX_DESCRIBED` of each. Over Redis, waits at most `timeout_s`.
 
         Each entry is a dict: ``id``, ``user``, ``since``, ``address``, ``rooms``, and the ``pid`` and ``host`` of the
-        session's process. A session that waits for its client after a restart is in no process, and is missing in the
-        list.
+        session's process. A session that waits for its client after a restart is in no process, and so not in the list.
         """
         return self.directory.sessions_everywhere(timeout_s)
 
