@@ -103,7 +103,7 @@ class Exports:
     def why_not(self, session_id: str, secret: str) -> str:
         """Why a session cannot move away from this process.
 
-        Empty if nothing prevents it, or if the client's secret is wrong.
+        The reason is empty if nothing prevents it, or if the client's secret is wrong.
         """
         found = self._fixed.get(session_id, [])
         return "elsewhere" if any(hmac.compare_digest(each, secret) for each in found) else ""

@@ -100,7 +100,7 @@ class Listener(Protocol):
     def forget_presences(self, name: str) -> None:
         """Forget the presences of a room to which this process is no longer subscribed.
 
-        Takes only a lock that is a leaf.
+        Takes only leaf locks: locks under which no other lock is taken.
         """
 
     def own_presences(self, name: str, session_ids: Iterable[str] | None) -> list[tuple[str, PresenceChange | None]]:

@@ -2,7 +2,6 @@
 
 Later messages must not overtake pending broadcasts.
 
-Later messages must not overtake them.
 
 A broadcast gets its place in the room's order from the broker. It reaches the members in this process when it comes
 back from the broker. The thread that broadcasts does not wait for that. Until then, later frames for a session are held

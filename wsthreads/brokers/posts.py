@@ -314,7 +314,7 @@ def parse_entry(entry: bytes, settled: Settled) -> Post | None:
 
 
 def outcome_of(error: WSThreadsError | None) -> str:
-    """The outcome as text, for the poster."""
+    """The outcome as text, for the process that has posted."""
     if error is None:
         return ""
     return (_UNKNOWN if getattr(error, "is_unknown", False) else _REFUSED) + str(error)[:1000]

@@ -191,7 +191,7 @@ class Reader:
         """Subscribe to rooms and end subscriptions, as `Subscriptions` requests. One command is for many rooms."""
         waiting = self._subscriptions.changes
         changes = [waiting.popleft() for _ in range(len(waiting))]
-        for wanted, room in changes:  # first, because a new connection subscribes to all of `_rooms`
+        for wanted, room in changes:  # done first, because a new connection subscribes to all of `_rooms`
             if wanted:
                 self._rooms[room.address.channel] = room
             else:

@@ -161,7 +161,7 @@ class Writer:
                 self._stop_at = monotonic() + timeout_s
                 self._answered_at = monotonic()
             self._queue.not_empty.notify()
-        self._reader.stop(0)  # there are no members left to deliver to
+        self._reader.stop(0)  # afterwards, this process delivers to no members
         while self._thread.is_alive() and (left_s := self._left_s()) > 0:
             self._thread.join(left_s)
         self._queue.has_ended = True

@@ -1,8 +1,8 @@
 """The functions by which a script acts on sessions and users, and writes to the console.
 
-This module has their Python half.
+This module has the Python half of these functions. The other half is in JavaScript, in the runtime.
 
-An engine's *host* is the program around the engine. This module has the host functions of wsthreads.
+An engine's *host* is the program around the engine. The functions here are the host functions of wsthreads.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def _has_more(stream: BufferedReader, sock: socket.socket) -> bool:
             sock.settimeout(timeout)
     except ssl.SSLWantReadError:
         return False
-    except (OSError, ValueError):  # it is closed
+    except (OSError, ValueError):  # the socket is closed
         return True
 
 

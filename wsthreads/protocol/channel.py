@@ -284,9 +284,8 @@ class Channel:
             self.count(f"past_{error.setting}")
 
     def hasten_close(self, timeout_s: float) -> None:
-        """Abort the TCP connection after `timeout_s`, or after `close_timeout_s` if that is less.
+        """Abort a closing connection after `timeout_s`, or after `close_timeout_s` if that is less.
 
-        For a closing connection.
         """
         self._flusher.call_later(min(timeout_s, self._config.close_timeout_s), self.transport.abort)
 

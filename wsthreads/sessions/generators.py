@@ -76,7 +76,7 @@ def returned(result: object) -> tuple[str, Place] | None:
         return "an async generator", Place.of(result.ag_code)
     else:
         return None
-    if not is_new:  # it has begun to run, so other code runs it
+    if not is_new:  # the generator has begun to run, so other code runs it
         return None
     result.close()
     return kind, Place.of(code)

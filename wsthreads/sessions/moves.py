@@ -387,7 +387,7 @@ class Arriving:
     def end(self, code: int, reason: str, *, has_lapsed: bool = False) -> None:
         """End the session, with on_close.
 
-        Called after `settle`. With `has_lapsed`, its client did not come back in time.
+        Called after `settle`. With `has_lapsed`, the session's client did not come back in time.
         """
         if has_lapsed:
             self.dialogue.has_lapsed = True

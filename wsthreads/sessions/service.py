@@ -199,7 +199,7 @@ class Service:
                     steps.callback(self._disconnect, client.session_id, connection)
                 if connection is not None:
                     steps.callback(self.without_session.pop, id(connection))
-                if life is not None:  # does nothing after `_hand_over`
+                if life is not None:  # does nothing if `_hand_over` was called
                     steps.callback(life.close, CloseCode.INTERNAL_ERROR, "")
                 if connection is not None and connection.connected:  # after an error outside of `_hand_over`
                     steps.callback(_give_up, connection)

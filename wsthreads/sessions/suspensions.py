@@ -264,5 +264,5 @@ def _end(dialogues: Sequence[Dialogue]) -> None:
         try:
             with in_context(context):
                 dialogue.end()
-        except BaseException as error:  # a bug of wsthreads
+        except BaseException as error:  # any exception here is a bug of wsthreads
             log.error("the end of session %s failed", dialogue.session.id, exc_info=exc_info_of(error), extra=context)
