@@ -65,7 +65,6 @@ def parse_host(text: str) -> _AllowedHost | None:
     """Parse an entry of `allow_net`: ``host``, ``host:port``, ``*.host`` or ``*.host:port``.
 
     Returns None if it is invalid.
-
     """
     text = text.lower()
     found = _ENTRY.fullmatch(f"[{text}]" if text.count(":") > 1 and "[" not in text else text)

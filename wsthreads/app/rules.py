@@ -51,9 +51,7 @@ def example_of(path: str) -> str:
 
 
 class Rule:
-    """One path with parameters. Raises `ConfigError`, which shows the path, if werkzeug does not accept the path.
-
-    """
+    """One path with parameters. Raises `ConfigError`, which shows the path, if werkzeug does not accept the path."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -82,7 +82,6 @@ class Handover:
 
     After `start`, `timers` regularly look for sessions whose clients have not come back. `count` gets the name of a
     counter. A session that has missed more than `max_missed_bytes` in its rooms ends.
-
     """
 
     def __init__(

@@ -114,7 +114,7 @@ class Seat:
         self.answered = Event()
         #: Whether the seat was given. None if this is not known.
         self.is_given: bool | None = None
-        #: Why this is not known.
+        #: Why it is not known whether the seat was given.
         self.problem = "has not answered whether the room is full"
         #: Whether no thread waits for the seat any longer. Guarded by the link's lock.
         self.is_given_up = False

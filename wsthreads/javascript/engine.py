@@ -334,7 +334,7 @@ class Engine:
 
     def _memory(self) -> tuple[int, int]:
         """How many bytes are allocated, and how many may be."""
-        usage = (c_int64 * 64)()  # JSMemoryUsage has 26; the first two are malloc_size and malloc_limit
+        usage = (c_int64 * 64)()  # JSMemoryUsage has 26 numbers; the first two are malloc_size and malloc_limit
         self._js.JS_ComputeMemoryUsage(self._runtime, usage)
         return usage[0], usage[1]
 

@@ -73,7 +73,7 @@ class PythonPool:
     def give_up(self, number: int) -> bool | None:
         """Stop waiting for a job.
 
-        Returns true if it was running, false if it had not begun, and None if it has ended.
+        Returns true if the job was running, false if it had not begun, and None if it has ended.
         """
         with self._lock:
             if self._waiting.pop(number, None) is not None:

@@ -42,7 +42,7 @@ class Posts:
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
         self._settled: deque[tuple[int, str | None, bool]] = deque()
-        self._is_told = False  # whether an event for them was posted, which the script has not received
+        self._is_told = False  # whether an event for these outcomes was posted, which the script has not received
         #: Has an element for each event whose outcomes the script has not received.
         self.waiting: deque[None] = deque()
 

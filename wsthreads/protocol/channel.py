@@ -39,9 +39,7 @@ def _nothing() -> None:
 
 
 class Kick(NamedTuple):
-    """The ending of a connection that the application has closed. Like every ending, it has a code and a reason.
-
-    """
+    """The ending of a connection that the application has closed. Like every ending, it has a code and a reason."""
 
     code: int
     reason: str
@@ -158,9 +156,7 @@ class Channel:
 
     @property
     def was_kicked(self) -> bool:
-        """Whether the application has closed the connection. False if the client, the network or a limit ended it.
-
-        """
+        """Whether the application has closed the connection. False if the client, the network or a limit ended it."""
         return isinstance(self.ending, Kick)
 
     @property
@@ -284,9 +280,7 @@ class Channel:
             self.count(f"past_{error.setting}")
 
     def hasten_close(self, timeout_s: float) -> None:
-        """Abort a closing connection after `timeout_s`, or after `close_timeout_s` if that is less.
-
-        """
+        """Abort a closing connection after `timeout_s`, or after `close_timeout_s` if that is less."""
         self._flusher.call_later(min(timeout_s, self._config.close_timeout_s), self.transport.abort)
 
     def end_lost(self, reason: str) -> None:

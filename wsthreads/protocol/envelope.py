@@ -158,7 +158,7 @@ def _parse_bytes(message: bytes) -> Parsed:
 
 
 def _shown(digits: str) -> str:
-    """Returns an invalid number for the text of an error: only if it has only digits.
+    """Returns the form of an invalid number in an error's text: the number itself, but only if it has only digits.
 
     Any other text may be the secret token of a client with an error, and is not shown.
     """

@@ -137,7 +137,7 @@ class PlainTransport:
 
     def end_writing(self) -> None:
         """End this direction of TCP: the peer sees the end of the stream. Data from the peer can still be read."""
-        with suppress(OSError):  # already lost
+        with suppress(OSError):  # the connection is lost already
             self._sock.shutdown(socket.SHUT_WR)
 
     def linger(self, timeout_s: float) -> None:
@@ -165,7 +165,7 @@ class PlainTransport:
 
     def abort(self) -> None:
         """End both directions at once. A thread that waits in `receive` returns. Any thread."""
-        with suppress(OSError):  # already lost
+        with suppress(OSError):  # the connection is lost already
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def end_seen(self) -> tuple[bool, bool]:
@@ -327,7 +327,6 @@ def _wait(sock: socket.socket | int, events: int, timeout_s: float | None) -> in
     """Wait for `events` of `sock`. Uses poll(2), because select(2) does not support file descriptors above 1023.
 
     Returns the events that have come, including an end or a failure. Returns 0 after the timeout.
-
     """
     poller = select.poll()
     poller.register(sock, events)

@@ -163,7 +163,6 @@ class _LostStatus(str):
     """A status that raises an error when Werkzeug splits it to send it.
 
     Werkzeug then stops, as after a lost connection.
-
     """
 
     def split(self, *_: Any, **__: Any) -> NoReturn:

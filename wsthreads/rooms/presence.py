@@ -75,7 +75,7 @@ class Entry(NamedTuple):
     value: str
     #: The version that the entry had when the value was set.
     set_at: int
-    #: Grows with each change of the entry.
+    #: The version of the entry. It grows with each change.
     version: int
     #: For a session whose connection was lost: when the session is no longer counted, by the clock of the caller of
     #: `lapsed`. None for other sessions.
