@@ -202,7 +202,7 @@ class ThreadWorker(_ThreadWorker):  # type: ignore[misc]  # gunicorn has no anno
         """Whether this worker has no place for another session, but another worker may have one."""
         apps = list(self._apps)
         if self.cfg.workers == 1 or self.cfg.reuse_port or not apps or not any(app.places for app in apps):
-            return False  # no other worker has a place for it, or could get this client
+            return False  # no other worker has a place for the client, or could get the client
         return max(app.free_places for app in apps) <= len(self._reading)
 
     def handle(self, conn: Any) -> Any:

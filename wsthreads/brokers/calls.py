@@ -84,7 +84,7 @@ class Calls:
             self._queue.ask_seat(seat)
         try:
             is_answered = seat.answered.wait(availability.patience_s())
-        finally:  # even after KeyboardInterrupt
+        finally:  # this must be done even after KeyboardInterrupt
             with self._lock:
                 seat.is_given_up = True
         if seat.is_given is not None:

@@ -150,7 +150,7 @@ class Handover:
                     why = self._ask(claim, unreached_until)
                     if why == UNKNOWN:  # the session may have been stored meanwhile
                         found = self._imports.take(claim, request)
-                        if found is None:  # and no other connection of this client has moved it to this process
+                        if found is None:  # and no other connection of this client has got the session
                             if self._sessions.judge(*_question(claim)) != UNKNOWN:
                                 return BUSY
                             if self._imports.trace(claim.session_id) == trace:

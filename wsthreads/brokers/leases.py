@@ -85,7 +85,7 @@ class Leases(Turns):
                 self._queue.not_empty.notify()
 
     def _try_soon_locked(self, claim: Claim) -> None:
-        if not self._returning[claim.key]:  # otherwise it is tried later, when Redis has the room back
+        if not self._returning[claim.key]:  # otherwise, the claim is due when Redis has the room back
             self._due[claim.key] = claim
 
     def holds(self, key: RoomKey, fence: int) -> bool:

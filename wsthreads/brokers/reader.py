@@ -291,7 +291,7 @@ class Reader:
             return  # if the channel is not subscribed, the log will be read
         room.position, room.begun, room.has_presences = Position(epoch, int(number), entry), True, True
         if room.keeps_history:
-            self._replay.add(room)  # its history is read first
+            self._replay.add(room)  # reads the room's history before later messages
         else:
             self._replay.go_live(room)
 
@@ -308,7 +308,7 @@ class Reader:
             room.position = position
             if decoded is not None:
                 self._arrivals.handle(room, decoded, is_busy)
-        # if it was seen, the log has delivered it already
+        # if the message was seen, it was delivered from the log
         elif decoded is not None and not room.has_seen(decoded, position):
             self._replay.add(room)
 

@@ -110,7 +110,7 @@ def make_interpreter(functions: dict[str, Function], loader: ModuleLoader) -> tu
         def _call_python(self, name: bytes, arguments: bytes) -> bytes | None:
             try:
                 return in_json(named[name](*parse(arguments.decode())))
-            except BaseException as error:  # even logging can raise
+            except BaseException as error:  # even logging can raise an exception
                 return refusal(name.decode(), error)
 
         def _init_nothing(self) -> None:

@@ -142,7 +142,7 @@ class ModuleLoader:
                 try:
                     source = _source_of(path)
                 except (OSError, ValueError):
-                    continue  # the import will report it
+                    continue  # the import will report the error
                 if identity.endswith(typescript.SUFFIX):
                     imports = self._checked(compiler.compile(identity, source), identity).imports
                 else:
@@ -325,7 +325,7 @@ class ModuleLoader:
         """The ES module for a Python file. The file itself runs only once, before the script runs."""
         name = bare_id(identity)
         if not self._is_compiling and not self.python.has(identity):
-            # At this time, it would run in the isolate's thread and block all sessions.
+            # At this time, the file would run in the isolate's thread, and block all sessions.
             raise ScriptError("a Python file must be imported by a literal name: import … from './store.py'", path)
         try:
             return self.python.source(identity, path, name, self._runtime)

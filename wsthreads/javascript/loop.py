@@ -330,7 +330,7 @@ class Loop(MessageLoop):
             else:
                 self._endings.give_up(event, failure, self._began)
         elif self.engine is None and self._jobs_due is None:
-            self.uncaught("a promise", failure)  # dukpy reports it when the interpreter returns
+            self.uncaught("a promise", failure)  # dukpy reports such a failure when the interpreter returns
         self.has_ended |= self._must_end
         if self._stumbles > MAX_STUMBLES and not self.has_ended:
             raise IsolateError(f"the runtime cannot go on, most likely for lack of memory: {failure.message}")

@@ -290,7 +290,8 @@ class PythonCalls:
         generator.end_job = -number
         if self._pool.submit(-number, partial(self._end_dropped, number, generator)) is not None:
             generator.idle_since, generator.end_job = monotonic(), 0
-            self._generators[number] = generator  # it is ended later, because this thread must not run its `finally`
+            # the generator is ended later, because this thread must not run its `finally`
+            self._generators[number] = generator
             self._ending.pop(number, None)
 
     def _end_dropped(self, number: int, generator: OpenGenerator) -> None:

@@ -92,7 +92,7 @@ class GeneratorEnds:
         while self._left:
             try:
                 generator = self._left.popleft()
-            except IndexError:  # another thread has taken it
+            except IndexError:  # another thread has taken the last generator
                 return
             generator.drop(self._log_error)
 

@@ -196,7 +196,7 @@ class Inflater:
 
 
 def decode_any(buffer: bytes, start: int, max_bytes: int) -> tuple[str | bytes, int] | None:
-    """Like `frames.decode_message`, but also decodes deflated messages. Returns None for input that wsproto must check."""
+    """Like `frames.decode_message`, but also for deflated messages. Returns None for input that wsproto must check."""
     return decode_message(buffer, start, max_bytes) or _decode_deflated(buffer, start, max_bytes)
 
 

@@ -223,7 +223,7 @@ class Dialogue(Ending):
         """End a session that was not started. No event was handled, and no thread waits for the turn."""
         self._claim((int(code), ""))
         self.is_over = True
-        with ExitStack() as steps:  # they run in reverse order; if one fails, the others still run
+        with ExitStack() as steps:  # the steps run in reverse order; if one fails, the others still run
             steps.callback(self._keeper.over, self)
             steps.callback(self.outbox.detach)
             steps.callback(self._life.close, code, "")

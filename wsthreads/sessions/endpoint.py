@@ -264,7 +264,8 @@ class Endpoint:
         """
         with self._scheduling.opening():
             request, agreement = self._judge(environ, path_parameters)
-            may_come_back = self._config.resume_s > 0 and request.speaks_envelope  # its hello will tell this
+            # the client's hello will tell whether it comes back
+            may_come_back = self._config.resume_s > 0 and request.speaks_envelope
             network, is_beyond = self._admission.admit(request.remote_addr, may_come_back=may_come_back)
         session_id = new_session_id()
         try:

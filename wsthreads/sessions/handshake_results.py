@@ -76,7 +76,7 @@ def verdict_of(answer: Any, request: Request, what: str, *, shown: str | None = 
         return Verdict(subprotocol=answer, attributes=request.attributes)
     shown = f"{answer!r}" if shown is None else shown
     why = f" ({NO_REDIRECT})" if isinstance(answer, int) and 300 <= answer <= 399 else ""
-    offered = len(request.subprotocols) or "none"  # their names are not shown, because these can be tokens
+    offered = len(request.subprotocols) or "none"  # the names are not shown, because they can be tokens
     raise BadVerdict(
         f"{what} returned {shown:.200}{why}; it may return nothing, true, false, a status from 400 to 599, {refusal}, "
         f"or a subprotocol that the client offered ({offered})"

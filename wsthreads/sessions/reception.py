@@ -159,7 +159,7 @@ class Reception:
             carrier.channel.begin_close(CloseCode.INTERNAL_ERROR, "server error")
             raise
         finally:
-            with ExitStack() as steps:  # they run in reverse order; if one fails, the others still run
+            with ExitStack() as steps:  # the steps run in reverse order; if one fails, the others still run
                 steps.callback(self._service.disconnected, dialogue, carrier.connection)
                 steps.callback(carrier.connection.hang_up)
                 steps.callback(self._run_or_leave, dialogue)

@@ -180,7 +180,7 @@ class Service:
                 raise
             self._hint_at_protocol(request, spoken)
             if not is_ours:
-                self.without_session.put(id(connection), connection)  # so that a shutdown can close it meanwhile
+                self.without_session.put(id(connection), connection)  # so that a shutdown can close the connection
                 self._reception.serve(client, connection, spoken)
                 return
             session, life = self.make_session(client.session_id, client.request, connection.channel)
@@ -194,7 +194,7 @@ class Service:
             with in_context(context), self.scheduling.session_thread() as thread:
                 self._hand_over(life, connection, thread)
         finally:
-            with ExitStack() as steps:  # they run in reverse order; if one fails, the others still run
+            with ExitStack() as steps:  # the steps run in reverse order; if one fails, the others still run
                 if connection is not None and not is_ours:
                     steps.callback(self._disconnect, client.session_id, connection)
                 if connection is not None:
@@ -237,7 +237,8 @@ class Service:
         Returns False if the user was banned in the meantime. The session is then closing, and must not be opened.
         """
         if session.user is not None:
-            self.without_session.put(id(connection), connection)  # until then, a shutdown can close it
+            # until `enter` returns, a shutdown can close the connection
+            self.without_session.put(id(connection), connection)
             ban = self._rooms.directory.enter(session)
             if ban is not None:
                 self.record_refusal(session.request, ban.code, ban.reason, "banned")

@@ -201,7 +201,7 @@ class Suspensions:
     def record(self, session_id: str, wanted: str) -> Record | None:
         """The record of a session that the server has closed, for a client whose secret has the digest `wanted`.
 
-        None if there is none.
+        Returns None if there is no such record.
         """
         with self._lock:
             found = look_up(self._records, session_id)

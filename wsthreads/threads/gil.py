@@ -49,8 +49,8 @@ class _Turn:
 class GILScheduling(Scheduling):
     """The scheduling for a Python with a GIL. Any thread.
 
-    `cpu_affinity` is the setting `Config.cpu_affinity`: whether session threads stay on one core. If it is None, they
-    do after `owns_process`.
+    `cpu_affinity` is the setting `Config.cpu_affinity`: whether session threads stay on one core. If it is None,
+    they do so after `owns_process` was called.
     """
 
     def __init__(self, cpu_affinity: bool | None = False) -> None:

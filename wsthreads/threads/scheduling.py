@@ -50,7 +50,7 @@ class ScheduledThread:
         """Called when the thread begins to only read its socket, and will seldom run Python code."""
 
     def starts_thread(self) -> ScheduledThread:
-        """Called when the thread is about to start another thread for a client. Returns the context for the new thread."""
+        """Called when the thread is about to start a thread for another client. Returns the context for that thread."""
         return self
 
 
