@@ -22,7 +22,7 @@ import pytest
 import wsthreads.client
 from tests.browsing import expect
 from tests.client.minify import MINIFIED, minified
-from tests.programs import DEADLINE_S, Browser, Program, run_server
+from tests.programs import DEADLINE_S, PROGRAM_S, Browser, Program, run_server
 from wsthreads import WebSocketApp
 
 FOLDER = Path(wsthreads.client.__file__).parent
@@ -1008,7 +1008,7 @@ def served_by(server, *origins):
 
 
 def headers_of(port, path, **headers):
-    connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PROGRAM_S)  # perhaps its worker has still to start
     connection.request("GET", path, headers=headers)
     response = connection.getresponse()
     connection.close()
