@@ -247,17 +247,13 @@ class Link(Protocol):
         """Whether this process receives the messages of a room."""
 
     def is_subscribed(self, path: str, name: str) -> bool:
-        """Remove from a room the sessions that were without a connection for too long, unless their processes do so.
-
-        Takes no lock.
-        """
+        """Whether there is a subscription to a room, even if it receives no messages yet. Takes no lock."""
 
     def change_presence(self, path: str, name: str, listener: Listener, session_id: str) -> None:
         """Tell other processes the new presence of a session of this process."""
 
     def reap(self, path: str, name: str, listener: Listener) -> None:
-        """Remove from a room the sessions that were without a connection for too long, unless their processes do so.
-        """
+        """Remove from a room the sessions that were without a connection for too long, unless their processes do so."""
 
     def presences(self, path: str, name: str) -> list[PresenceChange] | None:
         """All presences in a room, for a process that is not subscribed to it. None if the broker is unavailable."""

@@ -68,7 +68,7 @@ class SharedOwnership(Ownership):
         return self._has_members(name)
 
     def post(self, name: str, value: str, sender: Sender | None, settled: Settled) -> None:
-        """Whether a room has members in this process."""
+        """Like `post` of `Ownership`. The owner's handler may have an `on_post` even if this process's has none."""
         self._link.post(self._path, name, post_payload(sender, value), self._post_timeout_s, settled)
 
     def posts_elsewhere(self, name: str) -> int:
