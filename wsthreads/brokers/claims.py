@@ -53,7 +53,7 @@ class Claim:
 class Return:
     """Tells Redis that this process no longer owns a room, or no longer wants to own it.
 
-    Is queued until Redis has confirmed it.
+    A Return is queued until Redis has confirmed it.
     """
 
     __slots__ = ("address", "fence", "key", "taken", "ticket")

@@ -132,7 +132,7 @@ class _Last(NamedTuple):
     def of(self, session: Addressee) -> PendingBroadcast | None:
         """The thread's last broadcast that the session may receive.
 
-        None if it has come back, as have all earlier ones then.
+        None if that broadcast has come back. All earlier ones have come back then too.
         """
         broadcast = self.broadcast if self.broadcast.exclude_id != session.id else self.other
         return None if broadcast is None or broadcast.is_back else broadcast
@@ -261,7 +261,7 @@ class PendingBroadcasts:
     def wait_all(self, timeout_s: float) -> None:
         """Wait until the members have all earlier broadcasts, of any thread.
 
-        Waits at most `timeout_s`, and not for late ones.
+        Waits at most `timeout_s`, and not for late broadcasts.
         """
         deadline = monotonic() + timeout_s
         for broadcast in self._out.copy().values():

@@ -1,8 +1,8 @@
 """The program that compiles TypeScript, in a process of its own. `typescript.Compiler` starts it. No module imports it.
 
-It runs as ``python compiler_process.py FOLDER``. FOLDER contains dukpy. Each line of the input has a file to compile,
-and each line of the output has the result. Both are JSON. The program imports nothing of wsthreads, so that it starts
-fast.
+The program runs as ``python compiler_process.py FOLDER``. FOLDER contains dukpy. Each line of the input has a file to
+compile, and each line of the output has the result. Both are JSON. The program imports nothing of wsthreads, so that it
+starts fast.
 """
 
 from __future__ import annotations

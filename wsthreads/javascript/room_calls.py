@@ -164,7 +164,7 @@ class RoomCalls:
 
         Returns false if the runtime has no batch, so no call was stopped.
 
-        If it has a batch, the error is reported later, when it is known which call was stopped.
+        If the runtime has a batch, the error is reported later, when it is known which call was stopped.
         """
         if self._batch:
             self._cut = (failure, to_end)

@@ -99,7 +99,7 @@ def _numbers(segment: str) -> list[int]:
 class Compiler:
     """Compiles files, one after the other.
 
-    Use it as a context manager, in one thread. Its process starts with the first file.
+    Use a Compiler as a context manager, in one thread. Its process starts with the first file.
     """
 
     def __init__(self) -> None:

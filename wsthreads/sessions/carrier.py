@@ -49,8 +49,8 @@ class Carrier:
     def may_read(self) -> bool:
         """Whether the calling thread may call `read`.
 
-        Only the thread that made this object may, and only while it does not run `read`. A finalizer can run inside
-        `read`.
+        Only the thread that made this object may call it, and only while the thread does not run `read`. A finalizer
+        can run inside `read`.
         """
         if self.thread != get_ident() or self.is_over:
             return False
