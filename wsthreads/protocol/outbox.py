@@ -158,7 +158,7 @@ class Outbox(Writer):
         return self._wait(lambda: self.is_suspended or not (self.is_blocked or self._backlog_bytes()), timeout_s)
 
     def wait_released(self, timeout_s: float) -> bool:
-        """Wait until `frame_holder` holds no frame or nothing can be sent, at most `timeout_s`. False if neither."""
+        """Wait until `frame_holder` holds no frame, or nothing can be sent. Returns False after `timeout_s`."""
         holder = self.frame_holder
         return holder is None or self._close_frame is not None or self._detached or holder._wait_released(timeout_s)
 

@@ -6,7 +6,7 @@ number has changed, the process was forked in between, and the caller calls `lea
 
 A forked process has copies of the sockets of its parent's clients, and of their TLS states. If both processes wrote, a
 client would get mixed data. So all objects with connections are in `owners`, and a forked process makes them give up
-their connections. So code that sends need not check in which process it runs.
+their connections. Code that sends need not check in which process it runs.
 """
 
 from __future__ import annotations
