@@ -333,7 +333,7 @@ class PinnedThread(ScheduledThread):
 def use_all_cores() -> None:
     """Let the calling thread use all cores until its session's next message.
 
-    Programs and threads that it starts do, too.
+    Programs and threads that this thread starts may use all cores, too.
 
     Call this in a handler before you start a thread or a program that counts its cores, or that needs all cores at
     once. Without this call, the new thread or program gets all cores within a second. Does nothing in a thread that is
