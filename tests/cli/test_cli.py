@@ -262,9 +262,10 @@ def on_open(session):
 
 
 @contextmanager
-def endless(folder, *options, has_gil):
+def endless(folder, *options, has_gil, **files):
     """A server with a handler that never returns, and the handler's URL."""
-    (folder / "endless.py").write_text(ENDLESS_PY)
+    for name, text in {"endless.py": ENDLESS_PY, **files}.items():
+        (folder / name).write_text(text)
     code = f"from wsthreads.threads import gil; gil.has_gil = lambda: {has_gil}; import runpy; "
     code += "runpy.run_module('wsthreads', run_name='__main__')"
     command = ["run", "--port", "0", "--shutdown-timeout-s", "0.2", *options, "endless.py"]
@@ -282,6 +283,19 @@ def test_without_a_gil_a_handler_that_never_returns_does_not_hold_up_the_end_of_
     assert ("the end of Python" in server.log) is has_gil
     assert "the exit function" in server.log
     assert "begun" in server.log
+
+
+@pytest.mark.parametrize("has_daemon", [True, False])
+@pytest.mark.parametrize("has_gil", [True, False])
+def test_the_end_of_the_process_writes_the_buffers_of_open_files(folder, has_gil, has_daemon):
+    handler = "import threading\nfile = open('records', 'w')\n"
+    handler += "def on_open(session): session.send(str(file.write('one')))\n"
+    if has_daemon:
+        handler += "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    with endless(folder, "writes.py", has_gil=has_gil, **{"writes.py": handler}) as (server, url):
+        assert ask(url.replace("endless", "writes")) == "3"
+        assert server.end() == 0
+    assert (folder / "records").read_text() == "one"
 
 
 @pytest.mark.parametrize("has_gil", [True, False])

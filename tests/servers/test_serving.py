@@ -941,14 +941,18 @@ def test_run_outside_of_the_main_thread_ends_when_it_is_asked_to():
 
 
 SERVER = """if True:
-    import sys, threading, time
+    import os, sys, threading, time
     from wsthreads import WebSocketApp
     from wsthreads.servers.serving import Server
     class Handler:
         def on_open(self, session): say("opened")
         def on_message(self, session, message):
             say("at work")
-            time.sleep(float(message))
+            if message.isdigit():
+                time.sleep(int(message))
+            else:  # a file that tells it to go on
+                if "stop" in message: server.request_stop(1012, "restart")
+                while not os.path.exists(message): time.sleep(0.01)
         def on_close(self, session, code): say(f"closed {code}")
     def say(text):  # in one write, so that threads do not get into each other's lines
         sys.stdout.write(text + "\\n")
@@ -996,17 +1000,32 @@ def test_a_second_signal_does_not_wait(program):
 
 
 @pytest.mark.parametrize("then", [signal.SIGHUP, signal.SIGTERM])
-def test_a_terminal_that_closes_may_say_so_twice(program, then):
+def test_a_terminal_that_closes_may_say_so_twice(program, tmp_path, then):
     """A shell sends SIGHUP to its jobs, and the kernel sends it again; systemd sends SIGTERM with it."""
     with connect(program.url) as client:
-        client.send("1")  # a handler that takes its time
+        client.send(str(tmp_path / "go on"))
         program.wait_for("at work")
         program.process.send_signal(signal.SIGHUP)
         with pytest.raises(ConnectionClosed) as caught:
             receive(client)  # so the first has arrived
         assert caught.value.rcvd.code == 1001
-        assert program.end(then) == 0
+        program.process.send_signal(then)
+        (tmp_path / "go on").touch()
+        assert program.wait() == 0
     assert "closed 1001" in program.log
+
+
+def test_a_terminal_that_closes_during_a_stop_changes_the_status_only(program, tmp_path):
+    """So that the end of the server does not become a restart."""
+    with connect(program.url) as client:
+        client.send(str(tmp_path / "go on after stop"))
+        with pytest.raises(ConnectionClosed) as caught:
+            receive(client)
+        assert caught.value.rcvd.code == 1012
+        program.process.send_signal(signal.SIGHUP)
+        (tmp_path / "go on after stop").touch()
+        assert program.wait() == 128 + signal.SIGHUP
+    assert "closed 1012" in program.log
 
 
 def test_a_second_signal_after_a_closed_terminal_does_not_wait(program):

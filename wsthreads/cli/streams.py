@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import select
@@ -12,7 +13,10 @@ from typing import TextIO
 
 from wsthreads.monitoring.logs import escaped
 
-__all__ = ["complain", "discard_output", "fill_closed_streams", "flush_output", "output_failure", "output_is_stuck"]
+__all__ = [
+    *("complain", "discard_output", "fill_closed_streams", "flush_files", "flush_output"),
+    *("output_failure", "output_is_stuck"),
+]
 
 #: How long to wait until somebody reads from a full pipe.
 STUCK_MS = 1000
@@ -77,6 +81,16 @@ def flush_output() -> None:
             stream.flush()
         except OSError:
             discard_output(number)
+
+
+def flush_files() -> None:
+    """Write the buffers of the standard streams, and of all open files that the garbage collector knows."""
+    flush_output()
+    for kind in (io.TextIOWrapper, io.BufferedWriter):  # a text file writes into the buffer of a binary file
+        for each in gc.get_objects():
+            if type(each) is kind:
+                with suppress(OSError, ValueError):  # the file is closed, or cannot be written
+                    each.flush()
 
 
 def output_is_stuck() -> bool:

@@ -175,8 +175,9 @@ class Server:
         The first signal shuts the server down within `shutdown_timeout_s`, with status 0. A second signal cuts off all
         connections, and the status is 128 plus the signal's number. A third signal has its default effect. SIGHUP is
         never the second signal, and the next signal after SIGHUP counts as the first. The reason is that a closing
-        terminal can send SIGHUP twice, and systemd can send SIGTERM together with SIGHUP. Signals are handled only in
-        the main thread. Even if nobody reads the log any more, a log line cannot block the shutdown.
+        terminal can send SIGHUP twice, and systemd can send SIGTERM together with SIGHUP. A SIGHUP after `request_stop`
+        only changes the status, to 129. Signals are handled only in the main thread. Even if nobody reads the log any
+        more, a log line cannot block the shutdown.
 
         `announce` is called when signals are handled, to tell others that the server is there. It is called in a thread
         of its own. If the call blocks, because nobody reads the output, the server serves nevertheless.
@@ -187,6 +188,7 @@ class Server:
             event = self._first_event()
             stop = event if isinstance(event, _Stop) else _Stop()
             is_second = event != signal.SIGHUP
+            has_signal = isinstance(event, int)
             if isinstance(event, int):
                 name = signal.Signals(event).name
                 count = self._app.session_count
@@ -195,8 +197,11 @@ class Server:
             deadline = monotonic() + self._app.config.shutdown_timeout_s + STOP_SLACK_S
             stopper = Thread(target=self._stop_and_tell, args=(stop,), name="wsthreads-stop", daemon=True)
             stopper.start()
+            hung_up = False
             while (event := self._next_event(deadline)) is not None:
-                if isinstance(event, int) and event != signal.SIGHUP:
+                if event == signal.SIGHUP:
+                    hung_up = True
+                elif isinstance(event, int):
                     if not is_second:
                         is_second = True
                         continue
@@ -204,7 +209,9 @@ class Server:
                     self.cut_off()
                     stopper.join(CUT_OFF_TIMEOUT_S)
                     return 128 + event
-            return 0
+            while not self._events.empty():  # a signal of this moment
+                hung_up |= self._events.get() == signal.SIGHUP
+            return 128 + signal.SIGHUP if hung_up and not has_signal else 0
 
     def _first_event(self) -> int | _Stop | None:
         while True:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +24,7 @@ from wsthreads.cli.options import (
     path_option,
     setting_options,
 )
-from wsthreads.cli.streams import flush_output, output_is_stuck
+from wsthreads.cli.streams import flush_files, output_is_stuck
 from wsthreads.config import REDIS_VARIABLE, dashboard_token_of
 from wsthreads.errors import CloseCode, UsageError
 from wsthreads.loggers import get_logger
@@ -43,8 +44,11 @@ log = get_logger(__name__)
 RESTART_PORT = "_WSTHREADS_RESTART_PORT"
 RESTART_TOKEN = "_WSTHREADS_RESTART_TOKEN"
 
-#: How long to wait at most for the standard output at the end of the process.
+#: The longest wait for the buffers of files at the end of the process.
 FLUSH_TIMEOUT_S = 0.5
+
+#: The longest wait for our own threads that are about to end.
+LAST_THREADS_S = 0.2
 
 
 @click.command(
@@ -212,26 +216,38 @@ def _end(status: int) -> int:
     """Return `status`, or end the process with this status in cases where Python's own end could hang.
 
     Python would wait for somebody who reads the output. Without a GIL, Python stops daemon threads at any point, and
-    could then wait for a lock that such a thread holds, for example the lock of stderr. So this function first does
-    what Python would do at its end: it waits for threads that are not daemons, calls the functions of `atexit`, and
-    writes the output.
+    could then wait for a lock that such a thread holds, for example the lock of stderr. So if there are such threads,
+    this function first does what Python would do at its end: it waits for threads that are not daemons, calls the
+    functions of `atexit`, and writes the buffers of open files.
     """
     from wsthreads.threads.exit_blockers import report_exit_blockers
     from wsthreads.threads.gil import has_gil
 
     if output_is_stuck():
         os._exit(status)
+    is_safe = has_gil() or not _has_daemon_threads()
     report_exit_blockers()
-    if has_gil():
+    if is_safe:
         return status
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
     finally:
-        flushing = Thread(target=flush_output, daemon=True)
+        flushing = Thread(target=flush_files, daemon=True)
         flushing.start()
         flushing.join(FLUSH_TIMEOUT_S)
         os._exit(status)
+
+
+def _has_daemon_threads() -> bool:
+    """Whether daemon threads still run. Waits a moment for those that are about to end."""
+    until = monotonic() + LAST_THREADS_S
+    for thread in threading.enumerate():
+        if thread.daemon and thread is not threading.current_thread():
+            thread.join(max(0.0, until - monotonic()))
+            if thread.is_alive():
+                return True
+    return False
 
 
 def _serve_with_reload(
