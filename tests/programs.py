@@ -211,6 +211,11 @@ class ServerProgram(Program):
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}"
 
+    def failures(self) -> list[str]:
+        """What has failed by its log, except what a Redis that got no core for a second has not answered in time."""
+        failed = [line for line in self.log.splitlines() if " failed" in line]
+        return [line for line in failed if not re.search(r"Error: redis://\S+ has not answered, ", line)]
+
 
 @contextmanager
 def run_server(*arguments: str | os.PathLike[str], port: int | None = None, **options: Any) -> Iterator[ServerProgram]:

@@ -293,7 +293,7 @@ def test_servers_that_will_not_do(folder: Path) -> None:
     with ServerProgram([sys.executable, "-c", program]) as server:
         server.port = port
         server.wait_for("serves")
-        wait_until(lambda: "refused with 501" in refusal(server, "/ws/echo"), "the server to listen")
+        wait_until(lambda: "refused with 501" in refusal(server, "/ws/echo"), "the server", PROGRAM_S)
         says("does not hand over its socket", refusal(server, "/ws/echo"))
     (folder / "green.py").write_text("import gevent.monkey\ngevent.monkey.patch_all()\ndef on_open(session): pass\n")
     says("has replaced Python's threads and sockets", complaint("run", "green.py"))
