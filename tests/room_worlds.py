@@ -211,15 +211,19 @@ class RedisWorld(World):
         super().end()
 
 
+def be_patient(monkeypatch):
+    """Nothing goes on only because it has waited enough: a Redis, or a thread, that waits for a core is not away."""
+    for module, name in ((availability, "WAIT_S"), (pending, "LONGEST_S")):
+        monkeypatch.setattr(module, name, 2 * DEADLINE_S)
+
+
 def world_of(request, **options):
     """For a fixture with the parameters "local" and "redis": rooms in memory, or over Redis with a prefix of their own.
 
-    `options` are those of `RedisWorld`. Nothing goes on only because it has waited enough: a Redis, or a thread, that
-    waits for a core does not count as away.
+    `options` are those of `RedisWorld`. See `be_patient`.
     """
     if request.param == "local":
         return World(options.get("history"))
-    patch, redis = request.getfixturevalue("monkeypatch"), request.getfixturevalue("redis_server")
-    for module, name in ((availability, "WAIT_S"), (pending, "LONGEST_S")):
-        patch.setattr(module, name, 2 * DEADLINE_S)
+    be_patient(request.getfixturevalue("monkeypatch"))
+    redis = request.getfixturevalue("redis_server")
     return RedisWorld(redis.url, prefix=f"test-{random.randrange(2**32)}", **options)

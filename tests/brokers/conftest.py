@@ -9,7 +9,19 @@ import pytest
 
 from tests.redis_proxy import Proxy
 from tests.redis_server import RedisServer
-from tests.room_worlds import RedisWorld
+from tests.room_worlds import RedisWorld, be_patient
+
+
+@pytest.fixture
+def impatient() -> None:
+    """After a second without an answer, Redis counts as away, as it does for users: for tests in which it hangs."""
+
+
+@pytest.fixture(autouse=True)
+def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all tests but those which use `impatient`: see `be_patient`."""
+    if "impatient" not in request.fixturenames:
+        be_patient(monkeypatch)
 
 
 @pytest.fixture

@@ -33,8 +33,7 @@ def redis():
 
 @pytest.fixture
 def new_world(redis, monkeypatch):
-    for name in ("exports.CUT_S", "availability.WAIT_S", "pending.LONGEST_S"):  # a thread may get no core for 2 s
-        monkeypatch.setattr(f"wsthreads.brokers.{name}", DEADLINE_S)
+    monkeypatch.setattr("wsthreads.brokers.exports.CUT_S", DEADLINE_S)  # a thread may get no core for 2 s
     worlds = []
 
     def make(processes=2):

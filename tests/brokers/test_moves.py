@@ -259,6 +259,7 @@ def test_at_a_shutdown_sessions_go_on_in_another_process(processes):
         assert old.calls.count(SUSPEND) == 2
 
 
+@pytest.mark.usefixtures("impatient")
 def test_at_a_shutdown_a_redis_that_hangs_for_seconds_is_waited_for(processes):
     with RedisServer() as own, ExitStack() as stack:
         old, new = (Process(own, "test", stack) for _ in range(2))
@@ -296,6 +297,7 @@ def test_a_session_tries_to_leave_for_as_long_as_the_shutdown_may_take(processes
         assert old.calls == ["open", "one", SUSPEND]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_session_that_does_not_leave_a_process_is_in_the_log(caplog):
     with RedisServer() as own, ExitStack() as stack:
         old = Process(own, "test", stack)
@@ -305,6 +307,7 @@ def test_a_session_that_does_not_leave_a_process_is_in_the_log(caplog):
     assert "1 session of /ws/test could not move to another process: Redis does not answer" in caplog.text
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_session_whose_on_close_still_runs_is_in_the_log_once(caplog, monkeypatch):
     close = Story.on_close
     monkeypatch.setattr(Story, "on_close", lambda *arguments: time.sleep(3) or close(*arguments))
@@ -722,6 +725,7 @@ def test_many_clients_come_back_at_once_to_another_process(processes):
         assert not [call for call in old.calls + new.calls if call[0] == "close"]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_without_redis_a_client_goes_on_in_its_process_and_is_to_come_again_elsewhere(processes):
     with RedisServer() as own, ExitStack() as stack:
         old, new = (Process(own, "test", stack) for _ in range(2))

@@ -113,6 +113,7 @@ def test_a_forked_process_owns_nothing_and_can_post(redis_server, make):
     assert a.kinds() == ["room_start", "post", "post"]
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.long
 def test_whatever_breaks_no_post_is_handled_twice_and_its_poster_knows(redis_server, make):
     """Three processes. Their ways to Redis are cut, or swallow requests or answers; Redis loses its data."""

@@ -36,7 +36,6 @@ def test_a_process_that_has_just_begun_to_listen_hears_the_answers_to_its_first_
     connecting, asked, found = late_listener(asking), [], []
     publish = asking._publish_question
     monkeypatch.setattr(asking._questions, "_publish", lambda data: (asked.append(data), publish(data))[1])
-    monkeypatch.setattr("wsthreads.brokers.availability.WAIT_S", DEADLINE_S)
     thread = threading.Thread(
         target=lambda: found.append(asking.ask_all("age", "ann", DEADLINE_S, lambda value: False)), daemon=True
     )
@@ -52,6 +51,7 @@ def test_a_process_that_has_just_begun_to_listen_hears_the_answers_to_its_first_
     assert len(asked) == 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_process_that_cannot_listen_asks_nobody_and_says_so(world):
     asking, answering = world.links
     answering.ask("nothing", None)

@@ -17,7 +17,6 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld
 from wsthreads import BrokerError, Peer, RedisBroker, User
-from wsthreads.brokers import availability, pending
 from wsthreads.brokers.availability import WAIT_S
 from wsthreads.rooms.names import user_room
 
@@ -48,9 +47,7 @@ def _is_complete(node):
 
 
 @pytest.fixture
-def world(nodes, monkeypatch):
-    monkeypatch.setattr(pending, "LONGEST_S", 1000.0)  # so that nothing goes on only because it has waited enough
-    monkeypatch.setattr(availability, "WAIT_S", 1000.0)
+def world(nodes):
     client = redis.RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", nodes[0].port)], socket_timeout=3)
     world = RedisWorld(client, prefix=f"cluster-{os.getpid()}")
     yield world
@@ -169,6 +166,7 @@ def test_a_url_of_a_node_is_told_to_be_of_a_cluster(nodes, caplog):
     world.end()
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.quiet  # calls are to be faster than one that waits for a second
 @pytest.mark.parametrize("hanging", range(3))
 def test_a_node_that_hangs_does_not_delay_the_rooms_of_others(nodes, monkeypatch, hanging):

@@ -10,7 +10,7 @@ import pytest
 from tests.programs import DEADLINE_S, wait_until
 from tests.wire import run_all
 from wsthreads import BrokerError
-from wsthreads.brokers import availability, messages, pending, scripts, writer
+from wsthreads.brokers import messages, scripts, writer
 from wsthreads.brokers.keys import HEAD_S, SHARDS, TOUCH_S, Keys
 from wsthreads.brokers.process import Endpoints, Process
 from wsthreads.brokers.reader import Reader
@@ -47,6 +47,7 @@ def test_what_others_broadcast_during_a_break_arrives_after_it_in_order(proxy, d
     assert "broker_gaps" not in divided[0].metrics[0].snapshot()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_this_process_broadcasts_during_a_break_follows_in_order(proxy, divided, redis_server):
     a, b = divided[0].member("lobby"), divided[1].member("lobby")
     assert a.session.room("lobby").members() == 2
@@ -70,9 +71,7 @@ def test_what_this_process_broadcasts_during_a_break_follows_in_order(proxy, div
     assert redis_server.client.zcard(processes) == 4, "two processes, each under two names"
 
 
-def test_a_short_break_keeps_the_order_of_what_a_thread_sends_and_broadcasts(proxy, divided, monkeypatch):
-    for module, name in [(availability, "WAIT_S"), (pending, "LONGEST_S")]:
-        monkeypatch.setattr(module, name, DEADLINE_S)  # so that this break is a short one
+def test_a_short_break_keeps_the_order_of_what_a_thread_sends_and_broadcasts(proxy, divided):
     a, b = divided[0].member("lobby"), divided[1].member("lobby")
     proxy.cut()
     expected = []
@@ -87,6 +86,7 @@ def test_a_short_break_keeps_the_order_of_what_a_thread_sends_and_broadcasts(pro
     assert b.receive(100) == expected[::2]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_log_counts_an_outage_from_what_redis_first_did_not_answer(redis, worlds, caplog):
     caplog.set_level(logging.WARNING)
     world = worlds(f"{redis.url}?socket_timeout=1")
@@ -117,6 +117,7 @@ def test_a_broadcast_that_redis_took_without_saying_so_is_not_doubled(proxy, div
     assert b.receive(1) == ["end"]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_network_that_swallows_everything_is_noticed(proxy, divided, monkeypatch):
     a, b = divided[0].member("lobby"), divided[1].member("lobby")
     proxy.swallow()
@@ -154,6 +155,7 @@ def test_a_redis_that_comes_back_empty_gets_all_that_waits_and_counts_right(redi
     assert sum("is unavailable" in line for line in logged) == 2, logged
 
 
+@pytest.mark.usefixtures("impatient")
 def test_nothing_is_held_for_a_broadcast_that_comes_back_to_nobody_here(redis, worlds):
     world = worlds(redis.url)
     a = world.member("lobby")
@@ -169,6 +171,7 @@ def test_nothing_is_held_for_a_broadcast_that_comes_back_to_nobody_here(redis, w
         redis.thaw()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_broadcast_is_back_when_the_room_that_it_was_for_has_it(redis, worlds):
     """Not by the subscription of a former room of its name; and not before the reader is done with it."""
     world = worlds(redis.url)
@@ -190,8 +193,7 @@ def test_a_broadcast_is_back_when_the_room_that_it_was_for_has_it(redis, worlds)
         redis.thaw()
 
 
-def test_a_room_is_joined_while_another_one_is_never_quiet(redis, worlds, monkeypatch):
-    monkeypatch.setattr(availability, "WAIT_S", 1000.0)
+def test_a_room_is_joined_while_another_one_is_never_quiet(redis, worlds):
     world, over = worlds(redis.url), threading.Event()
     world.member("loud")
     channel = world.links[0]._keys.address("/ws/test", "loud").channel
@@ -275,6 +277,7 @@ def test_past_the_bound_broadcast_says_so_and_what_was_taken_still_follows(redis
     assert member.receive(1) == ["end"]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_starts_without_redis_and_has_it_when_it_is_there(redis, worlds, caplog):
     redis.kill()
     world = worlds(redis.url)
@@ -516,6 +519,7 @@ def test_an_error_of_redis_is_logged_without_the_message(redis, worlds, caplog):
     assert "EVAL" not in caplog.text
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("how", ["away", "hanging"])
 def test_the_end_does_not_wait_for_a_redis_that_says_nothing(redis, worlds, caplog, how):
     world = worlds(f"{redis.url}?socket_timeout=1000")

@@ -18,7 +18,10 @@ from wsthreads.brokers import availability, pending
 #: No call takes longer than this; twice the promise, for machines with much to do. Redis hangs for longer.
 BOUND_S = 0.2 * DEADLINE_S
 
-pytestmark = pytest.mark.quiet  # a thread that gets no core for a second looks like one that waits for Redis again
+pytestmark = [
+    pytest.mark.quiet,  # a thread that gets no core for a second looks like one that waits for Redis again
+    pytest.mark.usefixtures("impatient"),
+]
 
 
 @pytest.fixture

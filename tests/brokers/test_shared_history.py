@@ -10,7 +10,7 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.redis_proxy import Proxy
 from tests.room_worlds import RedisWorld
 from wsthreads import BrokerError, HistoryError
-from wsthreads.brokers import availability, messages, pending, scripts
+from wsthreads.brokers import messages, scripts
 from wsthreads.brokers.history import SharedLog
 from wsthreads.brokers.positions import Position
 from wsthreads.brokers.redis import RedisBroker
@@ -56,10 +56,7 @@ class Pair:
 
 
 @pytest.fixture
-def pair(redis, proxy, monkeypatch):
-    # A Redis that has to wait for a core does not count as away: it has just been started, as have many others.
-    monkeypatch.setattr(availability, "WAIT_S", DEADLINE_S)
-    monkeypatch.setattr(pending, "LONGEST_S", DEADLINE_S)
+def pair(redis, proxy):
     pair = Pair(redis, proxy)
     yield pair
     for world in pair.worlds:
@@ -484,8 +481,7 @@ def test_a_head_lives_as_long_as_its_history(redis, proxy):
             world.end()
 
 
-def test_all_that_10_000_messages_are_reaches_a_process_that_joins(redis, proxy, monkeypatch):
-    monkeypatch.setattr(availability, "WAIT_S", DEADLINE_S)  # Redis has much to do
+def test_all_that_10_000_messages_are_reaches_a_process_that_joins(redis, proxy):
     pair = Pair(redis, proxy, LIMITS._replace(messages=10_000, bytes=2**21))
     try:
         for n in range(10_500):

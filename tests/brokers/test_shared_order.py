@@ -11,7 +11,6 @@ import pytest
 from tests.room_worlds import RedisWorld
 from tests.wire import CLOSE, TEXT, RawClient, close_payload, endpoint, frame, run_all, serving
 from wsthreads import RedisBroker, create_app
-from wsthreads.brokers import availability, pending
 
 
 class Handler:
@@ -50,13 +49,6 @@ export function onMessage(session, message) {
     }
 }
 """
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_late(monkeypatch):
-    """Nothing goes on only because it has waited enough."""
-    monkeypatch.setattr(pending, "LONGEST_S", 1000.0)
-    monkeypatch.setattr(availability, "WAIT_S", 1000.0)
 
 
 @pytest.fixture(params=["python", "script"])

@@ -253,6 +253,7 @@ def test_when_the_owner_dies_another_one_takes_the_room_and_lost_posts_are_known
     release.set()
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.quiet  # the lease lasts for 2.6 s of the 3 s
 def test_a_process_that_is_cut_off_stops_before_another_one_begins(server, make):
     with Proxy(server.port) as proxy:
@@ -296,6 +297,7 @@ def _check_one_owner(*workers):
     assert len({(fence, n) for _, fence, n in calls}) == len({fence for _, fence, _ in calls})
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.long
 def test_a_short_break_of_the_connection_moves_nothing(server, make):
     with Proxy(server.port) as proxy:
@@ -338,6 +340,7 @@ def test_a_redis_that_has_lost_its_data_makes_no_second_owner(server, make):
     _check_one_owner(*world.workers)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.long
 def test_a_slow_redis_moves_nothing(server, make):
     with Proxy(server.port) as proxy:
@@ -355,6 +358,7 @@ def test_a_slow_redis_moves_nothing(server, make):
         assert b.calls == []
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.long
 def test_a_very_slow_redis_makes_no_second_owner(server, make):
     with Proxy(server.port) as proxy:

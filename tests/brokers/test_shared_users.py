@@ -10,7 +10,6 @@ from tests.programs import DEADLINE_S, wait_until
 from tests.room_worlds import RedisWorld
 from tests.wire import run_all
 from wsthreads import BrokerError, ConfigError, Peer, RoomNameError, UsageError, User, UserError
-from wsthreads.brokers import availability
 from wsthreads.brokers.redis import RedisBroker
 from wsthreads.protocol.frames import message_frame
 from wsthreads.rooms.names import user_room
@@ -91,13 +90,6 @@ def test_a_banned_user_gets_no_session_in_any_process_until_the_ban_is_over(worl
     wait_until(lambda: not any(rooms.directory.ban_of("cecil") for rooms in world.all_rooms), "the end of the ban")
 
 
-@pytest.fixture
-def patient(monkeypatch):
-    """A join waits until the room has been read, however long that takes."""
-    monkeypatch.setattr(availability, "WAIT_S", 1000.0)
-
-
-@pytest.mark.usefixtures("patient")
 def test_who_connects_while_the_ban_is_set_is_told_so_before_it_is_opened(world, redis_server):
     """The handshake has found no ban; then the user is banned by another process; then the session joins."""
     first, second = world.all_rooms
@@ -109,7 +101,6 @@ def test_who_connects_while_the_ban_is_set_is_told_so_before_it_is_opened(world,
     assert (late.ban.code, late.ban.reason) == (4001, "out")
 
 
-@pytest.mark.usefixtures("patient")
 def test_none_of_many_who_connect_during_a_kick_is_left_over(world):
     stop, got_in, banned = threading.Event(), [], threading.Event()
 
@@ -278,6 +269,7 @@ def test_a_malformed_message_on_the_wake_channel_is_counted(world, redis_server,
     wait_until(lambda: world.metrics[0].snapshot().get("broker_malformed") == 1, "it is counted")
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("loses", [False, True], ids=["kept", "lost its data"])
 def test_bans_hold_over_an_outage(worlds_of, redis, loses):
     """Who is kicked while Redis is away is kicked when it is back; who is banned stays so even if Redis forgets it."""

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from tests.room_worlds import RedisWorld, World, world_of
+from tests.room_worlds import RedisWorld, World, be_patient, world_of
 from tests.wire import run_all
 from wsthreads import BrokerError, RoomStateError
 from wsthreads.rooms import attributes
@@ -565,7 +565,8 @@ def test_a_forked_process_without_redis_says_that_it_reaches_nothing():
         assert clocked.room.attributes() == {"n": 1}
 
 
-def test_over_redis_a_forked_process_sets_what_its_parent_gets(redis_server):
+def test_over_redis_a_forked_process_sets_what_its_parent_gets(redis_server, monkeypatch):
+    be_patient(monkeypatch)
     world = RedisWorld(redis_server.url, prefix="attributes-fork")
     try:
         world.member("lobby")

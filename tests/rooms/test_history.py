@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from tests.programs import connect, receive, wait_until
-from tests.room_worlds import World
+from tests.room_worlds import World, be_patient
 from tests.wire import RawClient, endpoint
 from wsthreads import BrokerError
 from wsthreads.rooms.histories import Histories
@@ -170,7 +170,9 @@ def test_a_slow_client_may_join_with_more_than_its_outbox_holds():
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
-def test_a_forked_process_says_that_it_has_no_history_or_asks_redis(is_shared, request):
+def test_a_forked_process_says_that_it_has_no_history_or_asks_redis(is_shared, request, monkeypatch):
+    be_patient(monkeypatch)
+
     def work(room):
         if is_shared:
             assert room.history(5) == ["from the parent"]

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.programs import DEADLINE_S, wait_until
-from tests.room_worlds import RedisWorld, World
+from tests.room_worlds import RedisWorld, World, be_patient
 from tests.wire import run_all
 from wsthreads import UsageError
 from wsthreads.protocol.frames import encode_frame, message_frame
@@ -19,6 +19,7 @@ def world(request):
     if request.param == "local":
         world = World(HISTORY)
     else:
+        be_patient(request.getfixturevalue("monkeypatch"))
         prefix = f"latest-{random.randrange(2**32)}"
         world = RedisWorld(request.getfixturevalue("redis_server").url, prefix=prefix, history=HISTORY)
     yield world
