@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from wsproto.events import RejectConnection
 
 from tests.client.fake_server import FakeServer
+from tests.programs import wait_until
 from wsthreads.client.failures import retry_after_of
 from wsthreads.client.retries import Retries
 
@@ -27,6 +30,11 @@ def test_the_wait_that_a_server_asks_for_is_added_up_to_the_longest_delay(asked:
     assert retries().after_refusal(503, asked) == delay
 
 
+@pytest.mark.parametrize(("left", "delay"), [(60, 5.75), (6, 3.75), (0, 5.75)])
+def test_the_wait_ends_before_the_session(left: float, delay: float) -> None:
+    assert retries().after_refusal(503, 5, left) == delay
+
+
 @pytest.mark.parametrize("status", [400, 403, 404])
 def test_a_wait_does_not_make_a_mistake_temporary(status: int) -> None:
     assert retries().after_refusal(status, 5) is None
@@ -43,15 +51,21 @@ def test_retry_after_is_a_number_of_seconds(value: bytes, seconds: float) -> Non
 
 
 def test_a_client_heeds_retry_after(server: FakeServer, connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[float] = []
+    asked: list[tuple[float, float]] = []
     after = Retries.after_refusal
 
-    def note(self: Retries, status: int, retry_after_s: float) -> float | None:
-        asked.append(retry_after_s)
-        return after(self, status, retry_after_s)
+    def note(self: Retries, status: int, retry_after_s: float, left_s: float) -> float | None:
+        asked.append((retry_after_s, left_s))
+        return after(self, status, retry_after_s, left_s)
 
     monkeypatch.setattr(Retries, "after_refusal", note)
-    connect(max_delay_s=0.02)
+    client = connect(max_delay_s=0.02)
+    server.next().refuse(503, "full", retry_after="7")
+    peer = server.welcomed()
+    assert asked == [(7.0, math.inf)]
+    wait_until(lambda: client.session_id, "the welcome to arrive")
+    peer.cut()
     server.next().refuse(503, "full", retry_after="7")
     server.welcomed()
-    assert asked == [7.0]
+    assert asked[1][0] == 7
+    assert 0 < asked[1][1] <= 60, "the session is kept for a minute"

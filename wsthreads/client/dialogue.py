@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
+from time import monotonic
 from typing import NamedTuple
 
 from wsthreads.client.events import Asked, Event, Opened, Pending
@@ -53,6 +55,7 @@ class Dialogue:
         self.resumed = False
         self.protocol: str | None = None
         self.heartbeat_s = self.timeout_s = 0.0
+        self._resume_s = self._lost_at = 0.0  # how long the server keeps the session, and since when it has to
         #: How many counted messages were received in this session.
         self.received = 0
         self._told = 0  # how many of the received messages this side has acknowledged over this connection
@@ -89,7 +92,14 @@ class Dialogue:
 
     def disconnected(self) -> None:
         """Note that the connection has ended."""
+        if self.is_open:
+            self._lost_at = monotonic()
         self._reset_connection()
+
+    @property
+    def left_s(self) -> float:
+        """How much longer the server keeps the session without a connection. Infinite if there is no session."""
+        return inf if self.token is None else max(0.0, self._lost_at + self._resume_s - monotonic())
 
     def forget(self) -> None:
         """Note that the session is over, so that it is not resumed."""
@@ -287,7 +297,7 @@ class Dialogue:
                 raise ProtocolError(f"the server says that a new session has received {welcome.received} messages")
             self._keeps = welcome.token is not None
             events = self._begin(welcome.why)
-        self.token = welcome.token
+        self.token, self._resume_s = welcome.token, welcome.resume_ms / 1000
         self.protocol = welcome.protocol
         self.heartbeat_s, self.timeout_s = welcome.heartbeat_ms / 1000, welcome.timeout_ms / 1000
         return events

@@ -257,7 +257,7 @@ class Engine:
                 return CloseCode.ABNORMAL, str(error)
             except ConnectFailed as error:
                 end: tuple[int, str] = (CloseCode.ABNORMAL, error.bare if self._has_connected else str(error))
-                delay = self._retries.after_refusal(error.status, error.retry_after_s)
+                delay = self._retries.after_refusal(error.status, error.retry_after_s, self.dialogue.left_s)
             else:
                 self._has_connected = True
                 end, began = self._serve(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from random import SystemRandom
 
 from wsthreads.errors import CloseCode, is_final
@@ -55,17 +56,18 @@ class Retries:
         """Returns the delay after the end of a connection. Returns None if the client must not connect again."""
         return self._next(is_final(code), code == CloseCode.EXPIRED)
 
-    def after_refusal(self, status: int | None, retry_after_s: float = 0.0) -> float | None:
+    def after_refusal(self, status: int | None, retry_after_s: float = 0.0, left_s: float = inf) -> float | None:
         """Returns the delay after an attempt without a connection.
 
         `status` is the HTTP status, if the server has refused.
 
         A server may ask the client to wait for `retry_after_s`. At most `max_delay_s` of this is added to the random
-        delay.
+        delay, and at most half of `left_s`, so that the client comes back before its session is over. If `left_s` is 0,
+        the session is over already.
         """
         is_mistake = status is not None and 400 <= status <= 499 and status not in TEMPORARY_STATUSES
         delay_s = self._next(is_mistake, True)
-        return None if delay_s is None else delay_s + min(retry_after_s, self._max_delay_s)
+        return None if delay_s is None else delay_s + min(retry_after_s, self._max_delay_s, left_s / 2 or inf)
 
     def _next(self, is_over: bool, may_ask_again: bool) -> float | None:
         if is_over:
