@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.pages import blocks
-from tests.programs import DEADLINE_S, Program, wait_until
+from tests.programs import DEADLINE_S, PROGRAM_S, Program, wait_until
 from tests.redis_server import RedisServer
 from tests.speakers import Speaker
 from wsthreads import Client, create_app
@@ -102,15 +102,15 @@ def test_no_message_is_lost_and_no_session_ends_when_the_workers_restart(tmp_pat
                     for number in range(3):
                         ann.send(f"{restarts} {number}")
                         for client in (ann, bob):
-                            assert client.receive(timeout=3 * DEADLINE_S) == f"ann: {restarts} {number}"
+                            assert client.receive(timeout=PROGRAM_S) == f"ann: {restarts} {number}"
                     sessions.append((ann.session_id, bob.session_id))
                     gunicorn.process.send_signal(signal.SIGHUP)
                     gunicorn.wait_for("Booting worker with pid", times=2 * restarts + 4)
                 ann.send("last")
-                assert bob.receive(timeout=3 * DEADLINE_S) == "ann: last"
+                assert bob.receive(timeout=PROGRAM_S) == "ann: last"
                 assert len(set(sessions)) == 1
                 assert ann.lost == bob.lost == 0
-                wait_until(lambda: ann.resumed and bob.resumed)
+                wait_until(lambda: ann.resumed and bob.resumed, "both to be back", PROGRAM_S)
 
 
 @pytest.mark.parametrize("language", ["javascript", "python"])
@@ -141,5 +141,5 @@ def client_of(url: str) -> Iterator[Client]:
     """A client that is in the lobby."""
     with Client(url, min_delay_s=0.05) as client:
         client.send("here")
-        assert client.receive(timeout=3 * DEADLINE_S) == f"{url.partition('=')[2]}: here"
+        assert client.receive(timeout=PROGRAM_S) == f"{url.partition('=')[2]}: here"
         yield client

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.programs import PROGRAM_S
 from wsthreads import WebSocketApp
 from wsthreads.cli.reloader import Reloader
 from wsthreads.cli.targets import Target, add_target
@@ -93,6 +94,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Watched]
     """Serve a handler, and look for changes of it. At the end, nothing of it is left in `sys.modules`."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr("wsthreads.cli.reloader.CHECK_TIMEOUT_S", PROGRAM_S)  # a check starts a program
     before, watched = {*sys.modules}, []
 
     def start(file: Path) -> Watched:

@@ -24,7 +24,7 @@ from tests.stress.log import Log
 
 SERVERS = ("werkzeug", "gunicorn")
 
-START_TIMEOUT_S = 30.0 * SCALE
+START_TIMEOUT_S = 60.0 * SCALE
 STOP_TIMEOUT_S = 20.0 * SCALE
 ASK_TIMEOUT_S = 30.0 * SCALE
 POLL_S = 0.02
