@@ -192,7 +192,8 @@ class Server:
             if isinstance(event, int):
                 name = signal.Signals(event).name
                 count = self._app.session_count
-                text = "%s: shutting down; sessions to close: %d (send the signal again to cut them off)"
+                hint = "" if event == signal.SIGHUP else " (send the signal again to cut them off)"
+                text = f"%s: shutting down; sessions to close: %d{hint}"
                 _call_in_time(partial(log.info, text, name, count))
             deadline = monotonic() + self._app.config.shutdown_timeout_s + STOP_SLACK_S
             stopper = Thread(target=self._stop_and_tell, args=(stop,), name="wsthreads-stop", daemon=True)
