@@ -13,7 +13,7 @@ from wsthreads import Refusal, RequestError, RequestTimeout, Session, SessionClo
 ANSWER_S = 20.0
 
 holders: dict[str, Session] = {}  # by seat
-lock = threading.Lock()  # guards holders; no request is sent under it
+lock = threading.Lock()  # guards holders; not held while a request is sent
 
 
 def on_handshake(request):

@@ -2,7 +2,8 @@
 
     gunicorn -k wsthreads.gunicorn.ThreadWorker --threads 1000 'wsthreads:create_app("chat.js")'
 
-The app finds the worker in the WSGI environ, and registers with it. So the app can be any part of the WSGI application.
+A `WebSocketApp` finds the worker in the WSGI environ, and registers with the worker. So gunicorn may also load another
+WSGI application that contains the `WebSocketApp`.
 """
 
 from __future__ import annotations

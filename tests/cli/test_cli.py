@@ -542,7 +542,7 @@ def test_commands_do_not_need_their_standard_streams(folder, closed):
 
 def test_an_input_that_is_closed_is_no_message():
     done = shell("$W publish room - --endpoint /ws/x --redis redis://127.0.0.1:1 <&-")
-    assert done.stderr == "wsthreads: - means the standard input, which is closed\n"
+    assert done.stderr == "wsthreads: the message - is read from the standard input, but the standard input is closed\n"
     done = shell("printf '\\377' | $W publish room - --endpoint /ws/x --redis redis://127.0.0.1:1")
     assert done.stderr.startswith("wsthreads: the standard input is not UTF-8 text: ")
     assert done.returncode == 1

@@ -551,7 +551,7 @@ def test_a_port_that_needs_privileges():
     program = "import os, encodings.idna; from wsthreads.servers.serving import bind; "
     program += "os.geteuid() or os.seteuid(65534); bind('127.0.0.1', 80)"
     failed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PROGRAM_S)
-    assert "127.0.0.1:80: this port needs privileges" in failed.stderr
+    assert "127.0.0.1:80: this user has no right to use this port" in failed.stderr
 
 
 # Slow and silent peers

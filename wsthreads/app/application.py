@@ -317,8 +317,9 @@ class WebSocketApp:
         call only waits for the first, for at most `timeout_s` and half a second.
 
         A handler may call this method in its session's own thread. The method then waits only for the other sessions,
-        and returns how many of them are left. The session of the caller ends when the handler returns, and the app's
-        threads end after that. The same is true for a handler function for rooms, such as `on_tick`.
+        and returns how many of them are left. The session of the caller ends when the handler returns. A handler
+        function for rooms, such as `on_tick`, may call this method, too. The method then waits for all sessions, and
+        returns how many of them are left. In both cases, another thread ends the app's threads after that.
         """
         timeout_s = self.config.shutdown_timeout_s if timeout_s is None else timeout_s
         return self._shutdown.run(timeout_s, code, reason)

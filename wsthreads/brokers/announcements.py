@@ -32,7 +32,10 @@ __all__ = ["Announcements"]
 
 
 class Announcements:
-    """Sends the announcements of rooms. For the writer's thread. The arguments are parts of the `Writer`."""
+    """Sends the announcements of rooms. Only the writer's thread uses this class.
+
+    The arguments are parts of the `Writer`.
+    """
 
     def __init__(
         self,

@@ -58,10 +58,10 @@ HANDLERS: dict[type[messages.Message], Callable[[Subscription, Any, int, bool], 
 
 
 class Arrivals:
-    """Handles messages for the rooms of this process. For the reader's thread.
+    """Handles messages for the rooms of this process.
 
-    `on_own(room, ticket)` is called when a broadcast of `process` has come back from Redis and was delivered to the
-    members.
+    Only the reader's thread uses this class, except for `parse_presences`, which any thread may call. `on_own(room,
+    ticket)` is called when a broadcast of `process` has come back from Redis and was delivered to the members.
     """
 
     def __init__(self, process: str, malformed: Malformed, on_own: Callable[[Subscription, int], None]) -> None:

@@ -34,7 +34,7 @@ class _Checkpoint:
 
 
 class Checkpoints:
-    """The queue of calls for the reader's thread.
+    """The queue of calls that the reader's thread makes for other threads.
 
     `find` returns the subscription to a room, or None. `wake` wakes the reader's thread.
     """

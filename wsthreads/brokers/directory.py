@@ -147,13 +147,13 @@ class SharedDirectory(Directory):
     # Requests of other processes
 
     def send_here(self, message: Direct) -> None:
-        """Send to one session if the session is in this process. For the reader's thread."""
+        """Send to one session if the session is in this process. Only the reader's thread calls this."""
         session: Any = self._find(message.session_id)
         if session is not None:
             session._send_here(message.message, latest=message.latest)
 
     def obey(self, name: str, order: Close) -> None:
-        """Close the members of a room in this process, or one session. For the reader's thread."""
+        """Close the members of a room in this process, or one session. Only the reader's thread calls this."""
         if order.session_id is not None:
             if self._find(order.session_id) is not None:
                 self.close_session(order.session_id, order.code, order.reason)

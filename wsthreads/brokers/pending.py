@@ -153,7 +153,7 @@ class PendingBroadcasts:
         self._awaited: dict[int, PendingBroadcast] = {}  # the pending broadcasts for which a thread or a frame waits
         self._rooms: dict[RoomKey, PendingBroadcast] = {}  # the last broadcast to each room, by any thread
         self._next = 0  # the next ticket
-        self._low = 0  # all lower tickets have come back; only for the reader's thread
+        self._low = 0  # all lower tickets have come back; only the reader's thread uses this
         self._thread_state = _ThreadState()
         #: Functions that end late broadcasts. The flusher calls them regularly while a thread or a frame may have to
         #: wait.

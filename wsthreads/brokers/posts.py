@@ -149,7 +149,7 @@ class PostBox:
         return int((self._clock() - self._heard_since) * 1000) if self._hears else 0
 
     def send(self, pipeline: Pipeline, gate: float) -> None:
-        """Add calls to the pipeline that send the waiting posts. For the writer's thread."""
+        """Add calls to the pipeline that send the waiting posts. Only the writer's thread calls this."""
         if not self._unsent:
             return
         by_room: dict[Address, list[tuple[int, SentPost]]] = {}
@@ -194,7 +194,10 @@ class PostBox:
             self._settle(number, "nobody" if answer < 0 else "full")
 
     def take_outcomes(self, data: bytes) -> None:
-        """Settle posts with these outcomes. For the reader's thread. Raises ValueError for malformed data."""
+        """Settle posts with these outcomes. Only the reader's thread calls this.
+
+        Raises ValueError for malformed data.
+        """
         for number, outcome in parse_outcomes(data):
             self._settle(number, outcome)
 
@@ -343,7 +346,8 @@ def error_of(post: SentPost, outcome: str) -> PostError | None:
             f"the post to the room {post.name!r:.80} was refused: {most} posts wait already, which is the limit"
         )
     if outcome == "lost":
-        return post.error("its owner has gone while it had the post", is_unknown=True)
+        why = "the process that owned the room has ended or has lost the room, after it had taken the post"
+        return post.error(why, is_unknown=True)
     return PostError(outcome[1:], is_unknown=not outcome.startswith(_REFUSED))
 
 

@@ -29,7 +29,10 @@ HOLD_OFF_S = 6.0
 
 
 class PresenceWriter:
-    """Makes the calls for presence. For the writer's thread. The arguments are parts of the `Writer`."""
+    """Makes the calls for presence. Only the writer's thread uses this class.
+
+    The arguments are parts of the `Writer`.
+    """
 
     def __init__(
         self,

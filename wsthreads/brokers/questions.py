@@ -148,7 +148,8 @@ class Questions:
             try:
                 value = function(asked.get("argument"))
             except Exception:
-                log.exception("a question of another process was not answered: %.40s", asked["kind"])
+                what = "a question of another process (%.40s) failed here, so that process gets no data from this one"
+                log.exception(what, asked["kind"])
         if not asked["question"]:
             return False
         head = self._head(asked["question"])

@@ -23,7 +23,7 @@ __all__ = ["Registration"]
 class Registration:
     """Keeps the names of this process.
 
-    For the writer's thread. `process` is the permanent name, and `name` the current one.
+    Only the writer's thread uses this class. `process` is the permanent name, and `name` the current one.
     """
 
     def __init__(self, scripts: Scripts, keys: Keys, process: str) -> None:

@@ -42,7 +42,7 @@ BEGIN_S = 1.0
 
 
 class Replay:
-    """Delivers the missed messages of rooms that are behind. For the reader's thread."""
+    """Delivers the missed messages of rooms that are behind. Only the reader's thread uses this class."""
 
     def __init__(self, scripts: Scripts, arrivals: Arrivals, malformed: Malformed, metrics: Metrics) -> None:
         self._scripts = scripts
@@ -164,7 +164,7 @@ class Replay:
         why = "Redis no longer had everything when this process read again"
         if any(missed is None for _, missed in gaps):
             what += ", and others may be," if known else ""
-            why = "Redis has lost its data, has failed over, or has dropped the log of a room idle for too long"
+            why = "Redis has lost its data, has failed over, or has dropped the log of a room that was idle for long"
         log.warning("%s %s: %s", what, _where([room.name for room, _ in gaps]), why)
         self._metrics.add("broker_gaps", len(gaps))
 

@@ -121,7 +121,7 @@ class Seat:
 
 
 class Seats:
-    """Asks Redis for seats. For the writer's thread.
+    """Asks Redis for seats. Only the writer's thread uses this class.
 
     `queue` gets a seat to ask for, and is called with `lock` held. `registration` has the names of this process, and
     the shards that know this process. `channel` is this process's wake channel.

@@ -8,7 +8,7 @@
 
 The JSON is an object with the fields of `SessionState`. In place of the last two fields, it has the kinds and sizes of
 the messages, and the sizes of the frames. The bytes of the messages and frames follow the JSON, without separators. The
-mark is random, so two states of one session have different marks.
+mark is random, so any two states of one session have different first lines. `session_scripts` compares only these.
 
 Bytes that do not match the format are refused with a `StateError`. The text of the error has nothing of the content. A
 state does not have the secrets of a session, only their SHA-256.

@@ -99,7 +99,7 @@ class Subscription:
         self.seen: dict[bytes, int] = {}
 
     def has_seen(self, message: Message, position: Position | None = None) -> bool:
-        """Whether this message, or a later one of its sender, was delivered. For the reader's thread."""
+        """Whether this message, or a later one of its sender, was delivered. Only the reader's thread calls this."""
         # a change of presence may be applied twice, so a check of the position is enough
         if isinstance(message, PresenceChange):
             own = self.position
@@ -107,7 +107,7 @@ class Subscription:
         return message.ticket <= self.seen.get(message.sender, -1)
 
     def see(self, message: Broadcast | Direct | Close) -> None:
-        """Remember a delivered message. For the reader's thread."""
+        """Remember a delivered message. Only the reader's thread calls this."""
         self.seen.pop(message.sender, None)
         self.seen[message.sender] = message.ticket
         if len(self.seen) > MAX_SENDERS:

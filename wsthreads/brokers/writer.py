@@ -161,7 +161,7 @@ class Writer:
                 self._stop_at = monotonic() + timeout_s
                 self._answered_at = monotonic()
             self._queue.not_empty.notify()
-        self._reader.stop(0)  # afterwards, this process delivers to no members
+        self._reader.stop(0)  # the reader ends soon; then this process delivers no more broadcasts to its members
         while self._thread.is_alive() and (left_s := self._left_s()) > 0:
             self._thread.join(left_s)
         self._queue.has_ended = True
@@ -176,7 +176,7 @@ class Writer:
         self._stop_at = monotonic()
 
     def _left_s(self) -> float:
-        """For how many more seconds the thread may try to send. For a thread that has to end."""
+        """How many more seconds a thread that has to end may try to send."""
         assert self._stop_at is not None
         return min(self._stop_at, self._answered_at + GIVE_UP_S) - monotonic()
 

@@ -92,7 +92,7 @@ class Reloader:
             try:
                 self._look()
             except Exception:
-                log.exception("looking for changed files failed")
+                log.exception("the search for changed files has failed")
 
     def _look(self) -> None:
         changed: set[str] = set()

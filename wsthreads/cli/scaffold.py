@@ -33,11 +33,11 @@ def scaffold(
     env_file: str = "",
     allow_net: Sequence[str] = (),
 ) -> list[Path]:
-    """Make a folder with a handler, its page, its test and its types. Returns the files, the handler first.
+    """Make a folder with a handler, its page, its test and its types. Returns the paths of the written files.
 
-    With `deploy`, the files for deployment are added. If the folder has handlers already, or if `app` names an
-    application, only the files for deployment are written. The default language is JavaScript. `env_file` and
-    `allow_net` are settings of the scripts that gunicorn will serve.
+    If a handler is among the files, it is the first. With `deploy`, the files for deployment are added. If the folder
+    has handlers already, or if `app` names an application, only the files for deployment are written. The default
+    language is JavaScript. `env_file` and `allow_net` are settings of the scripts that gunicorn will serve.
 
     Raises `UsageError`, and writes no file, if the name is not valid for a handler, if one of the files exists already,
     or if `find_served` raises the error. Also raises it if `env_file` or `allow_net` is given for an application,

@@ -111,34 +111,34 @@ class Engine:
         return True
 
     def take_late(self) -> None:
-        """Send the messages that `send_late` has accepted. With the lock held."""
+        """Send the messages that `send_late` has accepted. Called with the lock held."""
         while self._late and self.dialogue.send(self._late[0]):
             self._late.popleft()
 
     @property
     def is_connected(self) -> bool:
-        """Whether messages can be sent now. With the lock held."""
+        """Whether messages can be sent now. Called with the lock held."""
         return self._connection is not None and self._connection.is_open and self.dialogue.is_open
 
     @property
     def is_over(self) -> bool:
-        """Whether the client does not accept anything any more. With the lock held."""
+        """Whether the client does not accept anything any more. Called with the lock held."""
         return self.closing is not None or self.closed is not None
 
     @property
     def accepts(self) -> bool:
-        """Whether calls may send: before `close`, and in an `on_open` until the close frame. With the lock held."""
+        """Whether calls may send: before `close`, and in `on_open` until the close frame. Called with the lock held."""
         can_write = self._connection is not None and self._connection.is_open
         return not self.is_over or (can_write and self.closed is None and self.application.is_opening)
 
     def describe_trouble(self) -> str:
-        """Returns the part of an error's text that says why there is no connection. With the lock held."""
+        """Returns the part of an error's text that says why there is no connection. Called with the lock held."""
         if self.is_connected:
             return ""
         return f"; there is no connection{': ' + self._trouble if self._trouble else ' yet'}"
 
     def pump(self) -> None:
-        """Send waiting messages, as far as the connection takes them. With the lock held."""
+        """Send waiting messages, as far as the connection takes them. Called with the lock held."""
         connection, dialogue = self._connection, self.dialogue
         if connection is None or not connection.is_open:
             return
@@ -153,7 +153,7 @@ class Engine:
             self.wake()  # the thread then waits until the socket takes more, or for an acknowledgement
 
     def wait_for_room(self, deadline: float) -> bool:
-        """Wait until the limits may allow another message. Returns False at the deadline. With the lock held.
+        """Wait until the limits may allow another message. Returns False at the deadline. Called with the lock held.
 
         Asks the server to acknowledge, which it does by itself only after 64 messages. The limits may be lower.
         """
@@ -169,7 +169,7 @@ class Engine:
             self._waiting -= 1
 
     def look(self, is_there: Callable[[], object]) -> bool:
-        """Whether `is_there` is true after all input was read. Waits for at most `LOOK_S`. With the lock held."""
+        """Whether `is_there` is true after all input was read. Waits at most `LOOK_S`. Called with the lock held."""
         self._looks = number = self._looks + 1
         self._waiting += 1
         self.wake()
@@ -180,7 +180,7 @@ class Engine:
         return bool(is_there())
 
     def take(self) -> str | bytes:
-        """Remove and return the oldest message of the inbox, which must not be empty. With the lock held."""
+        """Remove and return the oldest message of the inbox, which must not be empty. Called with the lock held."""
         was_crowded = self.inbox.is_crowded
         message = self.inbox.take()
         if was_crowded and not self.inbox.is_crowded:
@@ -189,12 +189,12 @@ class Engine:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether to acknowledge nothing, because too much waits for the application. With the lock held."""
+        """Whether to acknowledge nothing, because too much waits for the application. Called with the lock held."""
         return self.inbox.is_crowded and not self.requesting and self.closing is None
 
     @property
     def is_full(self) -> bool:
-        """Whether to stop reading, because the server has not stopped sending. With the lock held."""
+        """Whether to stop reading, because the server has not stopped sending. Called with the lock held."""
         return self.is_crowded and self.inbox.is_full
 
     def close(self, code: int, reason: str) -> None:
@@ -217,7 +217,7 @@ class Engine:
         self.application.end(CLOSE_TIMEOUT_S)
 
     def _close_connection(self) -> None:
-        """If the client is closing, begin the close handshake after waiting messages. With the lock held."""
+        """If the client is closing, begin the close handshake after waiting messages. Called with the lock held."""
         if (connection := self._connection) is not None and connection.is_open and self.closing is not None:
             self.take_late()
             self.dialogue.finish()
@@ -318,7 +318,7 @@ class Engine:
         return closed, began
 
     def _time_left(self, connection: Connection, open_by: float) -> float | None:
-        """Returns how long to wait for input. Ends a connection from which nothing comes. With the lock held."""
+        """Returns how long to wait for input. Ends a connection from which nothing comes. Called with the lock held."""
         now, dialogue = monotonic(), self.dialogue
         if self.closing is not None:
             if now >= self._close_by:
@@ -344,7 +344,7 @@ class Engine:
         return wait_s
 
     def _ask_if_overdue(self) -> float | None:
-        """Ask for an overdue acknowledgement. Returns the seconds until one is overdue. With the lock held."""
+        """Ask for an overdue acknowledgement. Returns the seconds until one is overdue. Called with the lock held."""
         dialogue, connection = self.dialogue, self._connection
         is_wanted = dialogue.awaits_acknowledgement and not self.is_over and not self.is_full
         step, wait_s = self._overdue.look(monotonic(), is_wanted, dialogue.acknowledged)
@@ -353,7 +353,7 @@ class Engine:
         return wait_s
 
     def beat(self) -> None:
-        """Send a heartbeat or a ping. With the lock held."""
+        """Send a heartbeat or a ping. Called with the lock held."""
         if not self.is_connected:
             return
         if self.dialogue.speaks:

@@ -13,7 +13,7 @@ __all__ = ["CallTimes"]
 
 
 class CallTimes:
-    """Has a histogram for each function that the script exports. For the isolate's thread."""
+    """Has a histogram for each function that the script exports. Only the isolate's thread uses this class."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

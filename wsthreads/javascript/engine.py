@@ -91,7 +91,7 @@ class Engine:
 
     def __init__(self, capsule: object, library_path: str, on_error: Callable[[str, Failure], None]) -> None:
         if ctypes.sizeof(c_void_p) != 8:
-            raise EngineUnsupported("only 64-bit builds are known")
+            raise EngineUnsupported("this Python is a 32-bit build, and a time limit needs a 64-bit build")
         self._js: Any = library(library_path)
         self._runtime, self._context = pointers(self._js, capsule)
         self._on_error = on_error

@@ -61,7 +61,7 @@ _PROCESS = re.compile(r"ReferenceError: '?process'? is not defined")
 
 
 class ModuleLoader:
-    """The modules of the script at `path`. For the isolate's thread.
+    """The modules of the script at `path`. Only the isolate's thread uses this class.
 
     `files` has the paths of all files that were read, and of imports that are missing. Any thread may read `files`. A
     file that was imported through a symbolic link is in it twice: with its real path, and with the path of the import.

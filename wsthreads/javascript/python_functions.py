@@ -35,7 +35,7 @@ class PythonFunction(NamedTuple):
 
 
 class PythonFunctions:
-    """All functions that a script has imported, by number. The thread that loads the script adds functions.
+    """All functions that a script has imported, by number. Only the thread that loads the script adds functions.
 
     `embedded` has the modules that the application provides, by the names that scripts import.
 

@@ -85,7 +85,8 @@ class GeneratorEnds:
             try:
                 thread.start()
             except RuntimeError as error:  # no thread can be started now
-                log.error("the generators of %s may not be ended: %s", name, error)
+                what = "no more threads can be started, so some generators of %s possibly do not end: %s"
+                log.error(what, name, error)
                 break
 
     def _run(self) -> None:

@@ -10,7 +10,7 @@ __all__ = ["Sources"]
 
 
 class Sources:
-    """The sources of modules, by the modules' ids. The loader adds them. For the isolate's thread."""
+    """The sources of modules, by the modules' ids. The loader adds them. Only the isolate's thread uses this class."""
 
     def __init__(self) -> None:
         #: The texts of the files, by the module's id without its version.

@@ -1,8 +1,8 @@
 """Makes any exception of an application's code safe to log, whatever its class and the length of its text.
 
 `logging` and `traceback` use the truth value and the attributes of an exception, and show its whole text. An exception
-class of an application can raise an error at each of these steps. Its text can also have many megabytes, which a client
-has sent.
+class of an application can raise an error at each of these steps. The text of an exception can also have many
+megabytes, because it can contain a message that a client has sent.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ Control = Ping | Pong | Close
 class Assembler:
     """Makes messages and control frames (pings, pongs, the close frame) from the bytes of one client.
 
-    For one thread. Other threads may only read `incomplete_since`.
+    Only one thread may use an object. Other threads may only read `incomplete_since`.
     """
 
     __slots__ = (

@@ -86,8 +86,9 @@ CLIENT_ACK_MESSAGES = 1024
 ACK_BYTES = 65536
 
 #: While its unacknowledged messages have this many bytes, a client sends no further message. (Each message counts for
-#: WINDOW_MESSAGE_BYTES more than it has.) A server that delays messages beyond `max_messages_per_s` can store this many
-#: bytes. So it can also read the acknowledgements that come after them: see `rate_limit`.
+#: WINDOW_MESSAGE_BYTES more than it has.) If messages come faster than `max_messages_per_s`, the server holds them for
+#: a while. The server has space for this many bytes, so it can read on. So it also receives the acknowledgements that
+#: come after these messages: see `rate_limit`.
 CLIENT_WINDOW_BYTES = 786_432
 WINDOW_MESSAGE_BYTES = 100
 

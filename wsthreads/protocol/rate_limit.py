@@ -26,7 +26,7 @@ LOOK_S = 0.1
 
 
 class RateLimit:
-    """Allows `per_s` events per second, averaged over `SPAN_S`. For one thread.
+    """Allows `per_s` events per second, averaged over `SPAN_S`. Not thread-safe.
 
     At the start, all events of `SPAN_S` are available.
     """
@@ -55,7 +55,7 @@ class RateLimit:
 
 
 class Held:
-    """Delays messages of a client that has come back, until the rate limit allows them. For one thread.
+    """Delays messages of a client that has come back, until the rate limit allows them. Not thread-safe.
 
     A client that comes back sends at once all messages that it could not send without a connection. Acknowledgements
     are not delayed, because the client would otherwise seem to read too slowly. No message is longer than `longest`

@@ -73,8 +73,8 @@ class Members:
         # Guarded by the stripe lock of the room's name. But a broadcast looks up the session that it excludes with only
         # `order` held.
         self.sessions: dict[Any, Outbox] = {}
-        # The outboxes of `sessions`, sorted by encoding. None after a session has joined or left. Guarded by the same
-        # lock.
+        # The outboxes of `sessions`, sorted by encoding. A join or a leave sets this to None, and the next broadcast
+        # makes the tuple again. Guarded by the same lock.
         self.outboxes: tuple[Outbox, ...] | None = None
 
 

@@ -98,7 +98,11 @@ class Ownership(Calling):
         self._keep_ticking()
 
     def restart(self) -> None:
-        """Begin each owned room again, without `on_room_end`. Called when the handler has lost its variables."""
+        """Begin each owned room again, without `on_room_end`.
+
+        Called when a script has ended or died and was started again, because its variables are lost. A reload of the
+        script does not call this.
+        """
         dropped: list[Post] = []
         with self._lock:
             known = [mailbox for mailbox in self._mailboxes.values() if mailbox.phase is not Phase.WANTED]

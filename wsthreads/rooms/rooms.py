@@ -327,7 +327,7 @@ class Rooms(Listing, Generic[M]):
         with session._membership:
             session._ended = True
             names = session._joined
-        with ExitStack() as stack:  # all rooms are left, even if one fails
+        with ExitStack() as stack:  # the session leaves all rooms, even if leaving one raises an exception
             for name in names:
                 stack.callback(self._end, name, session, is_lost)
 

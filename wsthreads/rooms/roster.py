@@ -1,7 +1,8 @@
 """The presence of all rooms of one endpoint.
 
 A room has a `State` here while it has persons, or has changes that were not reported. So a room without presence needs
-no memory. And a person whose connection was lost can stay for longer than the last member of the room.
+no memory. A room can have a `State` even without members, because a person whose connection was lost stays for
+`presence_grace_s`.
 
 Locks: the stripe lock of the room in `_states` guards its state. A stripe lock may be taken while a session's
 `_membership` is held. While a thread holds a stripe lock, it takes no other lock, and the state is only read and

@@ -348,7 +348,7 @@ def _advice(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the port is in use; stop the program that uses it, or choose another port (0 for any free port)"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return "this port needs privileges; choose one from 1024 upward, behind a proxy"
+        return "this user has no right to use this port; choose a port from 1024 upward, and use a proxy for 80 and 443"
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address; use 127.0.0.1, or 0.0.0.0 for all its addresses"
     return error.strerror or str(error)

@@ -85,9 +85,9 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the server has closed a session. The client is told when it comes back.
+    """How the server has closed a session. If the client comes back to another process, that process tells the client.
 
-    Like `suspensions.Record`, but for other processes.
+    For a client that comes back to this process, there is a `suspensions.Record`.
     """
 
     code: int

@@ -47,7 +47,7 @@ RETRY_S = 1.0
 
 
 class Record(NamedTuple):
-    """How a session was closed. For its client, which may come back."""
+    """How a session was closed. Kept for the session's client, which may come back to this process."""
 
     code: int
     reason: str

@@ -245,7 +245,10 @@ class Flusher:
         heapq.heappush(self._timers, (timer.due, next(self._serial), timer))
 
     def _run_timers(self) -> float:
-        """Run the timers that are due. Returns the seconds until the next timer is due."""
+        """Run the timers that are due. Returns how many seconds the thread may wait, at most `TICK_S`.
+
+        The thread must not wait for longer than until the next timer is due, and not at all if there are orders.
+        """
         timers = self._timers
         while timers and timers[0][0] <= monotonic():
             self._call(heapq.heappop(timers)[2].callback)

@@ -17,7 +17,7 @@ __all__ = ["Inheritance"]
 
 
 class Inheritance:
-    """Finds threads and processes that inherited a core. For the flusher's thread.
+    """Finds threads and processes that inherited a core. Only the flusher's thread uses this class.
 
     Without ``/proc``, it finds nothing.
     """

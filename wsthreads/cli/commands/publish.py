@@ -62,7 +62,7 @@ def publish(
 
 def _standard_input() -> str:
     if sys.stdin is None:
-        raise UsageError("- means the standard input, which is closed")
+        raise UsageError("the message - is read from the standard input, but the standard input is closed")
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:

@@ -291,8 +291,9 @@ declare module "wsthreads" {
   export type Verdict = void | undefined | null | boolean | number | string | Refusal;
 
   /**
-   * Refuses a client with a close code that its page can read: the client is accepted and closed at once. (A browser
-   * hides HTTP statuses: the page sees 1006, as for a lost connection.) No other function is called for the client. */
+   * Refuses a client with a close code that its page can read: the client is accepted and closed at once. No other
+   * function is called for the client. (If you refuse a client with an HTTP status instead, the browser hides the
+   * status: the page sees 1006, as for a lost connection.) */
   export interface Refusal {
     /** Use 4000 to 4999 for your own codes. See `Session.close` for other allowed codes. */
     close: number;
@@ -346,10 +347,13 @@ declare module "wsthreads" {
   /** Called for each value that was posted to a room, in order. `from` is null for a post without a session. */
   export type OnPost = (room: OwnedRoom, value: any, from: Sender | null) => any;
   /**
-   * Called first when this process owns a room: when its first member has joined, or when the previous owner has ended.
-   * One process owns a room at a time. Calls for one room never overlap. */
+   * Called when this process becomes the owner of a room, before every other call for the room. This is when the first
+   * member of the room has joined, or when the previous owner has ended. One process owns a room at a time. Calls for
+   * one room never overlap. */
   export type OnRoomStart = (room: OwnedRoom) => any;
-  /** Called last: when the last member in this process has left, or when the ownership was lost (see `isOwner`). */
+  /**
+   * Called when this process no longer owns a room, after every other call for the room. This is when the last member
+   * in this process has left, or when the ownership was lost (see `isOwner`). */
   export type OnRoomEnd = (room: OwnedRoom) => any;
   /**
    * Called once after the script was loaded again, before any other function of the new version. The sessions are still
@@ -396,7 +400,7 @@ declare var console: Console;
 
 /**
  * Call a function once, after `delay` milliseconds. A reload stops timers that the script's top level has set, and
- * those that their callbacks have set. A timer that a session's call has set, as in `onOpen`, stays. */
+ * those that their callbacks have set. A timer that was set in a call for a session, such as `onOpen`, continues. */
 declare function setTimeout<Values extends any[]>(
   callback: (...values: Values) => void, delay?: number, ...values: Values): number;
 /**
