@@ -247,7 +247,7 @@ def test_a_forked_process_receives_though_its_parent_was_in_the_midst_of_it() ->
     code = """
 import os, socket, threading
 from wsthreads._native._speedups import receive
-pairs = [socket.socketpair() for _ in range(50)]
+pairs = [socket.socketpair() for _ in range(20)]
 def echo(ours):
     while data := receive(ours.fileno(), 10):
         ours.send(data)
