@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 from base64 import b64encode
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -1008,11 +1008,11 @@ def served_by(server, *origins):
 
 
 def headers_of(port, path, **headers):
-    connection = HTTPConnection("127.0.0.1", port, timeout=PROGRAM_S)  # perhaps its worker has still to start
-    connection.request("GET", path, headers=headers)
-    response = connection.getresponse()
-    connection.close()
-    return response.status, response.headers
+    # perhaps its worker has still to start
+    with closing(HTTPConnection("127.0.0.1", port, timeout=PROGRAM_S)) as connection:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.headers
 
 
 @pytest.mark.parametrize("server", ["run", "gthread", "wsthreads.gunicorn.ThreadWorker"])
