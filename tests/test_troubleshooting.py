@@ -149,11 +149,12 @@ def slow_message(server: ServerProgram, path: str) -> str:
 
 @contextmanager
 def gunicorn(*arguments: str) -> Iterator[ServerProgram]:
-    """gunicorn, from when it listens."""
+    """gunicorn, from when a worker of it answers."""
     port = free_port()
     with ServerProgram([*GUNICORN, "-b", f"127.0.0.1:{port}", *arguments]) as server:
         server.port = port
         server.wait_for("Booting worker")
+        RawClient(port, "/").sock.close()
         yield server
 
 
