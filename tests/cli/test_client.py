@@ -291,20 +291,22 @@ def test_close_codes_in_words(code, reason, words):
 
 
 def test_the_command_prints_an_arrow_before_each_message_and_how_it_ended(url):
-    done = wsthreads("connect", url, "-p", "greet=alice", "-H", "X-Token: t", input="hi\nbytes 0102\n")
+    options = ["-p", "greet=alice", "-H", "X-Token: t", "--wait", str(PROGRAM_S)]
+    done = wsthreads("connect", url, *options, input="hi\nbytes 0102\nclose 1000\n")
     assert done.stdout == "← hello alice t None\n← hi\n← (2 bytes) 01 02\n"
-    assert done.stderr == "connected\nclosed: 1000 normal\n"
+    assert done.stderr == "connected\nclosed: 1000 normal: as you wish\n"
     assert done.returncode == 0
 
 
 def test_the_command_fails_if_the_end_was_no_good_one(url):
-    done = wsthreads("connect", url, "--wait", "9", input="close 1011\n")
+    done = wsthreads("connect", url, "--wait", str(PROGRAM_S), input="close 1011\n")
     assert done.stderr.endswith("closed: 1011 the server failed: as you wish\n")
     assert done.returncode == 1
 
 
 def test_an_output_that_knows_no_arrows(url):
-    done = wsthreads("connect", url, input="é\n", env={"PYTHONIOENCODING": "ascii"})
+    environment = {"PYTHONIOENCODING": "ascii"}
+    done = wsthreads("connect", url, "--wait", str(PROGRAM_S), input="é\nclose 1000\n", env=environment)
     assert done.stdout == "< \\xe9\n"
 
 

@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -20,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs import DEADLINE_S, EXAMPLES, own_threads, run_server, wait_until, wsthreads
+from tests.programs import DEADLINE_S, EXAMPLES, Program, own_threads, run_server, wait_until, wsthreads
 from tests.wire import CLOSE, TEXT, RawClient, Recorder, close_payload, frame, parse_frames, request_bytes, run_all
 from wsthreads import UsageError, WebSocketApp
 from wsthreads.servers.tls import server_context
@@ -86,9 +87,13 @@ def test_the_command_speaks_tls_and_says_so(files: Path) -> None:
         with pytest.raises(urllib.error.URLError):
             urllib.request.urlopen(page, timeout=DEADLINE_S, context=ssl.create_default_context())
         url = f"wss://localhost:{server.port}/ws/chat?user=ann"
-        talk = wsthreads("connect", url, input="hi\n", env={"SSL_CERT_FILE": str(files / "one.pem")})
-        assert talk.returncode == 0, talk.stderr
-        assert json.loads(talk.stdout.split(maxsplit=1)[1])["type"] == "welcome"
+        command = [sys.executable, "-m", "wsthreads", "connect", url]
+        environment = {"SSL_CERT_FILE": str(files / "one.pem")}
+        with Program(command, stdin=subprocess.PIPE, env=environment) as talk:
+            message = talk.wait_for("^← (.*)")[1]
+            assert json.loads(message)["type"] == "welcome"
+            talk.process.stdin.close()  # type: ignore[union-attr]
+            assert talk.wait() == 0, talk.log
         assert server.end() == 0
 
 
