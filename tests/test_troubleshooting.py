@@ -322,7 +322,7 @@ def test_an_endpoint_that_is_opened_as_a_page_by_http_2_says_what_it_is(folder: 
 def test_nginx_without_the_lines_that_it_needs(folder: Path, lines: str, part: str) -> None:
     with run_server("echo.js") as server, nginx(folder, server.port, lines) as port:
         url = f"ws://127.0.0.1:{port}/ws/echo"
-        done = wsthreads("connect", url, "--origin", f"http://127.0.0.1:{port}", "--wait", "5")
+        done = wsthreads("connect", url, "--origin", f"http://127.0.0.1:{port}", "--wait", str(PROGRAM_S))
         if part == "400":
             on_page("a WebSocket handshake needs HTTP/1.1", done.stderr)
         elif part == "1006":
