@@ -211,10 +211,10 @@ class RedisWorld(World):
         super().end()
 
 
-def be_patient(monkeypatch):
+def be_patient(monkeypatch, wait_s=2 * DEADLINE_S):
     """Nothing goes on only because it has waited enough: a Redis, or a thread, that waits for a core is not away."""
     for module, name in ((availability, "WAIT_S"), (pending, "LONGEST_S")):
-        monkeypatch.setattr(module, name, 2 * DEADLINE_S)
+        monkeypatch.setattr(module, name, wait_s)
 
 
 def world_of(request, **options):

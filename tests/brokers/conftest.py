@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,16 +13,16 @@ from tests.redis_server import RedisServer
 from tests.room_worlds import RedisWorld, be_patient
 
 
-@pytest.fixture
-def impatient() -> None:
-    """After a second without an answer, Redis counts as away, as it does for users: for tests in which it hangs."""
-
-
 @pytest.fixture(autouse=True)
-def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For all tests but those which use `impatient`: see `be_patient`."""
-    if "impatient" not in request.fixturenames:
-        be_patient(monkeypatch)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all tests, also those of a broken Redis until they break it: see `be_patient`."""
+    be_patient(monkeypatch)
+
+
+@pytest.fixture
+def impatient(patient: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """From its call on, Redis counts as away after a second without an answer, as it does for users, or `wait_s`."""
+    return partial(be_patient, monkeypatch, wait_s=1.0)
 
 
 @pytest.fixture

@@ -259,13 +259,13 @@ def test_at_a_shutdown_sessions_go_on_in_another_process(processes):
         assert old.calls.count(SUSPEND) == 2
 
 
-@pytest.mark.usefixtures("impatient")
-def test_at_a_shutdown_a_redis_that_hangs_for_seconds_is_waited_for(processes):
+def test_at_a_shutdown_a_redis_that_hangs_for_seconds_is_waited_for(processes, impatient):
     with RedisServer() as own, ExitStack() as stack:
         old, new = (Process(own, "test", stack) for _ in range(2))
         with Speaker(old.port).begin() as client:
             client.send("one")
             assert client.next() == "echo one"
+            impatient()
             own.client.execute_command("CLIENT", "PAUSE", 2500, "ALL")
             old.app.shutdown(DEADLINE_S, 1012, "restart")
             assert client.receive_close() == (1012, "restart")
@@ -297,24 +297,28 @@ def test_a_session_tries_to_leave_for_as_long_as_the_shutdown_may_take(processes
         assert old.calls == ["open", "one", SUSPEND]
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_session_that_does_not_leave_a_process_is_in_the_log(caplog):
+def test_a_session_that_does_not_leave_a_process_is_in_the_log(caplog, impatient):
     with RedisServer() as own, ExitStack() as stack:
         old = Process(own, "test", stack)
-        stack.enter_context(Speaker(old.port).begin())
-        own.client.execute_command("CLIENT", "PAUSE", 4000, "ALL")
-        old.app.shutdown(1.5, 1012, "restart")
+        client = stack.enter_context(Speaker(old.port).begin())
+        client.send("one")
+        assert client.next() == "echo one", "its calls have ended, which may ask Redis"
+        impatient(wait_s=0.3)
+        own.client.execute_command("CLIENT", "PAUSE", 6000, "ALL")
+        old.app.shutdown(2.5, 1012, "restart")
     assert "1 session of /ws/test could not move to another process: Redis does not answer" in caplog.text
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_session_whose_on_close_still_runs_is_in_the_log_once(caplog, monkeypatch):
+def test_a_session_whose_on_close_still_runs_is_in_the_log_once(caplog, monkeypatch, impatient):
     close = Story.on_close
     monkeypatch.setattr(Story, "on_close", lambda *arguments: time.sleep(3) or close(*arguments))
     with RedisServer() as own, ExitStack() as stack:
         old = Process(own, "test", stack)
-        stack.enter_context(Speaker(old.port).begin())
-        own.client.execute_command("CLIENT", "PAUSE", 5000, "ALL")
+        client = stack.enter_context(Speaker(old.port).begin())
+        client.send("one")
+        assert client.next() == "echo one", "its calls have ended, which may ask Redis"
+        impatient(wait_s=0.3)
+        own.client.execute_command("CLIENT", "PAUSE", 6000, "ALL")
         old.app.shutdown(2.5, 1012, "restart")
     assert "1 session of /ws/test could not move to another process: Redis does not answer" in caplog.text
 
@@ -725,11 +729,11 @@ def test_many_clients_come_back_at_once_to_another_process(processes):
         assert not [call for call in old.calls + new.calls if call[0] == "close"]
 
 
-@pytest.mark.usefixtures("impatient")
-def test_without_redis_a_client_goes_on_in_its_process_and_is_to_come_again_elsewhere(processes):
+def test_without_redis_a_client_goes_on_in_its_process_and_is_to_come_again_elsewhere(processes, impatient):
     with RedisServer() as own, ExitStack() as stack:
         old, new = (Process(own, "test", stack) for _ in range(2))
         with Speaker(old.port).begin() as client:
+            impatient()
             own.kill()
             client.lose()
             client.port = new.port

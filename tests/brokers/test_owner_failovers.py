@@ -113,9 +113,8 @@ def test_a_forked_process_owns_nothing_and_can_post(redis_server, make):
     assert a.kinds() == ["room_start", "post", "post"]
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.long
-def test_whatever_breaks_no_post_is_handled_twice_and_its_poster_knows(redis_server, make):
+def test_whatever_breaks_no_post_is_handled_twice_and_its_poster_knows(redis_server, make, impatient):
     """Three processes. Their ways to Redis are cut, or swallow requests or answers; Redis loses its data."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -144,6 +143,7 @@ def test_whatever_breaks_no_post_is_handled_twice_and_its_poster_knows(redis_ser
         threads = [threading.Thread(target=post, args=(n, workers[n % 3])) for n in range(6)]
         for thread in threads:
             thread.start()
+        impatient()
         for _ in range(12):
             proxy, nth = rng.choice(list(zip(proxies, range(3), strict=True)))
             what = rng.choice(["cut", "requests", "answers", "both", "leave", "flush"])

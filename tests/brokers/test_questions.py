@@ -51,11 +51,11 @@ def test_a_process_that_has_just_begun_to_listen_hears_the_answers_to_its_first_
     assert len(asked) == 1
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_process_that_cannot_listen_asks_nobody_and_says_so(world):
+def test_a_process_that_cannot_listen_asks_nobody_and_says_so(world, impatient):
     asking, answering = world.links
     answering.ask("nothing", None)
     connecting = late_listener(asking)
+    impatient()
     with pytest.raises(BrokerError, match="is unavailable, so the question was not sent"):
         asking.ask_all("age", "ann", 0.05, lambda value: False)
     connecting.set()

@@ -574,8 +574,8 @@ def test_run_starts_without_redis_and_says_so(tmp_path):
         assert "secret" not in server.log
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_script_gets_an_exception_past_the_bound(serve, tmp_path):
+def test_a_script_gets_an_exception_past_the_bound(serve, tmp_path, impatient):
+    impatient()
     (tmp_path / "x.js").write_text(
         textwrap.dedent("""
             export function onMessage(session) {
@@ -753,8 +753,8 @@ def test_the_rights_that_the_page_lists_are_enough(database):
             assert "broker_outages" not in metrics.snapshot()
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_right_that_is_missing_is_named(caplog):
+def test_a_right_that_is_missing_is_named(caplog, impatient):
+    impatient()
     with RedisServer() as server:
         rights = [right for right in rights_of_the_page() if right != "+evalsha"]
         server.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *rights, "-eval")

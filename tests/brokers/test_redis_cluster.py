@@ -166,10 +166,9 @@ def test_a_url_of_a_node_is_told_to_be_of_a_cluster(nodes, caplog):
     world.end()
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.quiet  # calls are to be faster than one that waits for a second
 @pytest.mark.parametrize("hanging", range(3))
-def test_a_node_that_hangs_does_not_delay_the_rooms_of_others(nodes, monkeypatch, hanging):
+def test_a_node_that_hangs_does_not_delay_the_rooms_of_others(nodes, monkeypatch, hanging, impatient):
     """Neither their broadcasts, nor what is sent behind those, nor their counts. Nor does a thread wait for long."""
     client = redis.RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", nodes[0].port)], socket_timeout=3)
     world = RedisWorld(client, prefix=f"hanging-{hanging}-{os.getpid()}")
@@ -182,6 +181,7 @@ def test_a_node_that_hangs_does_not_delay_the_rooms_of_others(nodes, monkeypatch
     assert len(set(ports.values())) == 3
     for name in names:
         wait_until(lambda name=name: a.session.room(name).members() == 2, "both are counted")
+    impatient()
     nodes[hanging].freeze()
     try:
         begun = time.monotonic()

@@ -47,10 +47,10 @@ def test_what_others_broadcast_during_a_break_arrives_after_it_in_order(proxy, d
     assert "broker_gaps" not in divided[0].metrics[0].snapshot()
 
 
-@pytest.mark.usefixtures("impatient")
-def test_what_this_process_broadcasts_during_a_break_follows_in_order(proxy, divided, redis_server):
+def test_what_this_process_broadcasts_during_a_break_follows_in_order(proxy, divided, redis_server, impatient):
     a, b = divided[0].member("lobby"), divided[1].member("lobby")
     assert a.session.room("lobby").members() == 2
+    impatient()
     proxy.cut()
     a.session.room("lobby").broadcast("0")
     wait_until(lambda: is_away(divided[0]), "the loss of the connection")
@@ -86,11 +86,11 @@ def test_a_short_break_keeps_the_order_of_what_a_thread_sends_and_broadcasts(pro
     assert b.receive(100) == expected[::2]
 
 
-@pytest.mark.usefixtures("impatient")
-def test_the_log_counts_an_outage_from_what_redis_first_did_not_answer(redis, worlds, caplog):
+def test_the_log_counts_an_outage_from_what_redis_first_did_not_answer(redis, worlds, caplog, impatient):
     caplog.set_level(logging.WARNING)
     world = worlds(f"{redis.url}?socket_timeout=1")
     member = world.member("lobby")
+    impatient()
     redis.freeze()
     member.session.room("lobby").broadcast("late")
     wait_until(lambda: world.links[0]._availability.asked_at is not None, "the question")
@@ -117,9 +117,9 @@ def test_a_broadcast_that_redis_took_without_saying_so_is_not_doubled(proxy, div
     assert b.receive(1) == ["end"]
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_network_that_swallows_everything_is_noticed(proxy, divided, monkeypatch):
+def test_a_network_that_swallows_everything_is_noticed(proxy, divided, monkeypatch, impatient):
     a, b = divided[0].member("lobby"), divided[1].member("lobby")
+    impatient()
     proxy.swallow()
     a.session.room("lobby").broadcast("1")
     a.session.send("direct")
@@ -155,10 +155,10 @@ def test_a_redis_that_comes_back_empty_gets_all_that_waits_and_counts_right(redi
     assert sum("is unavailable" in line for line in logged) == 2, logged
 
 
-@pytest.mark.usefixtures("impatient")
-def test_nothing_is_held_for_a_broadcast_that_comes_back_to_nobody_here(redis, worlds):
+def test_nothing_is_held_for_a_broadcast_that_comes_back_to_nobody_here(redis, worlds, impatient):
     world = worlds(redis.url)
     a = world.member("lobby")
+    impatient()
     redis.freeze()
     try:
         a.session.room("lobby").broadcast("to nobody")
@@ -171,13 +171,13 @@ def test_nothing_is_held_for_a_broadcast_that_comes_back_to_nobody_here(redis, w
         redis.thaw()
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_broadcast_is_back_when_the_room_that_it_was_for_has_it(redis, worlds):
+def test_a_broadcast_is_back_when_the_room_that_it_was_for_has_it(redis, worlds, impatient):
     """Not by the subscription of a former room of its name; and not before the reader is done with it."""
     world = worlds(redis.url)
     a, link = world.member("lobby"), world.links[0]
     room = link._subscriptions.rooms["/ws/test", "lobby"]
     former = Subscription(room.listener, room.name, room.address)
+    impatient()
     redis.freeze()
     try:
         a.session.room("lobby").broadcast("to nobody")
@@ -277,8 +277,8 @@ def test_past_the_bound_broadcast_says_so_and_what_was_taken_still_follows(redis
     assert member.receive(1) == ["end"]
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_server_starts_without_redis_and_has_it_when_it_is_there(redis, worlds, caplog):
+def test_a_server_starts_without_redis_and_has_it_when_it_is_there(redis, worlds, caplog, impatient):
+    impatient()
     redis.kill()
     world = worlds(redis.url)
     member = world.member("lobby")
@@ -519,11 +519,11 @@ def test_an_error_of_redis_is_logged_without_the_message(redis, worlds, caplog):
     assert "EVAL" not in caplog.text
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("how", ["away", "hanging"])
-def test_the_end_does_not_wait_for_a_redis_that_says_nothing(redis, worlds, caplog, how):
+def test_the_end_does_not_wait_for_a_redis_that_says_nothing(redis, worlds, caplog, how, impatient):
     world = worlds(f"{redis.url}?socket_timeout=1000")
     member = world.member("lobby")
+    impatient()
     redis.kill() if how == "away" else redis.freeze()
     for n in range(3):
         member.session.room("lobby").broadcast(f"{n}")

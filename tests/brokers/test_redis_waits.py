@@ -18,10 +18,12 @@ from wsthreads.brokers import availability, pending
 #: No call takes longer than this; twice the promise, for machines with much to do. Redis hangs for longer.
 BOUND_S = 0.2 * DEADLINE_S
 
-pytestmark = [
-    pytest.mark.quiet,  # a thread that gets no core for a second looks like one that waits for Redis again
-    pytest.mark.usefixtures("impatient"),
-]
+pytestmark = pytest.mark.quiet  # a thread that gets no core for a second looks like one that waits for Redis again
+
+
+@pytest.fixture(autouse=True)
+def as_for_users(impatient):
+    impatient()
 
 
 @pytest.fixture

@@ -253,9 +253,8 @@ def test_when_the_owner_dies_another_one_takes_the_room_and_lost_posts_are_known
     release.set()
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.quiet  # the lease lasts for 2.6 s of the 3 s
-def test_a_process_that_is_cut_off_stops_before_another_one_begins(server, make):
+def test_a_process_that_is_cut_off_stops_before_another_one_begins(server, make, impatient):
     with Proxy(server.port) as proxy:
         prefix = f"cut-{random.randrange(2**32)}"
         world = make(server.url, processes=1, prefix=prefix, hooks=HOOKS | {"on_tick"}, rate=60)
@@ -266,6 +265,7 @@ def test_a_process_that_is_cut_off_stops_before_another_one_begins(server, make)
         b.join()
         wait_until(lambda: len(a.kinds()) > 10)
         began = time.monotonic()
+        impatient()
         proxy.swallow()
         second = b.wait_owner()
         assert time.monotonic() - began < 3.0
@@ -297,15 +297,15 @@ def _check_one_owner(*workers):
     assert len({(fence, n) for _, fence, n in calls}) == len({fence for _, fence, _ in calls})
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.long
-def test_a_short_break_of_the_connection_moves_nothing(server, make):
+def test_a_short_break_of_the_connection_moves_nothing(server, make, impatient):
     with Proxy(server.port) as proxy:
         world = make(proxy.url)
         a, b = world.workers
         a.join()
         fence = a.wait_owner()
         b.join()
+        impatient()
         for n in range(3):
             proxy.swallow("answers")  # Redis does what it was asked
             wait_until(lambda: 0 < (a.link._availability.asked_at or 0) < time.monotonic() - 0.05)
@@ -340,9 +340,9 @@ def test_a_redis_that_has_lost_its_data_makes_no_second_owner(server, make):
     _check_one_owner(*world.workers)
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.long
-def test_a_slow_redis_moves_nothing(server, make):
+def test_a_slow_redis_moves_nothing(server, make, impatient):
+    impatient()
     with Proxy(server.port) as proxy:
         world = make(proxy.url, hooks=HOOKS | {"on_tick"}, rate=20)
         a, b = world.workers
@@ -358,9 +358,9 @@ def test_a_slow_redis_moves_nothing(server, make):
         assert b.calls == []
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.long
-def test_a_very_slow_redis_makes_no_second_owner(server, make):
+def test_a_very_slow_redis_makes_no_second_owner(server, make, impatient):
+    impatient()
     with Proxy(server.port) as proxy:
         world = make(proxy.url, hooks=HOOKS | {"on_tick"}, rate=20)
         a, b = world.workers

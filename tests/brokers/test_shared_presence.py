@@ -339,9 +339,8 @@ def test_a_process_that_ends_well_leaves_those_whose_connection_it_has_lost_for_
     told(b, ("left", "ann", 1))
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("how", ["freeze", "kill", "flush", "disconnect", "script flush"])
-def test_after_an_outage_everybody_is_there_and_nobody_was_told_otherwise(make, redis, how):
+def test_after_an_outage_everybody_is_there_and_nobody_was_told_otherwise(make, redis, how, impatient):
     a, b = make(redis.url).workers
     a.person("ann", 1)
     bob = b.person("bob", 1)
@@ -349,6 +348,7 @@ def test_after_an_outage_everybody_is_there_and_nobody_was_told_otherwise(make, 
     wait_until(lambda: len(a.told) == 2)
     a.told.clear()
     b.told.clear()
+    impatient()
     if how == "freeze":
         redis.freeze()
     elif how == "kill":

@@ -102,10 +102,10 @@ def test_what_is_known_of_a_room_goes_with_the_last_member(divided):
     assert not world.rooms.attributes._known
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_change_whose_answer_is_lost_says_that_it_is_not_known(proxy, divided):
+def test_a_change_whose_answer_is_lost_says_that_it_is_not_known(proxy, divided, impatient):
     here, there = (world.member("lobby").session.room("lobby") for world in divided)
     here.set_attribute("before", 1)  # Redis knows the script from now on
+    impatient()
     proxy.swallow_answers_from(b"visitors")
     with pytest.raises(BrokerError, match="not known") as error:
         here.set_attribute("visitors", 1)
@@ -116,10 +116,10 @@ def test_a_change_whose_answer_is_lost_says_that_it_is_not_known(proxy, divided)
     assert here.update_attribute("visitors", lambda value: value + 1) == 2
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_change_that_a_hanging_redis_has_not_got_is_never_made(redis, worlds):
+def test_a_change_that_a_hanging_redis_has_not_got_is_never_made(redis, worlds, impatient):
     world, other = worlds(redis.url), worlds(redis.url)
     rooms = [world.member("lobby").session.room("lobby") for world in (world, other)]
+    impatient()
     redis.freeze()
     errors = []
 
@@ -412,10 +412,10 @@ def test_a_process_that_is_cut_off_keeps_nobody_waiting_for_long(redis, worlds, 
     pubsub.close()
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_seat_that_a_hanging_redis_gives_too_late_is_given_back(redis, worlds, monkeypatch):
+def test_a_seat_that_a_hanging_redis_gives_too_late_is_given_back(redis, worlds, monkeypatch, impatient):
     world, other = worlds(redis.url), worlds(redis.url)
     a, b = world.member("room of a"), other.member("room of b")
+    impatient()
     redis.freeze()
     with pytest.raises(BrokerError, match="the session has not joined the room"):
         join(a, 1)

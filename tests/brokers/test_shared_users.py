@@ -269,15 +269,15 @@ def test_a_malformed_message_on_the_wake_channel_is_counted(world, redis_server,
     wait_until(lambda: world.metrics[0].snapshot().get("broker_malformed") == 1, "it is counted")
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("loses", [False, True], ids=["kept", "lost its data"])
-def test_bans_hold_over_an_outage(worlds_of, redis, loses):
+def test_bans_hold_over_an_outage(worlds_of, redis, loses, impatient):
     """Who is kicked while Redis is away is kicked when it is back; who is banned stays so even if Redis forgets it."""
     world = worlds_of(redis.url)
     ann, again = elsewhere(world, user="ann")
     bobs = elsewhere(world, user="bob")
     user(world, "bob").close(4001, "out", ban_s=60)
     assert [ending(bob) for bob in bobs] == [(4001, "out")] * 2
+    impatient()
     if loses:
         redis.kill()
     else:
