@@ -89,7 +89,7 @@ def _nothing() -> None:
 
 
 UNSETTLED = (
-    "may not know all members yet, because it was away for long, has lost its data, or its clock was set; "
+    "may not know all members yet, because it was unavailable for long, has lost its data, or its clock was set; "
     f"try again in {SETTLE_S:g} s"
 )
 
