@@ -611,7 +611,7 @@ def test_a_client_that_comes_back_too_late_is_told_of_in_the_log(caplog: pytest.
         ann.come_back()
     says("is not resumed", caplog.text)
     assert f"session {asked} on " in caplog.text
-    assert " is not resumed: unknown: the session has ended, or its process is gone\n" in caplog.text
+    assert " is not resumed: unknown: the session or its process has ended\n" in caplog.text
 
 
 class Asks:

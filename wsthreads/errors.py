@@ -23,7 +23,7 @@
     │   ├── PolicyError            1008
     │   └── MessageTooBigError     1009
     │       └── TooManyFragmentsError
-    ├── PostError                  a post to a room was not handled, or may not have been
+    ├── PostError                  a post to a room was not handled, or this is not known
     ├── RequestError               the other side refused a request; raise it to refuse one
     ├── RequestTimeout             (TimeoutError) a request was not answered in time
     ├── SessionClosed              the session of a request has ended

@@ -362,7 +362,7 @@ def test_when_redis_is_back_without_its_members_nobody_joins_until_they_are_coun
         happens(redis, here)
         proxy.heal()
         await_back(here)
-        with pytest.raises(BrokerError, match="may not know all members yet"):
+        with pytest.raises(BrokerError, match="possibly does not know all members yet"):
             join(c, 3)
         await_counted(redis, here, members=2, processes=2)
         assert join_or_none(c, 3) is None

@@ -463,7 +463,7 @@ def test_a_bad_handler_is_one_line(folder, command, name, text, message):
         (["run", "ok.py", "--origin", "a b"], "--origin must hold"),
         (["run", "ok.py", "--static", "ok.py"], r"ok\.py: not a directory"),
         (["run", "ok.py", "--path", "live"], "a path begins with /"),
-        (["run", "ok.py", "ok.py"], "would both be /ws/ok"),
+        (["run", "ok.py", "ok.py"], "would both have the path /ws/ok"),
         (["run", "ok.py", "--no-such-option"], "--no-such-option"),
         (["run", "ok.py", "--log-level", "loud"], "loud"),
         (["walk"], "walk"),

@@ -351,7 +351,7 @@ def test_the_application_is_found_without_running_it(chat, source, app):
             {f"{name}.py": "from wsthreads import WebSocketApp\napp = WebSocketApp()\n" for name in ("one", "two")},
             "several applications, one:app, two:app: choose one with --app",
         ),
-        ({"a.js": HANDLER, "a.ts": HANDLER}, "would both be /ws/a"),
+        ({"a.js": HANDLER, "a.ts": HANDLER}, "would both have the path /ws/a"),
         ({"a.js": HANDLER, "gunicorn.conf.py": "bind = ''\n"}, r"nothing was written.*gunicorn\.conf\.py"),
     ],
 )

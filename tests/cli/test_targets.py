@@ -68,7 +68,7 @@ def test_types_beside_handlers_are_left_out(folder):
 
 def test_the_same_file_twice_is_an_error(folder):
     file = write(folder, "chat.js")
-    with pytest.raises(UsageError, match="would both be /ws/chat"):
+    with pytest.raises(UsageError, match="would both have the path /ws/chat"):
         find_targets([file, folder])
 
 

@@ -207,7 +207,7 @@ def test_on_a_phone_the_head_keeps_its_rows_when_the_server_is_gone(page_of, hos
         assert min(lines) > max(lines) / 2, "a word is alone on its line"
         height = page.locator("#top").bounding_box()["height"]
         server.process.kill()
-        expect(page.locator("#state-text")).to_have_text("the server is away")
+        expect(page.locator("#state-text")).to_have_text("the server is unreachable")
         expect(page.locator("#retry")).to_be_visible()
         assert page.locator("#state").bounding_box()["height"] < 45, "it is one row"
         assert page.locator("#top").bounding_box()["height"] < height + 50

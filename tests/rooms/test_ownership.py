@@ -687,7 +687,7 @@ def test_threads_that_cannot_be_started_are_tried_again(world, clocked, monkeypa
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     world.member("lobby")
-    assert "they wait for the next attempt: can't start new thread" in caplog.text
+    assert "these calls wait for the next attempt: can't start new thread" in caplog.text
     them.timers.advance(1.0)
     monkeypatch.setattr(threading.Thread, "start", start)
     them.timers.advance(1.0)

@@ -215,7 +215,7 @@ def test_the_log_names_the_session_that_is_not_resumed_and_no_secret(world, capl
         secret = "s" * 22
         asked = "i" * 22 if shown else "?"
         assert client.come_back(token=f"{asked}.{secret}" if shown else secret, received=0).why == "unknown"
-        line = f"session {asked} on /ws/test is not resumed: unknown: the session has ended, or its process is gone"
+        line = f"session {asked} on /ws/test is not resumed: unknown: the session or its process has ended"
         assert line in caplog.text
         assert secret not in caplog.text
 

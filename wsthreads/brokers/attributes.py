@@ -228,7 +228,7 @@ class SharedAttributes(StoredAttributes):
 
     def _begin(self) -> None:
         super()._begin()
-        self._noting = Lock()  # guards the remembered values; no other lock is taken under it
+        self._noting = Lock()  # guards the remembered values; no other lock is taken while it is held
 
     def give_up(self) -> None:
         super().give_up()

@@ -36,7 +36,7 @@ class Listener(Protocol):
     def count_here(self, name: str) -> int:
         """The number of members in this process, plus the sessions that have a seat and are about to join.
 
-        The lock that this takes is a leaf: no other lock is taken under it.
+        The lock that this takes is a leaf: no other lock is taken while it is held.
         """
 
     @property

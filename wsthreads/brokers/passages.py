@@ -137,7 +137,7 @@ class Passages:
                 keys = [(path, name) for name in positions]
                 self._refresh(keys, timeout_s)
                 if not self._link.checkpoint(keys, look, timeout_s):
-                    raise BrokerError("Redis does not answer, so the session stays where it is")
+                    raise BrokerError("Redis does not answer, so the session stays in its process")
                 spans = {name: (position, until[name]) for name, position in positions.items()}
                 missed = read_missed(partial(self._link.call, path), session.id, spans, max_bytes)
                 undo.pop_all()

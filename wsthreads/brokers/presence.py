@@ -56,7 +56,7 @@ class SharedRoster(Roster):
         self._changed: deque[tuple[str, str]] = deque()
         # For each room and session: until when Redis may confirm the presence, and the presence's version.
         self._unconfirmed: dict[str, dict[str, tuple[float, int]]] = {}
-        # guards the attributes below; no other lock is taken under it, but it is taken under a stripe
+        # guards the attributes below; may be taken while a stripe is held; no other lock is taken while it is held
         self._watching = Lock()
         # The number of presences of a process in each room. The key is the room's shard and the process.
         self._watched: dict[tuple[int, str], Counter[str]] = {}

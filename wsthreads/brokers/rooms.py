@@ -54,7 +54,7 @@ class SharedRooms(Rooms[Session]):
         self.path = path
         self._link = link
         self._by_id: WeakValueDictionary[str, SharedSession] = WeakValueDictionary()
-        self._seating = Lock()  # guards writes of _seats; no other lock is taken under it
+        self._seating = Lock()  # guards writes of _seats; no other lock is taken while it is held
         # For each room: the sessions that have a seat and are about to join.
         self._seats: dict[str, tuple[Session, ...]] = {}
         self._listens_in = 0  # the pid of the process in which this object receives messages for single sessions

@@ -89,8 +89,8 @@ def _nothing() -> None:
 
 
 UNSETTLED = (
-    "may not know all members yet, because it was unavailable for long, has lost its data, or its clock was set; "
-    f"try again in {SETTLE_S:g} s"
+    "possibly does not know all members yet, because it was unavailable for long, has lost its data, or its clock was "
+    f"set; try again in {SETTLE_S:g} s"
 )
 
 

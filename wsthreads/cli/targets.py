@@ -86,7 +86,7 @@ def find_targets(targets: Iterable[str | os.PathLike[str]], path: str | None = N
         target = Target(f"/ws/{file.stem}", file)
         other = found.setdefault(target.path, target)
         if other is not target:
-            raise UsageError(f"{other.file} and {file} would both be {target.path}; rename one")
+            raise UsageError(f"{other.file} and {file} would both have the path {target.path}; rename one")
     return tuple(found.values())
 
 

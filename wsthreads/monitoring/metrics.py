@@ -125,7 +125,7 @@ class Histogram:
     def __init__(self) -> None:
         self._counts = [0] * (len(BOUNDS_S) + 1)
         self._total_s = 0.0
-        self._lock = Lock()  # guards the counts and the sum; a leaf lock: no other lock is taken under it
+        self._lock = Lock()  # guards the counts and the sum; a leaf lock: no other lock is taken while it is held
 
     def observe(self, seconds: float) -> None:
         """Count one duration. Raises ValueError for 1e9 seconds or more."""
@@ -170,7 +170,7 @@ class Metrics:
         self._added: deque[tuple[str, int]] = deque()  # additions that are not summed up yet; every thread appends
         self._counts: Counter[str] = Counter()  # the sums, without the additions in _added
         self._histograms: dict[str, Histogram] = {}
-        self._lock = Lock()  # guards both, and the removal from _added; a leaf lock: nothing is called under it
+        self._lock = Lock()  # guards both, and the removal from _added; a leaf lock: nothing is called while it is held
 
     def add(self, name: str, amount: int = 1) -> None:
         self._added.append((name, amount))
@@ -283,7 +283,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()  # guards the rest; a leaf lock: no other lock is taken under it
+        self._lock = Lock()  # guards the rest; a leaf lock: no other lock is taken while it is held
         self._opened = 0
         self._closed: Counter[int] = Counter()
         self._refused: Counter[tuple[int, str]] = Counter()

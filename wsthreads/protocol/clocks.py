@@ -205,7 +205,7 @@ class Clocks:
         return min(interval, left)
 
     def _look_for_end(self, now: float) -> None:
-        """While a handler runs, check whether the client is gone. If so, `is_open` and `send` tell the handler.
+        """While a handler runs, check whether the connection has ended. If so, `is_open` and `send` tell the handler.
 
         The thread that reads decides later how the connection has ended, because messages and a close frame may be
         unread. A client that has only ended its direction of the stream may still wait for answers. So its connection
@@ -219,7 +219,7 @@ class Clocks:
             self._end_seen_at = now
         is_over = has_ended and now - self._end_seen_at >= config.ping_timeout_s
         if is_lost or is_over or self._has_vanished(now):
-            log.debug("the client has gone while a handler is running", extra=log_context(channel.environ))
+            log.debug("the connection has ended while a handler is running", extra=log_context(channel.environ))
             channel.cut()
 
     def _has_vanished(self, now: float) -> bool:

@@ -197,9 +197,9 @@ class PlainTransport:
 class TLSTransport(PlainTransport):
     """TLS, with the guarantees of `PlainTransport`.
 
-    `_lock` guards the OpenSSL object. It is a leaf lock: no other lock is taken under it. No thread holds it while it
-    waits for the network. It is an RLock, because a finalizer may send during a `receive` of the same thread, between
-    two calls of OpenSSL.
+    `_lock` guards the OpenSSL object. It is a leaf lock: no other lock is taken while it is held. No thread holds it
+    while it waits for the network. It is an RLock, because a finalizer may send during a `receive` of the same thread,
+    between two calls of OpenSSL.
     """
 
     __slots__ = ("_lock",)

@@ -227,7 +227,7 @@ class Attributes:
     def forget(self, name: str) -> None:
         """Called after the last member in this process has left a room.
 
-        The lock that this takes is a leaf: no other is taken under it.
+        The lock that this takes is a leaf: no other lock is taken while it is held.
         """
 
     # A subclass overrides these methods. In these methods, keys are valid, and values are JSON texts.
@@ -262,7 +262,7 @@ class _Turns:
     """The turns of threads that update the same key. No thread waits longer than `TURN_S` for its turn."""
 
     def __init__(self) -> None:
-        self._lock = Lock()  # guards _locks; no other lock is taken under it
+        self._lock = Lock()  # guards _locks; no other lock is taken while it is held
         # each lock, and the threads that hold it or wait for it
         self._locks: dict[tuple[str, str], tuple[Lock, set[object]]] = {}
 

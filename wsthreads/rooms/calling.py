@@ -122,7 +122,8 @@ class Calling:
             try:
                 self._pool.put(mailboxes)
             except RuntimeError as error:  # no thread can be started now
-                log.error("cannot start a thread for calls such as on_post; they wait for the next attempt: %s", error)
+                what = "cannot start a thread for calls such as on_post; these calls wait for the next attempt: %s"
+                log.error(what, error)
                 self.timers.call_later(RETRY_S, weakly(self._put_again))
 
     def _put_again(self) -> None:

@@ -59,7 +59,7 @@ class Histories(Generic[L]):
         self.limits = limits
         self._has_members = has_members
         self._logs: StripedDict[str, L] = StripedDict()
-        self._looking = Lock()  # guards _looks; no other lock is taken under it
+        self._looking = Lock()  # guards _looks; no other lock is taken while it is held
         self._sweep_at = MIN_SWEEP  # at this number of logs, expired logs are dropped
         self._looks = False  # whether a timer is set that will look for expired logs
 

@@ -21,7 +21,7 @@ class Listing(Sending):
         super().__init__(drainer, writers)
         self._has_hidden = False  # whether there was ever a hidden room
         self._ended = (0, 0)  # the numbers of broadcasts and deliveries of deleted rooms
-        self._ending = Lock()  # guards _ended; no other lock is taken under it
+        self._ending = Lock()  # guards _ended; no other lock is taken while it is held
 
     def names(self) -> list[str]:
         """The names of all rooms, sorted."""

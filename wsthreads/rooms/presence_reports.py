@@ -88,7 +88,7 @@ class PresenceReports:
         try:
             self._thread.go_on(partial(self._report, name))
         except RuntimeError as error:  # no thread can be started now
-            log.error("cannot start the thread for on_presence; its call waits for the next attempt: %s", error)
+            log.error("cannot start the thread for on_presence; the call waits for the next attempt: %s", error)
             self.timers.call_later(RETRY_S, weakly(self._hand_over, name))
 
     def _report(self, name: str) -> bool:

@@ -85,7 +85,7 @@ class Roster:
             interval_s=interval_s,
         )
         self._version = 0  # guarded by _versioning
-        self._versioning = Lock()  # no other lock is taken under it; may be taken while a stripe is held
+        self._versioning = Lock()  # no other lock is taken while it is held; may be taken while a stripe is held
         #: Whether a presence was ever set. While this is False, the roster need not know of sessions that end.
         self.is_used = False
 

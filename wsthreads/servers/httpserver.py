@@ -81,7 +81,7 @@ class HTTPServer(RequestServer):
         self._accepting = app.scheduling.accepting_thread()
         self._links: dict[Thread, _Link] = {}
         self._new = 0  # how many connections are new
-        self._lock = Lock()  # guards _links, _new and _drops_idle; a leaf lock: no other lock is taken under it
+        self._lock = Lock()  # guards _links, _new and _drops_idle; a leaf lock: no other lock is taken while it is held
         self._aged = Condition(self._lock)  # notified when _new has become less
         self._drops_idle = False
         self._warned_at = float("-inf")

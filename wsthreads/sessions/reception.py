@@ -49,7 +49,7 @@ log = get_logger(__name__)
 
 #: Texts for the log: why a session is not resumed.
 WHY = {
-    UNKNOWN: "the session has ended, or its process is gone",
+    UNKNOWN: "the session or its process has ended",
     "elsewhere": "the session could not move from another process; are its attributes JSON?",
     "user": "the handshake of the session had another user",
     "origin": "the handshake of the session had another origin",

@@ -125,7 +125,7 @@ export class Connection extends EventTarget {
       this.#answer({ request, ok: false, text: "The connection was lost." });
     }
     const until = Date.now() + delay;
-    // If several attempts fail, the first close code says why the server is away.
+    // If several attempts fail, the first close code says why the server is unreachable.
     const kept = ["restarting", "draining"].includes(this.#state) ? this.#state : "away";
     this.#say({ 1012: "restarting", 1001: "draining" }[code] ?? kept, until);
     if (code !== 1006) return;

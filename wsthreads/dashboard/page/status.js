@@ -8,7 +8,7 @@ const WORDS = {
   connecting: "connecting",
   live: "live",
   silent: "the server is silent",
-  away: "the server is away",
+  away: "the server is unreachable",
   restarting: "the server restarts",
   draining: "the server shuts down",
   refused: "access denied",
