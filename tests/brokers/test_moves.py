@@ -733,6 +733,8 @@ def test_without_redis_a_client_goes_on_in_its_process_and_is_to_come_again_else
     with RedisServer() as own, ExitStack() as stack:
         old, new = (Process(own, "test", stack) for _ in range(2))
         with Speaker(old.port).begin() as client:
+            client.send("zero")
+            assert client.next() == "echo zero", "its calls have ended, which may ask Redis"
             impatient()
             own.kill()
             client.lose()

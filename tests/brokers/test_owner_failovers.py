@@ -116,6 +116,7 @@ def test_a_forked_process_owns_nothing_and_can_post(redis_server, make):
 @pytest.mark.long
 def test_whatever_breaks_no_post_is_handled_twice_and_its_poster_knows(redis_server, make, impatient):
     """Three processes. Their ways to Redis are cut, or swallow requests or answers; Redis loses its data."""
+    impatient()
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -143,7 +144,6 @@ def test_whatever_breaks_no_post_is_handled_twice_and_its_poster_knows(redis_ser
         threads = [threading.Thread(target=post, args=(n, workers[n % 3])) for n in range(6)]
         for thread in threads:
             thread.start()
-        impatient()
         for _ in range(12):
             proxy, nth = rng.choice(list(zip(proxies, range(3), strict=True)))
             what = rng.choice(["cut", "requests", "answers", "both", "leave", "flush"])

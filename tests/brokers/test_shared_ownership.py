@@ -255,6 +255,7 @@ def test_when_the_owner_dies_another_one_takes_the_room_and_lost_posts_are_known
 
 @pytest.mark.quiet  # the lease lasts for 2.6 s of the 3 s
 def test_a_process_that_is_cut_off_stops_before_another_one_begins(server, make, impatient):
+    impatient()
     with Proxy(server.port) as proxy:
         prefix = f"cut-{random.randrange(2**32)}"
         world = make(server.url, processes=1, prefix=prefix, hooks=HOOKS | {"on_tick"}, rate=60)
@@ -265,7 +266,6 @@ def test_a_process_that_is_cut_off_stops_before_another_one_begins(server, make,
         b.join()
         wait_until(lambda: len(a.kinds()) > 10)
         began = time.monotonic()
-        impatient()
         proxy.swallow()
         second = b.wait_owner()
         assert time.monotonic() - began < 3.0
@@ -299,13 +299,13 @@ def _check_one_owner(*workers):
 
 @pytest.mark.long
 def test_a_short_break_of_the_connection_moves_nothing(server, make, impatient):
+    impatient()
     with Proxy(server.port) as proxy:
         world = make(proxy.url)
         a, b = world.workers
         a.join()
         fence = a.wait_owner()
         b.join()
-        impatient()
         for n in range(3):
             proxy.swallow("answers")  # Redis does what it was asked
             wait_until(lambda: 0 < (a.link._availability.asked_at or 0) < time.monotonic() - 0.05)
