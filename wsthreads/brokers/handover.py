@@ -194,9 +194,9 @@ class Handover:
         return UNKNOWN
 
     def _is_one_unreached(self, answered: set[str]) -> bool:
-        """Whether a process with sessions did not get the question, because it is not subscribed to its channel now.
+        """Whether a process with sessions did not get the question, because that process is not subscribed now.
 
-        Raises `BrokerError`.
+        `answered` has the names of the processes that have answered. Raises `BrokerError`.
         """
         listeners = self._link.call(self._path, SESSIONS_ROOM, LISTENERS, ("members", "processes"))
         names = {bytes(each).decode("ascii", "replace").partition(".")[0] for each in listeners}

@@ -242,7 +242,7 @@ class Outcome(NamedTuple):
 
 
 class TakenPosts:
-    """The posts of one room that its owner has taken.
+    """The posts to one room that the room's owner has taken.
 
     The link's lock guards them. Only the writer's thread changes `received` and `first`.
     """

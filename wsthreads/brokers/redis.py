@@ -144,7 +144,7 @@ class RedisBroker:
 
 
 def _from_url(url: str) -> tuple[Any, str]:
-    """Make a client that is not connected. Also returns its name for logs: the parts of the URL that are not secret."""
+    """Make a client of Redis that is not connected. Also returns the parts of the URL that are not secret, for logs."""
     scheme = next((scheme for scheme in ("redis", "rediss", "unix") if url.startswith(f"{scheme}://")), None)
     if scheme is None:
         raise ConfigError("not a Redis URL: it must begin with redis://, rediss:// or unix://")

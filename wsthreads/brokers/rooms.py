@@ -389,6 +389,6 @@ class SharedSession(Session):
 
 
 def _shared(session: Session) -> SharedSession:
-    """Returns `session` with its type. Every session in `SharedRooms` is a `SharedSession`."""
+    """Returns the same object, for type checkers. Every session in `SharedRooms` is a `SharedSession`."""
     assert isinstance(session, SharedSession)
     return session

@@ -1,4 +1,4 @@
-"""A subscription: a room with members in this process, and what this process has received of its messages."""
+"""A subscription: a room with members in this process, and which messages to the room this process has received."""
 
 from __future__ import annotations
 

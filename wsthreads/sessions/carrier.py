@@ -39,7 +39,7 @@ class Carrier:
         self.is_over = False
 
     def passed(self) -> tuple[int, int]:
-        """How many messages the reader has passed on that the dialogue has not counted yet, and their bytes.
+        """The messages that the reader has passed on and the dialogue has not counted yet: how many, and their bytes.
 
         Any thread.
         """

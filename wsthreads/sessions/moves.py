@@ -223,7 +223,7 @@ class Moves:
             dialogue.why_here = why
 
     def depart(self, session_id: str, timeout_s: float) -> Departing | None:
-        """Suspend a session that is to move, and take its turn.
+        """Suspend a session that is to move, and take the session's turn, so that no other thread calls the handler.
 
         Returns None if there is no such session, or if a call of the handler takes too long. If the session cannot
         move, it is ended, and `CannotMove` is raised.

@@ -45,7 +45,7 @@ class Secrets:
         del self._digests[:-1]
 
     def show(self, wanted: str) -> bool:
-        """Make the secrets before this one invalid, because the client has come back with it. `wanted` is its digest.
+        """Handle that the client has come back with the secret whose digest is `wanted`. Makes older secrets invalid.
 
         Returns False, and changes nothing, if this secret is not valid.
         """

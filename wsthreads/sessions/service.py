@@ -105,7 +105,7 @@ class Service:
         self._reception = Reception(self)
 
     def serve(self, client: Admitted) -> None:
-        """Serve a client to the end, and return its place.
+        """Serve a client to the end, and then free the client's place.
 
         Never raises, because the thread and the connection belong to the WSGI server.
         """
@@ -123,7 +123,7 @@ class Service:
             self.admission.leave(client.network)
 
     def abandon(self, client: Admitted) -> None:
-        """Return the place of a client that will not be served, and drop its data."""
+        """Free the place of a client that will not be served, and drop the client's data."""
         try:
             self.handler.abandon(client.session_id)
         finally:
