@@ -145,7 +145,7 @@ def _functions_of(module: ModuleType, name: str, path: str) -> list[PythonFuncti
 
 
 def _is_defined_in(module: ModuleType, value: object) -> bool:
-    """Whether the module defines `value`, and it is a function.
+    """Whether `value` is a function that the module defines.
 
     A decorator such as ``lru_cache`` may have wrapped it.
     """

@@ -70,7 +70,7 @@ class OpenGenerator:
 
 
 class GeneratorEnds:
-    """Ends the generators of a script that ends, in threads of its own, because a `finally` may block forever."""
+    """Ends the generators of a script that ends. Uses separate threads, because a `finally` may block forever."""
 
     def __init__(
         self, generators: Iterable[OpenGenerator], threads: int, name: str, log_error: Callable[..., None]
