@@ -7,6 +7,8 @@ Words with one meaning in all modules of this package:
 
 ============  ===========================================================================
 process       a process of a server or of a program, with a link; it has a random name
+reader        the thread of a link that receives messages from Redis
+writer        the thread of a link that sends messages to Redis
 shard         one of the parts over which rooms are spread; all keys of a room are in one
 log           the stream in Redis that has the last messages to a room
 position      a place in a room's log: epoch, number and id of a message

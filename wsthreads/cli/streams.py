@@ -94,7 +94,7 @@ def flush_files() -> None:
 
 
 def output_is_stuck() -> bool:
-    """Whether a standard stream is a full pipe from which nobody reads. When Python ends, it would wait for a reader."""
+    """Whether a standard stream is a full pipe from which nobody reads. A process that ends would wait for a reader."""
     for number in (1, 2):
         waiting = select.poll()
         waiting.register(number, select.POLLOUT)

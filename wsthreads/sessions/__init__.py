@@ -6,7 +6,7 @@ Words with one meaning in all modules of this package:
 handshake        the HTTP request of a client; the server accepts it with the response 101
 wsthreads.1      the protocol of wsthreads' own clients: with requests, and sessions that can
                  be resumed over a new connection
-hello, welcome   its first messages: that of the client, and that of the server
+hello, welcome   the first message of the client, and of the server, in wsthreads.1
 token            what the welcome gives to the client to resume its session: id and *secret*
 channel          sends and closes for a session: that of a connection, or a `Dialogue`
 dialogue         the channel of a session that speaks wsthreads.1; it has one connection
