@@ -438,6 +438,20 @@ def test_calls_that_have_no_thread_in_time_are_given_up() -> None:
     assert began == [1]
 
 
+def calls_of(rows: Callable[[], Iterator[int]], wait: Callable[..., None], *, threads: int) -> PythonCalls:
+    """The calls of a script that has begun to iterate `rows()`, by the tickets 1 and 2."""
+    store = ModuleType("store")
+    vars(store).update(rows=rows, wait=wait, __all__=["rows", "wait"])
+    functions, schedule = PythonFunctions({"store": store}), Schedule()
+    functions.embedded_source("store", "runtime")
+    calls = PythonCalls("x", functions, schedule, print, str, threads=threads, wait_s=5)
+    for ticket, name, *arguments in ((1, "call_function", 0, "[]"), (2, "next_of", 1)):
+        assert calls.functions()[name](ticket, *arguments) is None
+        assert schedule.take(DEADLINE_S) is not None
+        calls.settle(ticket)
+    return calls
+
+
 def test_a_generator_whose_end_got_no_thread_is_ended_later() -> None:
     gate, steps = threading.Event(), []
 
@@ -451,16 +465,8 @@ def test_a_generator_whose_end_got_no_thread_is_ended_later() -> None:
         steps.append("waits")
         gate.wait(DEADLINE_S)
 
-    store = ModuleType("store")
-    vars(store).update(rows=rows, wait=wait, __all__=["rows", "wait"])
-    functions, schedule = PythonFunctions({"store": store}), Schedule()
-    functions.embedded_source("store", "runtime")
-    calls = PythonCalls("x", functions, schedule, print, str, threads=1, wait_s=5)
+    calls = calls_of(rows, wait, threads=1)
     call = calls.functions()
-    for ticket, name, *arguments in ((1, "call_function", 0, "[]"), (2, "next_of", 1)):
-        assert call[name](ticket, *arguments) is None
-        assert schedule.take(DEADLINE_S) is not None
-        calls.settle(ticket)
     assert call["call_function"](3, 1, "[]") is None
     eventually(lambda: steps == ["waits"])
     assert call["end_of"](4, 1) is None
@@ -486,16 +492,8 @@ def test_a_generator_is_ended_by_one_thread_only() -> None:
         if n:
             gate.wait(10 * DEADLINE_S)
 
-    store = ModuleType("store")
-    vars(store).update(rows=rows, wait=wait, __all__=["rows", "wait"])
-    functions, schedule = PythonFunctions({"store": store}), Schedule()
-    functions.embedded_source("store", "runtime")
-    calls = PythonCalls("x", functions, schedule, print, str, threads=2, wait_s=5)
+    calls = calls_of(rows, wait, threads=2)
     call = calls.functions()
-    for ticket, name, *arguments in ((1, "call_function", 0, "[]"), (2, "next_of", 1)):
-        assert call[name](ticket, *arguments) is None
-        assert schedule.take(DEADLINE_S) is not None
-        calls.settle(ticket)
     for ticket in (3, 4):
         assert call["call_function"](ticket, 1, f"[{ticket}]") is None
     eventually(lambda: sorted(steps) == [3, 4])
