@@ -26,7 +26,8 @@ export async function onRequest(session, seat) {
     if (await answerOf(holder, `${session.user} asks for ${seat}`) !== "yes") {
       throw new RequestError(`${holder.user} keeps ${seat}`);
     }
-    if (holders.get(seat) !== holder) throw new RequestError(`${seat} is gone`); // others ran during the await
+    // Other calls ran during the await.
+    if (holders.get(seat) !== holder) throw new RequestError(`the holder of ${seat} has just changed`);
   }
   if (!session.isOpen()) throw new RequestError("you have left"); // onClose waits for this call, and gives the seat back
   holders.set(seat, session);

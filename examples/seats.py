@@ -29,7 +29,7 @@ def on_request(session, seat):
         raise RequestError(f"{holder.user} keeps {seat}")
     with lock:
         if holders.get(seat) is not holder:
-            raise RequestError(f"{seat} is gone")  # somebody was faster
+            raise RequestError(f"the holder of {seat} has just changed")  # another request was faster
         holders[seat] = session
     return f"{seat} is yours"
 
