@@ -131,7 +131,7 @@ class Client:
     # The connections
 
     async def _run(self) -> None:
-        """One connection after the other, until the session is closed for good."""
+        """One connection after the other, until the client no longer reconnects."""
         delay_s, code, reason = 0.0, 1000, ""
         try:
             while True:

@@ -198,10 +198,10 @@ class Client:
             raise RuntimeError(f"{method} cannot wait in a signal handler or finalizer that interrupts this client")
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close for good, and end the client's threads. Waits for the server's close frame, for at most 5 seconds.
+        """Close the connection, do not reconnect, and end the client's threads.
 
-        Also waits for the address function for at most 10 seconds, and for `on_open` and `on_request` for at most 5
-        seconds each, if these functions are running.
+        Waits for the server's close frame for at most 5 seconds, for the address function for at most 10 seconds, and
+        for `on_open` and `on_request` for at most 5 seconds each, if these functions are running.
 
         Messages that still wait for a connection are dropped. If there is a connection, waiting messages are written
         first, for at most half of the 5 seconds. `receive` still returns messages that have arrived. A second call does
@@ -249,7 +249,7 @@ class Client:
 
     @property
     def closed(self) -> tuple[int, str] | None:
-        """The close code and the reason, if the client is closed for good. Otherwise None."""
+        """The close code and the reason, if the client will not reconnect. Otherwise None."""
         with self._engine.lock:
             return self._engine.closed
 

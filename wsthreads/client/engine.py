@@ -198,7 +198,7 @@ class Engine:
         return self.is_crowded and self.inbox.is_full
 
     def close(self, code: int, reason: str) -> None:
-        """Close for good. Waits for the threads, for a limited time, unless `is_interrupted` is true."""
+        """Close permanently. Waits for the threads, for a limited time, unless `is_interrupted` is true."""
         if self._is_of_parent:
             return
         is_interrupted = self.is_interrupted

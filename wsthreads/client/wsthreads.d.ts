@@ -162,7 +162,7 @@ export class ReconnectingWebSocket extends EventTarget {
   request(
     data: string | ArrayBufferLike | Blob | ArrayBufferView, options?: { timeoutMs?: number },
   ): Promise<any>;
-  /** Close for good. Messages that wait for a connection are dropped. */
+  /** Close the socket. It does not reconnect. Messages that wait for a connection are dropped. */
   close(code?: number, reason?: string): void;
   /** Connect now, without waiting for the delay. Does nothing while there is a connection. */
   reconnect(): void;

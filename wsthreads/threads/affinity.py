@@ -311,7 +311,7 @@ class PinnedThread(ScheduledThread):
         self.is_displaced = True
 
     def preempt_others(self) -> None:
-        """Leave the batch class for good."""
+        """Leave the batch class permanently."""
         self._may_batch = False
         self._choose_class()
 
@@ -345,14 +345,14 @@ def use_all_cores() -> None:
 
 
 def leave_core() -> None:
-    """If the calling thread is pinned, let it leave its core for good."""
+    """If the calling thread is pinned, let it leave its core permanently."""
     thread: PinnedThread | None = getattr(_thread_state, "thread", None)
     if thread is not None:
         thread.only_reads()
 
 
 def preempt_others() -> None:
-    """If the calling thread is pinned, let it leave the batch class for good, because other threads wait for it."""
+    """If the calling thread is pinned, let it leave the batch class permanently, because other threads wait for it."""
     thread: PinnedThread | None = getattr(_thread_state, "thread", None)
     if thread is not None:
         thread.preempt_others()
