@@ -1,5 +1,6 @@
 """The housekeeping thread."""
 
+import gc
 import logging
 import os
 import resource
@@ -9,6 +10,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from time import monotonic
+from weakref import ref
 
 import pytest
 
@@ -310,6 +312,26 @@ def test_a_watch_whose_socket_was_closed_does_not_keep_it_from_going_on(flusher,
     settle(flusher)
     settle(flusher)
     assert not flusher._watched
+
+
+def test_after_a_failure_a_watch_that_has_ended_keeps_nothing_in_memory(flusher, pair):
+    ours, _ = pair
+    fill(ours)
+
+    class Watcher:
+        def call(self):
+            raise AssertionError
+
+    watcher = Watcher()
+    flusher.watch(ours.fileno(), watcher.call)
+    settle(flusher)
+    flusher.call_later(0, fail)
+    settle(flusher)
+    flusher.forget(ours.fileno())
+    settle(flusher)
+    remembered = ref(watcher)
+    del watcher
+    wait_until(lambda: gc.collect() is not None and remembered() is None, "the watcher to be forgotten")
 
 
 def test_what_was_closed_while_the_thread_was_down_is_not_watched_again_under_its_number(flusher, caplog):

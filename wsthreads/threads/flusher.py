@@ -204,8 +204,7 @@ class Flusher:
         self._has_begun = True
         # first remove watches of closed descriptors, because their numbers may belong to other sockets by now
         self._obey()
-        for descriptor, callback in list(self._unwatched.items()):
-            self._watch(descriptor, callback)
+        self._watch_again()
         while not (self._stopping.is_set() or self._is_released):
             self._obey()
             for key, _ in self._selector.select(self._run_timers()):
@@ -222,6 +221,11 @@ class Flusher:
             self._watched = {}
             for thing in (selector, waker, wakee):
                 thing.close()
+
+    def _watch_again(self) -> None:
+        """Set the watches again that were set before a failure."""
+        for descriptor, callback in list(self._unwatched.items()):
+            self._watch(descriptor, callback)
 
     def _obey(self) -> None:
         while self._orders:
