@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import queue
 import socketserver
 import threading
@@ -37,6 +38,7 @@ from wsthreads import ConfigError, HandlerError, RedisBroker, WebSocketApp
 from wsthreads.app import shutdown
 from wsthreads.protocol.wsgi_servers import INPUT_KEY, SOCKET_KEY
 from wsthreads.servers import close_batches
+from wsthreads.servers.serving import Server
 from wsthreads.testing import play
 
 
@@ -310,6 +312,14 @@ def test_shutdown_lets_nobody_in_any_more_and_can_be_called_again_and_by_many():
             assert client.headers["retry-after"]
             assert "shutting down" in client.body()
         assert not own_threads("wsthreads-flusher"), "a thread of an app that has ended"
+
+
+@pytest.mark.parametrize("timeout_s", [math.inf, 1e12, -1.0, math.nan])
+def test_a_shutdown_takes_any_timeout_also_the_second_time(timeout_s):
+    app = WebSocketApp()
+    assert app.shutdown(timeout_s) == app.shutdown(timeout_s) == 0
+    with Server(WebSocketApp(), port=0) as server:
+        assert server.stop(timeout_s) == server.stop(timeout_s) == 0
 
 
 def test_a_session_that_opens_while_shutdown_begins_is_closed_too():

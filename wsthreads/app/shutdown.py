@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from threading import Lock, Thread
+from threading import TIMEOUT_MAX, Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,9 @@ CLOSE_TIMEOUT_S = 2.0
 
 #: Each part of the app has at least this many seconds to end its threads, even after the deadline.
 LEAST_WAIT_S = 0.1
+
+#: Locks and threads do not accept a longer timeout, such as infinity.
+LONGEST_S = TIMEOUT_MAX / 2
 
 
 class Shutdown:
@@ -96,6 +99,7 @@ class Shutdown:
 
     def run(self, timeout_s: float, code: int, reason: str) -> int:
         """Shut the app down: see `WebSocketApp.shutdown`."""
+        timeout_s = min(max(0.0, timeout_s), LONGEST_S)
         if self._admission.has_place or serves_rooms():
             self.begin(timeout_s, code, reason)
             arguments = (timeout_s, code, reason)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread, current_thread, main_thread
+from threading import TIMEOUT_MAX, Event, Lock, Thread, current_thread, main_thread
 from time import monotonic
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -135,6 +135,7 @@ class Server:
         sessions, like `WebSocketApp.shutdown`. The connection of this thread ends when the handler returns.
         """
         timeout_s = self._app.config.shutdown_timeout_s if timeout_s is None else timeout_s
+        timeout_s = min(max(0.0, timeout_s), TIMEOUT_MAX / 2)  # threads do not accept a longer one, such as infinity
         if self._http.serves_here():
             Thread(target=self.stop, args=(timeout_s, code, reason), name="wsthreads-stop", daemon=True).start()
             return self._app.shutdown(timeout_s, code, reason)
